@@ -1,0 +1,85 @@
+"""How the coefficients of tanh in `tinymlds/kernels/cells.py` were found: `python bench/fit_tanh.py`.
+
+tanh(x) ~ x N(x^2) / D(x^2) on [0, limit], both polynomials of degree 4 with constant term 1 (nearly the least relative
+error). The linearised rational fit N - f D = 0, with f = tanh(x) / x, is solved again and again by least squares: each
+row is divided by the last D (Sanathanan and Koerner 1963), and weighted up where the error is large (Lawson 1961).
+Then the coefficients are rounded to float32, and the error of the float32 evaluation is measured in ulp.
+"""
+
+import numpy as np
+from numpy.polynomial import chebyshev, polynomial
+
+from tinymlds.kernels.cells import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
+
+DEGREE = 4
+
+
+def fit(limit: float, iterations: int = 200, points: int = 1500) -> tuple[np.ndarray, np.ndarray, float]:
+    """Coefficients of N and D in powers of x^2 (float64) and the largest relative error of the fit."""
+    x = limit * (1 - np.cos((np.arange(points) + 0.5) / points * np.pi)) / 2
+    f = np.tanh(x) / x
+    basis = chebyshev.chebvander(2 * (x / limit) ** 2 - 1, DEGREE)
+    weight, divisor, best = np.ones(points), np.ones(points), (np.inf, np.zeros(2 * DEGREE + 1))
+    for iteration in range(iterations):
+        scale = np.sqrt(weight) / divisor
+        rows = np.concatenate([basis / f[:, None], -basis[:, 1:]], axis=1) * scale[:, None]
+        norms = np.linalg.norm(rows, axis=0)
+        solution = np.linalg.lstsq(rows / norms, scale, rcond=None)[0] / norms
+        numerator = basis @ solution[: DEGREE + 1]
+        divisor = 1 + basis[:, 1:] @ solution[DEGREE + 1 :]
+        error = np.abs(numerator / divisor / f - 1)
+        if error.max() < best[0]:
+            best = (error.max(), solution)
+        if iteration > 5:
+            weight *= np.sqrt(error / error.max() + 0.02)
+            weight /= weight.mean()
+    error, solution = best
+    top = _powers(solution[: DEGREE + 1], limit)
+    bottom = _powers(np.concatenate([[1.0], solution[DEGREE + 1 :]]), limit)
+    return top / bottom[0], bottom / bottom[0], error
+
+
+def _powers(series: np.ndarray, limit: float) -> np.ndarray:
+    """A Chebyshev series in 2 s / limit^2 - 1 as a polynomial in s."""
+    result, power = np.zeros(1), np.ones(1)
+    for coefficient in chebyshev.cheb2poly(series):
+        result = polynomial.polyadd(result, coefficient * power)
+        power = polynomial.polymul(power, np.array([-1.0, 2 / limit**2]))
+    return result
+
+
+def evaluate(x: np.ndarray, top: np.ndarray, bottom: np.ndarray, limit: float) -> np.ndarray:
+    """The float32 evaluation with fused multiply-adds (a float32 product is exact in float64)."""
+
+    def fma(a: np.ndarray, b: np.ndarray, c: np.float32) -> np.ndarray:
+        return (a.astype(np.float64) * b + c).astype(np.float32)
+
+    x = np.clip(x, -limit, limit).astype(np.float32)
+    s = x * x
+    values = []
+    for coefficients in (top, bottom):
+        value = np.full_like(s, coefficients[-1])
+        for coefficient in coefficients[-2::-1]:
+            value = fma(value, s, coefficient)
+        values.append(value)
+    return (x * values[0]) / values[1]
+
+
+def main() -> None:
+    top, bottom, error = fit(TANH_LIMIT)
+    print(f"limit {TANH_LIMIT}: largest relative error of the fit {error:.1e}")
+    top, bottom = top.astype(np.float32), bottom.astype(np.float32)
+    print("numerator  ", ", ".join(map(str, top)))
+    print("denominator", ", ".join(map(str, bottom)))
+    same = np.array_equal(top, np.float32(TANH_NUMERATOR)) and np.array_equal(bottom, np.float32(TANH_DENOMINATOR))
+    print("the same as in cells.py:", same)
+    x = np.concatenate([np.logspace(-6, 1, 500_001), np.linspace(1e-6, 12, 500_001)]).astype(np.float32)
+    got, exact = evaluate(x, top, bottom, TANH_LIMIT), np.tanh(x.astype(np.float64))
+    distance = np.abs(got - exact)
+    ulp = distance / np.spacing(exact.astype(np.float32))
+    print(f"float32: absolute error <= {distance.max():.1e}, {ulp.max():.2f} ulp at most, {ulp.mean():.2f} ulp mean,")
+    print(f"         largest value 1 - {1 - float(got.max()):.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Compiled kernels on disk, under a key that names everything they depend on.
+
+Numba's own key for a function is its bytecode and closure; a kernel here also depends on the other files of this package
+and on the shape that it was built for, and Numba cannot hash closures that hold compiled functions. So the key is a
+fingerprint of all sources in this folder, the shape, the CPU and its features, and every key has files of its own: two
+processes that compile for different shapes or targets at once cannot mix up each other's code.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.registry import cpu_target
+
+
+@cache
+def source_fingerprint() -> str:
+    """sha256 over the Python files of this folder."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def target_features() -> str:
+    """LLVM's features of the CPU that code is compiled for (NUMBA_CPU_NAME and NUMBA_CPU_FEATURES have their say)."""
+    return str(cpu_target.target_context.codegen().magic_tuple()[2])
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of one function, keyed by `identity` in place of bytecode and closure, one pair of files a key."""
+
+    def __init__(self, function: Callable[..., Any], identity: str) -> None:
+        super().__init__(function)
+        self._identity = identity
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        return sig, codegen.magic_tuple(), self._identity
+
+    def _file_for(self, sig: Any, codegen: Any) -> IndexDataCacheFile:
+        key = hashlib.sha256(repr(self._index_key(sig, codegen)).encode()).hexdigest()[:16]
+        return IndexDataCacheFile(self._cache_path, f"{self._impl.filename_base}-{key}", self._identity)
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        self._cache_file = self._file_for(sig, target_context.codegen())
+        return super()._load_overload(sig, target_context)
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        self._cache_file = self._file_for(sig, data.codegen)
+        super()._save_overload(sig, data)
+
+
+def cached_njit(identity: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` with a disk cache keyed by the sources of this folder and by `identity` (the shape).
+
+    Where no folder can be written (not the package's, nor the user's cache), the function is compiled in every process.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(**options)(function)
+        with contextlib.suppress(RuntimeError):  # Numba found no folder to write to
+            dispatcher._cache = _KernelCache(function, f"{source_fingerprint()}:{identity}")
+        return dispatcher
+
+    return decorate

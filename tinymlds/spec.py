@@ -1,0 +1,168 @@
+"""What is asked for, as frozen dataclasses: the recipe, the tasks and their counts, the seed.
+
+A network is a function of `(numerics version, task, recipe, seed, index)`. Everything in a `Recipe` reaches the weights,
+and nothing else of a `Spec` but the seed does.
+"""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from tinymlds.errors import UsageError
+from tinymlds.kernels.backend import NUMERICS, Adam, Shape
+from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES
+
+FORMAT = 1
+"""Version of the dataset folder."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def _field(default: Any, text: str, low: float | None = None, high: float | None = None, choices: Any = None) -> Any:
+    return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every network of a dataset is made. The defaults are the project's recipe for MLDS."""
+
+    architecture: str = _field("gru-linear", "GRU layers, then linear maps.", choices=("gru-linear",))
+    hidden: int = _field(12, "Hidden units of each layer, a multiple of 4.", 4, 64)
+    gru_layers: int = _field(4, "GRU layers.", 1, 4)
+    linear_maps: int = _field(5, "Linear maps after them, the output included.", 1, 8)
+    head_activation: str = _field("none", "Activation between the linear maps.", choices=("none", "tanh", "relu"))
+    steps: int = _field(16, "Steps of a sequence.", 1, 4096)
+    train_sequences: int = _field(16384, "Training sequences, a multiple of the batch.", 1, 2**24)
+    validation_sequences: int = _field(2048, "Validation sequences.", 1, 2**24)
+    optimizer: str = _field("adam", "Optimizer.", choices=("adam",))
+    lr: float = _field(0.003, "Learning rate of Adam.", 0.0, math.inf)
+    beta1: float = _field(0.9, "Adam's beta1.", 0.0, 0.9999999)
+    beta2: float = _field(0.999, "Adam's beta2.", 0.0, 0.9999999)
+    eps: float = _field(1e-8, "Adam's epsilon.", 1e-30, 1.0)
+    batch: int = _field(128, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
+    threshold: float = _field(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf)
+    max_epochs: int = _field(2048, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
+    patience: int = _field(256, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
+    patience_gain: float = _field(0.01, "Share by which a loss must fall to count as better.", 0.0, 0.999)
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            _check(entry.name, getattr(self, entry.name), entry.type, dict(entry.metadata))
+        if self.hidden % 4:
+            raise UsageError(f"hidden must be a multiple of 4, not {self.hidden}")
+        if self.batch % 16:
+            raise UsageError(f"batch must be a multiple of 16, not {self.batch}")
+        if self.train_sequences % self.batch:
+            raise UsageError(f"train_sequences ({self.train_sequences}) must be a multiple of batch ({self.batch})")
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of a network of this recipe."""
+        return Shape(INPUT_LINES, self.hidden, OUTPUT_LINES, self.gru_layers, self.linear_maps, self.head_activation)
+
+    @property
+    def adam(self) -> Adam:
+        """The constants of the optimizer."""
+        return Adam(self.lr, self.beta1, self.beta2, self.eps)
+
+
+def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any]) -> None:
+    """One field against its type and limits.
+
+    Raises:
+        UsageError: it does not fit.
+    """
+    expected: tuple[type, ...] = {"int": (int,), "float": (int, float), "str": (str,)}[getattr(kind, "__name__", kind)]
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise UsageError(f"{name} must be of type {expected[-1].__name__}, not {value!r}")
+    if limits["choices"] is not None and value not in limits["choices"]:
+        raise UsageError(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
+    if isinstance(value, str):
+        return
+    if not (limits["low"] <= value <= limits["high"] and math.isfinite(value)):
+        raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {value}")
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A dataset that is asked for."""
+
+    tasks: tuple[tuple[str, int], ...]
+    """Task ids and their counts: networks 0 ... count - 1 are attempted."""
+    seed: int = 0
+    recipe: Recipe = Recipe()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+        for task, count in self.tasks:
+            if count < 1:
+                raise UsageError(f"count must be at least 1, not {count} (task {task})")
+
+    @property
+    def networks(self) -> int:
+        """Number of networks over all tasks."""
+        return sum(count for _, count in self.tasks)
+
+    def to_json(self) -> str:
+        """Canonical JSON that `from_json` takes back."""
+        tasks = [{"task": task, "count": count} for task, count in self.tasks]
+        return canonical_json(
+            {"format": FORMAT, "numerics": NUMERICS, "seed": self.seed, "recipe": asdict(self.recipe), "tasks": tasks}
+        )
+
+    @staticmethod
+    def from_dict(data: dict[str, Any], origin: str) -> "Spec":
+        """A spec from parsed JSON; keys beside those of `to_json` are left to others.
+
+        Raises:
+            UsageError: another format or numerics version, or something missing or wrong; `origin` names the file.
+        """
+        try:
+            found = {"format": data["format"], "numerics": data["numerics"]}
+            for name, known in (("format", FORMAT), ("numerics", NUMERICS)):
+                if found[name] != known:
+                    raise UsageError(
+                        f"{origin} has {name} version {found[name]!r}, and this version of tinymlds knows {known}; "
+                        f"use the version of tinymlds that made it"
+                    )
+            tasks = tuple((str(row["task"]), int(row["count"])) for row in data["tasks"])
+            return Spec(tasks, int(data["seed"]), Recipe(**data["recipe"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
+
+    def extend(self, wanted: "Spec", where: str) -> "Spec":
+        """The spec that a folder of this spec has once `wanted` is asked of it: the same with counts at least as large.
+
+        Raises:
+            UsageError: seed, tasks or recipe differ, or a count is smaller; the message names the field.
+        """
+        if wanted.seed != self.seed:
+            raise UsageError(f"{where} was made with seed {self.seed}, not {wanted.seed}; choose another --out")
+        ours, theirs = [task for task, _ in self.tasks], [task for task, _ in wanted.tasks]
+        if ours != theirs:
+            raise UsageError(f"{where} holds the tasks {', '.join(ours)}, not {', '.join(theirs)}; choose another --out")
+        for entry in fields(Recipe):
+            old, new = getattr(self.recipe, entry.name), getattr(wanted.recipe, entry.name)
+            if old != new:
+                raise UsageError(f"{where} was made with {entry.name} {old}, not {new}; choose another --out")
+        for (task, old), (_, new) in zip(self.tasks, wanted.tasks, strict=True):
+            if new < old:
+                raise UsageError(f"{where} has count {old} of {task}; it can grow, but not shrink to {new}")
+        return wanted
+
+
+def recipe_with(base: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with the fields of `changes` that are not None.
+
+    Raises:
+        UsageError: an unknown field, or a value that does not fit.
+    """
+    known = {entry.name for entry in fields(Recipe)}
+    if unknown := set(changes) - known:
+        raise UsageError(f"the recipe has no field {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
+    return replace(base, **{name: value for name, value in changes.items() if value is not None})

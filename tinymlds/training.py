@@ -1,0 +1,150 @@
+"""Trains networks of one task on a backend: epochs, validation, the stop rule, the record. No files, no processes."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import machines, params
+from tinymlds.kernels import rng
+from tinymlds.kernels.backend import Backend, Problem, Sequences
+from tinymlds.mealy import Mealy, Symbols
+from tinymlds.spec import Recipe
+
+Floats = npt.NDArray[np.float32]
+
+
+class Status(StrEnum):
+    """How the training of a network ended."""
+
+    COMPLETE = "complete"
+    EPOCH_CAP = "epoch_cap"
+    STALLED = "stalled"
+    DIVERGED = "diverged"
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """A trained network and the record of its training."""
+
+    index: int
+    status: Status
+    reason: str
+    weights: Floats
+    """float32 [P]; of the last finite epoch if the network diverged."""
+    train_losses: Floats
+    """float32 [epochs]: mean of the minibatch losses of each epoch."""
+    validation_losses: Floats
+    """float32 [epochs]: at the end of each epoch."""
+    seconds: float
+
+    @property
+    def epochs(self) -> int:
+        """Finite epochs that were trained."""
+        return int(self.validation_losses.size)
+
+
+@dataclass(frozen=True, eq=False)
+class TaskData:
+    """The sequences of a task: symbols and outputs uint8 [N, T]."""
+
+    table: Mealy
+    train: Symbols
+    train_outputs: npt.NDArray[np.uint8]
+    validation: Symbols
+    validation_outputs: npt.NDArray[np.uint8]
+
+    def sequences(self) -> tuple[Sequences, Sequences]:
+        """Training and validation sequences as lines."""
+        pairs = ((self.train, self.train_outputs), (self.validation, self.validation_outputs))
+        train, validation = (Sequences(self.table.inputs[x], y.astype(np.uint16)) for x, y in pairs)
+        return train, validation
+
+
+@lru_cache(maxsize=4)
+def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
+    """The table and the sequences of a task, drawn from (seed, task) alone."""
+    table, key = machines.machine(task), rng.stream_key(seed, task)
+    train = table.sample(key, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps)
+    validation = table.sample(key, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
+    return TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
+
+
+@lru_cache(maxsize=4)
+def problem(task: str, seed: int, recipe: Recipe) -> Problem:
+    """What a backend needs to train networks of a task."""
+    train, validation = task_data(task, seed, recipe).sequences()
+    return Problem(recipe.shape, train, validation, recipe.batch, recipe.adam)
+
+
+class StopRule:
+    """Decides after each epoch whether training goes on."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._best = np.inf
+        self._best_epoch = 0
+
+    def after(self, epoch: int, validation_loss: float) -> tuple[Status, str] | None:
+        """None to go on; else the status and the reason. Epochs count from 1."""
+        recipe = self._recipe
+        if validation_loss < recipe.threshold:
+            return Status.COMPLETE, ""
+        if validation_loss < self._best * (1.0 - recipe.patience_gain):
+            self._best, self._best_epoch = validation_loss, epoch
+        if epoch >= recipe.max_epochs:
+            return Status.EPOCH_CAP, f"not below the threshold after {epoch} epochs"
+        if recipe.patience and epoch - self._best_epoch >= recipe.patience:
+            return Status.STALLED, f"no better validation loss since epoch {self._best_epoch}"
+        return None
+
+
+def train_networks(backend: Backend, task: str, seed: int, recipe: Recipe, indices: range) -> Iterator[Outcome]:
+    """Train the networks of these indices, one after another."""
+    key = rng.stream_key(seed, task)
+    for index in indices:
+        yield _train_network(backend, problem(task, seed, recipe), recipe, key, index)
+
+
+def _train_network(backend: Backend, setting: Problem, recipe: Recipe, key: rng.Key, index: int) -> Outcome:
+    start = time.perf_counter()
+    network = backend.network(setting, params.initial(recipe.shape, key, index))
+    rule = StopRule(recipe)
+    train_losses: list[np.float32] = []
+    validation_losses: list[np.float32] = []
+    verdict: tuple[Status, str] | None = None
+    while verdict is None:
+        epoch = len(validation_losses) + 1
+        before = network.weights
+        losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences))
+        validation_loss = network.validation_loss()
+        weights = network.weights
+        if reason := _not_finite(losses, weights, validation_loss, (epoch - 1) * losses.size):
+            verdict, weights = (Status.DIVERGED, reason), before
+        else:
+            train_losses.append(mean(losses))
+            validation_losses.append(validation_loss)
+            verdict = rule.after(epoch, float(validation_loss))
+    record = np.array(train_losses, np.float32), np.array(validation_losses, np.float32)
+    return Outcome(index, *verdict, weights, *record, time.perf_counter() - start)
+
+
+def mean(losses: Floats) -> np.float32:
+    """Mean of the minibatch losses, added one after another in float32 (NumPy's own sum has no fixed order)."""
+    return np.float32(np.add.accumulate(losses)[-1] * np.float32(1.0 / losses.size))
+
+
+def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32, steps_before: int) -> str:
+    """Why an epoch counts as diverged, or "" if all is finite."""
+    broken = np.flatnonzero(~np.isfinite(losses))
+    if broken.size:
+        return f"training loss is not finite at step {steps_before + int(broken[0]) + 1}"
+    if not np.isfinite(weights).all():
+        return f"weights are not finite after step {steps_before + losses.size}"
+    if not np.isfinite(validation_loss):
+        return f"validation loss is not finite after step {steps_before + losses.size}"
+    return ""
