@@ -1,1 +1,63 @@
-"""tinymlds."""
+"""tinymlds: a factory for populations of small neural networks trained on exactly known tasks.
+
+import tinymlds
+tinymlds.train(machine="xor", count=1000, out="xor-1000")   # under `if __name__ == "__main__":`
+dataset = tinymlds.open("xor-1000")
+weights = dataset.weights("xor")                            # float32 [n, 4364]
+network = dataset["xor", 17]
+module = tinymlds.torch.module(network)                     # with PyTorch installed
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinymlds import torch as torch
+    from tinymlds.dataset import Dataset as Dataset
+    from tinymlds.dataset import Network as Network
+    from tinymlds.dataset import open_dataset as open
+    from tinymlds.errors import DatasetError as DatasetError
+    from tinymlds.errors import TinymldsError as TinymldsError
+    from tinymlds.errors import UsageError as UsageError
+    from tinymlds.farm import generate as generate
+    from tinymlds.farm import train as train
+    from tinymlds.overview import status as status
+    from tinymlds.verification import verify as verify
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dataset": ("dataset", "Dataset"),
+    "DatasetError": ("errors", "DatasetError"),
+    "Network": ("dataset", "Network"),
+    "TinymldsError": ("errors", "TinymldsError"),
+    "UsageError": ("errors", "UsageError"),
+    "generate": ("farm", "generate"),
+    "open": ("dataset", "open_dataset"),
+    "status": ("overview", "status"),
+    "train": ("farm", "train"),
+    "verify": ("verification", "verify"),
+}
+__all__ = [
+    "Dataset",
+    "DatasetError",
+    "Network",
+    "TinymldsError",
+    "UsageError",
+    "generate",
+    "open",
+    "status",
+    "torch",
+    "train",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `import tinymlds` alone loads neither Numba nor PyTorch."""
+    if name == "torch":
+        return importlib.import_module("tinymlds.torch")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tinymlds' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(f"tinymlds.{module}"), attribute)

@@ -108,16 +108,14 @@ class Spec:
         """Number of networks over all tasks."""
         return sum(count for _, count in self.tasks)
 
-    def to_json(self) -> str:
-        """Canonical JSON that `from_json` takes back."""
+    def to_dict(self) -> dict[str, Any]:
+        """What `from_dict` takes back."""
         tasks = [{"task": task, "count": count} for task, count in self.tasks]
-        return canonical_json(
-            {"format": FORMAT, "numerics": NUMERICS, "seed": self.seed, "recipe": asdict(self.recipe), "tasks": tasks}
-        )
+        return {"format": FORMAT, "numerics": NUMERICS, "seed": self.seed, "recipe": asdict(self.recipe), "tasks": tasks}
 
     @staticmethod
     def from_dict(data: dict[str, Any], origin: str) -> "Spec":
-        """A spec from parsed JSON; keys beside those of `to_json` are left to others.
+        """A spec from parsed JSON; keys beside those of `to_dict` are left to others.
 
         Raises:
             UsageError: another format or numerics version, or something missing or wrong; `origin` names the file.

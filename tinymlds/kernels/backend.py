@@ -111,6 +111,14 @@ class Backend(Protocol):
 
     name: str
 
+    def prepare(self, shape: Shape) -> None:
+        """Compile what networks of this shape need, so that training does not wait for it.
+
+        Raises:
+            ArithmeticError: this process flushes subnormal numbers to zero, which would change bits.
+        """
+        ...
+
     def network(self, problem: Problem, weights: Floats) -> Network:
         """A network with these initial weights, float32 [P], ready to train."""
         ...
@@ -142,6 +150,16 @@ def adam_factors(adam: Adam, powers: tuple[float, float], steps: int) -> tuple[F
     running = np.multiply.accumulate(running, axis=1)
     factors = np.stack([adam.lr / (1.0 - running[0, 1:]), 1.0 / np.sqrt(1.0 - running[1, 1:])], axis=1)
     return factors.astype(np.float32), (float(running[0, -1]), float(running[1, -1]))
+
+
+def check_arithmetic() -> None:
+    """Make sure that this process does IEEE arithmetic: some libraries switch subnormal numbers off when they are loaded.
+
+    Raises:
+        ArithmeticError: subnormal numbers are flushed to zero, which would change bits.
+    """
+    if np.float32(2.0**-126) * np.float32(0.5) == 0.0:
+        raise ArithmeticError("this process flushes subnormal numbers to zero; a library that it loaded switched that on")
 
 
 def load(name: str) -> Backend:

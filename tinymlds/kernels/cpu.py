@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tinymlds.kernels.backend import Floats, Problem, Sequences, Shape, Words, adam_factors
+from tinymlds.kernels.backend import Adam, Floats, Problem, Sequences, Shape, Words, adam_factors, check_arithmetic
 from tinymlds.kernels.cache import cached_njit
 from tinymlds.kernels.layers import BLOCK, CELLS, OPTIONS, gru_layer, linear_map
 from tinymlds.kernels.simd import LANES, bit_lanes, keep, load, store, tree_sum, zero
@@ -320,6 +320,14 @@ class CpuBackend:
     """Trains on the CPU, one network at a time in one thread; see `backend.Backend`."""
 
     name = "cpu"
+
+    def prepare(self, shape: Shape) -> None:
+        """Compile or load the kernels of this shape by training on one sequence of zeros; see `backend.Backend`."""
+        check_arithmetic()
+        nothing = Sequences(np.zeros((1, 1), np.uint16), np.zeros((1, 1), np.uint16))
+        network = self.network(Problem(shape, nothing, nothing, 1, Adam()), np.zeros(shape.size, np.float32))
+        network.epoch(np.zeros(1, np.uint32))
+        network.validation_loss()
 
     def network(self, problem: Problem, weights: Floats) -> CpuNetwork:
         return CpuNetwork(problem, weights)

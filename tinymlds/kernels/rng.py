@@ -60,6 +60,13 @@ def words(key: Key, purpose: int, index: int, count: int, epoch: int = 0) -> Wor
     return np.stack(philox(counter, key), axis=1).astype(np.uint32).reshape(-1)[:count]
 
 
+def first_words(key: Key, purpose: int, indices: range) -> Words32:
+    """The first word of the streams of many indices at once, uint32 [len(indices)]."""
+    index = np.arange(indices.start, indices.stop, dtype=np.uint64)
+    counter = (np.zeros_like(index), np.zeros_like(index), index, np.full_like(index, purpose))
+    return np.asarray(philox(counter, key)[0], np.uint32)
+
+
 def below(random_words: Words32, bound: int) -> Words32:
     """Integers in [0, bound) from 32-bit words by multiplication; each is off its fair share by at most bound / 2^32."""
     return ((random_words.astype(np.uint64) * np.uint64(bound)) >> _SHIFT).astype(np.uint32)

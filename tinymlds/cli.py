@@ -1,0 +1,244 @@
+"""The command line: parse, call a plain function, print. Reports go to stdout, progress and errors to stderr.
+
+Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
+"""
+
+import dataclasses
+import functools
+import inspect as inspection
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinymlds.errors import TinymldsError
+
+app = typer.Typer(
+    help="A factory for populations of small neural networks trained on exactly known tasks.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Folder = Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)]
+Machine = Annotated[
+    str, typer.Option(help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. [default: the folder's, or 0]", show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived."""
+
+
+def _terminate(*_: object) -> None:
+    raise _TerminatedError
+
+
+def _command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn errors of a command into one line on stderr and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            signal.signal(signal.SIGTERM, _terminate)
+            code = function(*args, **kwargs) or 0
+        except TinymldsError as error:
+            _fail(str(error))
+            code = error.code
+        except KeyboardInterrupt:
+            _fail("interrupted; finished networks are safe, and the same command goes on")
+            code = 130
+        except _TerminatedError:
+            _fail("terminated; finished networks are safe, and the same command goes on")
+            code = 143
+        except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except Exception as error:
+            if os.environ.get("TINYMLDS_TRACEBACK"):
+                raise
+            _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
+            code = 1
+        raise typer.Exit(code)
+
+    return run
+
+
+def _fail(message: str) -> None:
+    print(f"tinymlds: {message}", file=sys.stderr)
+
+
+def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for every field of the recipe, passed on as the keyword `recipe`."""
+    from tinymlds.spec import Recipe
+
+    fields = dataclasses.fields(Recipe)
+
+    @functools.wraps(function)
+    def with_recipe(*args: Any, **kwargs: Any) -> Any:
+        recipe = {field.name: kwargs.pop(field.name) for field in fields}
+        return function(*args, recipe={name: value for name, value in recipe.items() if value is not None}, **kwargs)
+
+    own = [p for p in inspection.signature(function).parameters.values() if p.name != "recipe"]
+    added = []
+    for field in fields:
+        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
+        option = typer.Option(
+            help=f"{field.metadata['text']}{choices} [default: the folder's, or {field.default}]",
+            show_default=False,
+            rich_help_panel="Recipe",
+        )
+        annotation = Annotated[field.type | None, option]  # type: ignore[name-defined]
+        added.append(
+            inspection.Parameter(field.name, inspection.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+    with_recipe.__signature__ = inspection.Signature([*own, *added])  # type: ignore[attr-defined]
+    with_recipe.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+    return with_recipe
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, indent=2, default=str))  # type: ignore[arg-type]
+
+
+@app.command()
+@_recipe_options
+@_command
+def train(
+    machine: Machine,
+    count: Annotated[int, typer.Option(help="Networks to make; a larger count extends the folder.")],
+    out: Annotated[Path | None, typer.Option(help="Dataset folder. [default: the machine]", show_default=False)] = None,
+    seed: Seed = None,
+    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a CPU]", show_default=False)] = None,
+    backend: Annotated[str, typer.Option(help="What to train on: cpu.")] = "cpu",
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    recipe: dict[str, Any],
+) -> None:
+    """Make networks into a dataset folder. The same command again goes on after an interruption.
+
+    Example: tinymlds train --machine xor --count 1000 --out xor-1000
+    """
+    from tinymlds import console, dataset, farm, reports
+
+    with console.TrainProgress(quiet) as progress:
+        result = farm.train(machine, count, out, seed=seed, workers=workers, backend=backend, progress=progress, **recipe)
+    report = reports.folder_report(dataset.Dataset(result.folder))
+    run = result.progress
+    if as_json:
+        made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
+        _print_json({**dataclasses.asdict(report), "run": made})
+        return
+    console.print_folder(report)
+    if run.made:
+        print(f"{run.made} networks made in {run.seconds:.1f} s ({run.rate:.2f} networks/s)")
+    else:
+        print("all of them were there already")
+    print(f"next: tinymlds inspect {result.folder} {report.tasks[0].task}")
+
+
+@app.command()
+@_recipe_options
+@_command
+def generate(
+    machine: Machine,
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+    *,
+    recipe: dict[str, Any],
+) -> None:
+    """Write a machine's table and sequences, and a manifest of them, without training.
+
+    Example: tinymlds generate --machine xor --out xor-sequences
+    """
+    from tinymlds import farm
+
+    folder = farm.generate(machine, out, seed=seed, **recipe)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        print(f"{path.stat().st_size:>10} {path}")
+
+
+@app.command()
+@_command
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Say what is finished and what is not.
+
+    Example: tinymlds status xor-1000
+    """
+    from tinymlds import console, overview
+
+    found = overview.status(folder)
+    if as_json:
+        spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
+        _print_json({"folder": str(folder), "digest": found.digest, "updated": found.updated, **spec})
+    else:
+        console.print_status(found)
+
+
+@app.command()
+@_command
+def verify(folder: Folder, as_json: Json = False, quiet: Quiet = False) -> int:
+    """Check every hash, and compute every network's validation loss again from the written weights, bit by bit.
+
+    Example: tinymlds verify xor-1000
+    """
+    from tinymlds import console, verification
+
+    result = verification.verify(folder, console.VerifyProgress(quiet or as_json))
+    if as_json:
+        _print_json({**dataclasses.asdict(result), "ok": result.ok})
+    else:
+        console.print_verification(result)
+    return 0 if result.ok else 1
+
+
+@app.command()
+@_command
+def inspect(
+    folder: Folder,
+    task: Annotated[str | None, typer.Argument(help="A task of it.", show_default=False)] = None,
+    index: Annotated[int | None, typer.Argument(help="A network of that task.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a dataset, at a task's networks on fresh sequences, or at one network's answers.
+
+    Example: tinymlds inspect xor-1000 xor 17
+    """
+    from tinymlds import console, dataset, reports
+    from tinymlds.errors import UsageError
+
+    opened = dataset.Dataset(folder)
+    report: Any
+    show: Callable[[Any], None]
+    try:
+        if task is None:
+            report, show = reports.folder_report(opened), console.print_folder
+        elif index is None:
+            report, show = reports.task_report(opened, task), console.print_task
+        else:
+            report, show = reports.network_report(opened, task, index), console.print_network
+    except KeyError as error:
+        raise UsageError(error.args[0]) from error
+    if as_json:
+        _print_json(report)
+    else:
+        show(report)
+
+
+def main() -> None:
+    """The command `tinymlds`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

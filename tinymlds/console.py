@@ -1,0 +1,155 @@
+"""What people see on a terminal: progress on stderr, reports on stdout. It prints what others computed."""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from tinymlds.farm import Progress
+from tinymlds.overview import FolderStatus
+from tinymlds.reports import FolderReport, NetworkReport, TaskReport
+from tinymlds.verification import Verification
+
+_PLAIN_EVERY = 10.0
+
+
+class TrainProgress:
+    """A bar on a terminal, a line every ten seconds elsewhere; call it with every `Progress`."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._console = Console(stderr=True)
+        self._quiet = quiet
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+        self._last_line = -_PLAIN_EVERY
+
+    def __enter__(self) -> "TrainProgress":
+        return self
+
+    def __call__(self, state: Progress) -> None:
+        """Show where the run is."""
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._show_bar(state)
+        elif time.monotonic() - self._last_line >= _PLAIN_EVERY or state.done == state.total:
+            self._last_line = time.monotonic()
+            print(f"{state.done}/{state.total} networks, {_rate(state)}", file=sys.stderr, flush=True)
+
+    def _show_bar(self, state: Progress) -> None:
+        if self._bar is None:
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+            self._bar = Bar(*columns, console=self._console)
+            self._task = self._bar.add_task("", total=state.total, rate="")
+            self._bar.start()
+        self._bar.update(self._task, completed=state.done, rate=_rate(state))
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _rate(state: Progress) -> str:
+    if not state.made:
+        return "starting (the first run compiles the kernels, some 20 s)"
+    return f"{state.rate:.2f} networks/s, {state.epochs} epochs, {_duration(state.seconds_left)} left"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class VerifyProgress:
+    """A line on a terminal that counts networks; nothing elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._show = sys.stderr.isatty() and not quiet
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how many networks have been checked."""
+        if self._show and (done % 50 == 0 or done == total):
+            end = "\n" if done == total else ""
+            print(f"\r{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
+
+
+# ------------------------------------------------------------------ reports
+
+
+def print_folder(report: FolderReport) -> None:
+    """What a dataset folder holds."""
+    print(f"{report.folder}: {report.networks} networks, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
+    table = _table("task", "networks", "complete", "other", "epochs median (5%-95%)", "validation loss median")
+    for task in report.tasks:
+        other = ", ".join(f"{number} {name}" for name, number in task.statuses.items() if name != "complete") or "-"
+        complete = task.statuses.get("complete", 0)
+        epochs = "-" if task.epochs is None else f"{task.epochs.median:g} ({task.epochs.low:g}-{task.epochs.high:g})"
+        loss = "-" if task.median_loss is None else f"{task.median_loss:.2e}"
+        table.add_row(task.task, str(task.networks), f"{complete} ({complete / task.networks:.1%})", other, epochs, loss)
+    _print(table)
+    print(f"digest {report.digest}")
+
+
+def print_task(report: TaskReport) -> None:
+    """What the networks of a task do on fresh sequences."""
+    print(f"{report.task} ({report.alias}): {report.networks} complete networks")
+    table = _table("fresh sequences", "steps", "all lines right, median", "5th percentile", "worst")
+    for row in report.accuracy:
+        table.add_row(str(row.sequences), str(row.steps), *(f"{v:.4%}" for v in (row.median, row.low, row.worst)))
+    _print(table)
+
+
+def print_network(report: NetworkReport) -> None:
+    """A network's row and its answers to a fresh sequence."""
+    for key, value in report.row.items():
+        print(f"{key:16} {value}")
+    table = _table("step", "command", "expected", "answer", "")
+    for answer in report.answers:
+        values = " ".join(f"{value:.3f}" for value in answer.values)
+        expected = " ".join(str(bit) for bit in answer.expected)
+        table.add_row(str(answer.step), answer.command, expected, values, "ok" if answer.right else "wrong")
+    print(f"\nA fresh sequence, output lines {', '.join(map(str, report.live_lines))}:")
+    _print(table)
+
+
+def print_status(status: FolderStatus) -> None:
+    """What is finished and what is not."""
+    table = _table("task", "complete", "other", "in progress", "total")
+    for task, total in status.spec.tasks:
+        counts = status.counts[task]
+        complete, attempted = counts.get("complete", 0), sum(counts.values())
+        table.add_row(task, str(complete), str(attempted - complete), str(total - attempted), str(total))
+    _print(table)
+    for task, index, reason in status.quarantined:
+        print(f"quarantined: {task} {index}: {reason}")
+    print(f"last update {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.updated))}")
+    print(f"digest {status.digest}" if status.digest else "under way; the command that started it goes on with it")
+
+
+def print_verification(result: Verification) -> None:
+    """What was checked and what is wrong."""
+    for problem in result.problems:
+        print(f"problem: {problem}")
+    counted = f"{result.files} files, {result.networks} networks, {result.losses_recomputed} losses computed again"
+    print(f"{'ok' if result.ok else f'{len(result.problems)} problems'}: {counted}")
+    if result.digest:
+        print(f"digest {result.digest}")
+
+
+def _table(*headers: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, header in enumerate(headers):
+        table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
+    return table
+
+
+def _print(renderable: Any) -> None:
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(renderable)

@@ -1,0 +1,303 @@
+"""What users open: a dataset folder as networks with names, and the checks that anyone can make of it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import machines, params, store
+from tinymlds.errors import DatasetError, UsageError
+from tinymlds.kernels import backend, rng
+from tinymlds.kernels.backend import Shape
+from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy, Symbols, lines
+from tinymlds.spec import Spec
+from tinymlds.training import Status, TaskData, task_data
+
+Floats = npt.NDArray[np.float32]
+Row = dict[str, Any]
+
+ROW_TYPES: dict[str, tuple[type, ...]] = {
+    "task": (str,),
+    "index": (int,),
+    "status": (str,),
+    "reason": (str,),
+    "epochs": (int,),
+    "train_loss": (float, int, type(None)),
+    "validation_loss": (float, int, type(None)),
+    "split": (str,),
+    "shard": (str,),
+    "row": (int,),
+    "weights_sha256": (str,),
+    "losses_sha256": (str,),
+}
+"""The columns of manifest.jsonl and their types."""
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One trained network."""
+
+    row: Row
+    """Its row of the manifest."""
+    shape: Shape
+    weights: Floats
+    """The parameter vector, float32 [P]."""
+
+    def state_dict(self) -> dict[str, Floats]:
+        """The tensors by PyTorch's names, float32: gru.weight_ih_l0 [36, 9] ... head.4.bias [8]."""
+        return params.to_tensors(self.shape, self.weights)
+
+    def forward(self, x: npt.ArrayLike) -> Floats:
+        """Outputs [B, T, 8] for inputs x [B, T, 9], both float32; the hidden state starts at 0.
+
+        Raises:
+            UsageError: x has another shape.
+        """
+        inputs = np.asarray(x, np.float32)
+        if inputs.ndim != 3 or inputs.shape[2] != self.shape.inputs:
+            raise UsageError(f"forward takes inputs [B, T, {self.shape.inputs}], not {list(inputs.shape)}")
+        return backend.load("cpu").outputs(self.shape, self.weights, inputs)
+
+
+class Dataset:
+    """A sealed dataset folder. Nothing in it is executed, no link is followed, no memory is mapped."""
+
+    def __init__(self, folder: str | Path) -> None:
+        """Open a folder; reads dataset.json, manifest.jsonl and SHA256SUMS, and checks the first two against the third.
+
+        Raises:
+            DatasetError: not a dataset, unfinished, or damaged.
+            UsageError: made with another format or numerics version.
+        """
+        self.folder = Path(folder)
+        require_dataset(self.folder)
+        self.sums = store.read_sums(self.folder)
+        for name in (store.DESCRIPTION, store.MANIFEST):
+            self.check_hash(name)
+        self.description: dict[str, Any] = _description(self.folder)
+        self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
+        self.shape = self.spec.recipe.shape
+        self.manifest: list[Row] = list(_manifest_rows(self.folder, self.spec))
+        self.counts = dict(self.spec.tasks)
+        self._first: dict[str, int] = {}  # task -> position of its first row
+        position = 0
+        for task, count in self.spec.tasks:
+            self._first[task] = position
+            position += count
+        self._files: dict[tuple[str, str, int], store.TensorFile] = {}
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Task ids."""
+        return tuple(self._first)
+
+    @property
+    def digest(self) -> str:
+        """The digest of the dataset: equal digests, equal networks."""
+        return store.dataset_digest(self.sums)
+
+    def __len__(self) -> int:
+        return len(self.manifest)
+
+    def __iter__(self) -> Iterator[Network]:
+        for task in self.tasks:
+            yield from self.networks(task)
+
+    def networks(self, task: str) -> Iterator[Network]:
+        """All networks of a task in index order, whatever their status."""
+        rows = self.rows(task, unfinished=True)
+        for row, weights in zip(rows, self.weights(task, unfinished=True), strict=True):
+            yield Network(row, self.shape, weights)
+
+    def __getitem__(self, key: tuple[str, int]) -> Network:
+        """ds["xor", 17]: the network of this task and index.
+
+        Raises:
+            KeyError: there is none.
+        """
+        task, index = self._task(key[0]), key[1]
+        if not 0 <= index < self.counts[task]:
+            raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
+        row = self.manifest[self._first[task] + index]
+        tensors = self.tensor_file("networks", task, index // store.SHARD).read_row(row["row"])
+        return Network(row, self.shape, params.from_tensors(self.shape, tensors, 0))
+
+    def rows(self, task: str, *, unfinished: bool = False) -> list[Row]:
+        """Rows of a task in index order: of complete networks, or of all with `unfinished`."""
+        task = self._task(task)
+        rows = self.manifest[self._first[task] : self._first[task] + self.counts[task]]
+        return rows if unfinished else [row for row in rows if row["status"] == Status.COMPLETE]
+
+    def weights(self, task: str, *, unfinished: bool = False) -> Floats:
+        """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
+        task = self._task(task)
+        count = self.counts[task]
+        result = np.empty((count, self.shape.size), np.float32)
+        for shard, start in enumerate(range(0, count, store.SHARD)):
+            tensors = self.tensor_file("networks", task, shard).read()
+            result[start : start + store.SHARD] = params.from_tensors(self.shape, tensors, 1)
+        if unfinished:
+            return result
+        return result[[row["status"] == Status.COMPLETE for row in self.rows(task, unfinished=True)]]
+
+    def losses(self, task: str) -> list[tuple[Floats, Floats]]:
+        """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
+        task = self._task(task)
+        shards = range(-(-self.counts[task] // store.SHARD))
+        return [pair for shard in shards for pair in self.shard_losses(task, shard)]
+
+    def shard_losses(self, task: str, shard: int) -> list[tuple[Floats, Floats]]:
+        """`losses` of the networks in one shard."""
+        arrays = self.tensor_file("losses", task, shard).read()
+        offsets = arrays["offsets"]
+        if offsets[0] != 0 or offsets[-1] != arrays["train"].size or (np.diff(offsets) < 0).any():
+            name = self.folder / store.shard_name("losses", task, shard)
+            raise DatasetError(f"{name} is damaged: its offsets do not divide its losses")
+        pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]
+        return list(zip(*pieces, strict=True))
+
+    def check_hash(self, name: str) -> None:
+        """Raise DatasetError unless a file of the folder matches SHA256SUMS."""
+        if store.file_sha256(self.folder, name) != self.sums.get(name):
+            raise DatasetError(f"{self.folder / name} does not match {store.SUMS}; it was changed or damaged")
+
+    def data(self, task: str) -> TaskData:
+        """The table and the sequences of a task, made again from the spec (`verify` compares them with the file)."""
+        return task_data(self._task(task), self.spec.seed, self.spec.recipe)
+
+    def _task(self, name: str) -> str:
+        for task in self._first:
+            if name in (task, machines.ALIASES.get(task)):
+                return task
+        raise KeyError(f"{self.folder} has no task {name!r}; it has {', '.join(self._first)}")
+
+    def tensor_file(self, kind: str, task: str, shard: int) -> store.TensorFile:
+        """A shard of "networks" or "losses", checked for the tensors that it must hold."""
+        key = (kind, task, shard)
+        if key not in self._files:
+            count = min(store.SHARD, self.counts[task] - shard * store.SHARD)
+            file = store.TensorFile(self.folder, store.shard_name(*key))
+            if kind == "networks":
+                file.expect({name: ("F32", (count, *shape)) for name, shape in self.shape.tensors})
+            else:
+                epochs = sum(row["epochs"] for row in self.shard_rows(task, shard))
+                flat = ("F32", (epochs,))
+                file.expect({"offsets": ("I64", (count + 1,)), "train": flat, "validation": flat})
+            self._files[key] = file
+        return self._files[key]
+
+    def shard_rows(self, task: str, shard: int) -> list[Row]:
+        """Manifest rows of the networks in a shard."""
+        return self.rows(task, unfinished=True)[shard * store.SHARD : (shard + 1) * store.SHARD]
+
+
+def require_dataset(folder: Path) -> None:
+    """Raise DatasetError unless the folder is a sealed dataset."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder} is not a folder; `tinymlds train --out {folder}` makes one")
+    if not (folder / store.SUMS).exists():
+        if (folder / store.JOURNAL).exists():
+            raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
+        raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}")
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    name = folder / store.DESCRIPTION
+    description = store.parse_json(store.read_bytes(folder, store.DESCRIPTION), str(name))
+    if not isinstance(description, dict) or description.get("kind") not in ("networks", "sequences"):
+        raise DatasetError(f"{name} does not describe a tinymlds dataset")
+    if description["kind"] == "sequences":
+        raise UsageError(f"{folder} holds sequences without networks (made by `tinymlds generate`)")
+    return description
+
+
+def _manifest_rows(folder: Path, spec: Spec) -> Iterator[Row]:
+    """The rows of the manifest, each checked for its columns and its place."""
+    rows = store.read_lines(folder, store.MANIFEST)
+    name = folder / store.MANIFEST
+    for task, count in spec.tasks:
+        for index in range(count):
+            row = next(rows, None)
+            if row is None:
+                raise DatasetError(f"{name} is damaged: it ends before {task} {index}")
+            if row.keys() != ROW_TYPES.keys() or any(type(row[key]) not in ROW_TYPES[key] for key in ROW_TYPES):
+                raise DatasetError(f"{name} is damaged: the columns of {task} {index} are not those of a manifest")
+            shard, position = divmod(index, store.SHARD)
+            place = (task, index, store.shard_name("networks", task, shard), position)
+            if (row["task"], row["index"], row["shard"], row["row"]) != place or row["status"] not in list(Status):
+                raise DatasetError(f"{name} is damaged: {task} {index} is not where it should be")
+            yield row
+    if next(rows, None) is not None:
+        raise DatasetError(f"{name} is damaged: it has more rows than {store.DESCRIPTION} announces")
+
+
+def open_dataset(folder: str | Path) -> Dataset:
+    """Open a dataset folder; `tinymlds.open`."""
+    return Dataset(folder)
+
+
+# ------------------------------------------------------------------ what networks answer
+
+
+def step_accuracies(networks: Iterable[Network], table: Mealy, symbols: Symbols) -> npt.NDArray[np.float64]:
+    """For each network, the share of steps with all eight output lines on the right side of 0.5.
+
+    Args:
+        networks: n networks of one task.
+        table: the task.
+        symbols: sequences, uint8 [N, T].
+
+    Returns:
+        float64 [n].
+    """
+    x = lines(table.inputs[symbols], INPUT_LINES)
+    wanted = lines(table.simulate(symbols), OUTPUT_LINES) > 0.5
+    return np.array([((network.forward(x) > 0.5) == wanted).all(axis=2).mean() for network in networks])
+
+
+def fresh_symbols(dataset: Dataset, task: str, count: int, steps: int) -> Symbols:
+    """Sequences from a stream that training and validation do not draw from, uint8 [count, steps]; always the same."""
+    table, key = dataset.data(task).table, rng.stream_key(dataset.spec.seed, task)
+    return table.sample(key, rng.FRESH_SEQUENCES, count, steps)
+
+
+# ------------------------------------------------------------------ what a folder says of a task and of a network
+
+
+def data_tensors(data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
+    """Tensors and metadata of data/TASK.safetensors."""
+    tensors: dict[str, store.Array] = {
+        "table.inputs": data.table.inputs,
+        "table.next_state": data.table.next_state,
+        "table.output": data.table.output,
+        "train.symbols": data.train,
+        "train.outputs": data.train_outputs,
+        "validation.symbols": data.validation,
+        "validation.outputs": data.validation_outputs,
+    }
+    return tensors, {"symbols": list(data.table.symbols)}
+
+
+def describe_task(task: str, data: TaskData) -> dict[str, Any]:
+    """What dataset.json says of a task beside its count."""
+    return {
+        "task": task,
+        "alias": machines.ALIASES[task],
+        "states": data.table.states,
+        "symbols": len(data.table.symbols),
+        "table_sha256": data.table.sha256(),
+        "train_sha256": store.array_sha256(data.train, data.train_outputs),
+        "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
+    }
+
+
+def splits(seed: int, indices: range) -> list[str]:
+    """train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
+
+    The same for all tasks and counts, so that matched networks of two tasks stay together.
+    """
+    draws = rng.below(rng.first_words(rng.stream_key(seed, ""), rng.SPLIT, indices), 10)
+    return ["train" if draw < 8 else "validation" if draw == 8 else "test" for draw in draws]

@@ -1,0 +1,281 @@
+"""The journal: finished networks, durably, while work is under way; and the lock that keeps a folder to one run.
+
+SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
+writes; others may read at any time.
+"""
+
+import json
+import os
+import socket
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.spec import Spec, canonical_json
+from tinymlds.store import JOURNAL, LOCK
+from tinymlds.training import Status
+
+Floats = npt.NDArray[np.float32]
+
+_TABLES = """
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE runs (run INTEGER PRIMARY KEY, info TEXT NOT NULL);
+CREATE TABLE networks (
+    task TEXT NOT NULL, "index" INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, epochs INTEGER NOT NULL,
+    run INTEGER NOT NULL, seconds REAL NOT NULL, weights BLOB NOT NULL, train_losses BLOB NOT NULL,
+    validation_losses BLOB NOT NULL, PRIMARY KEY (task, "index"));
+CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A finished network as the journal keeps it."""
+
+    task: str
+    index: int
+    status: Status
+    reason: str
+    weights: Floats
+    train_losses: Floats
+    validation_losses: Floats
+    run: int
+    seconds: float
+
+
+class Journal:
+    """The journal of a dataset folder.
+
+    `base` tells, per task, how many networks stay in the shards that were sealed before (whole shards only); the journal
+    holds those from there on.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection, self._path = connection, path
+        about = dict(self._query("SELECT key, value FROM about"))
+        self.spec = Spec.from_dict(json.loads(about["spec"]), str(path))
+        self.base: dict[str, int] = json.loads(about["base"])
+
+    @staticmethod
+    def open(folder: Path) -> "Journal | None":
+        """The journal of a folder, or None if no work is under way there.
+
+        Raises:
+            DatasetError: there is a file, and it is not a journal.
+        """
+        path = folder / JOURNAL
+        if not path.exists():
+            return None
+        connection = sqlite3.connect(path)
+        try:
+            _configure(connection)
+            if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                connection.close()  # a run ended before its first transaction
+                return None
+            return Journal(connection, path)
+        except (sqlite3.DatabaseError, KeyError, ValueError) as error:
+            connection.close()
+            raise DatasetError(f"{path} is damaged ({error}); remove it to start from the sealed networks") from error
+
+    @staticmethod
+    def create(
+        folder: Path, spec: Spec, base: dict[str, int], entries: Iterable[Entry], runs: dict[int, dict[str, Any]]
+    ) -> "Journal":
+        """A new journal, with the networks of shards that will be sealed again. All in one transaction."""
+        path = folder / JOURNAL
+        try:
+            connection = sqlite3.connect(path)
+            _configure(connection)
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in _TABLES.strip().split(";")[:-1]:
+                    connection.execute(statement)
+                about = {"spec": canonical_json(spec.to_dict()), "base": canonical_json(base)}
+                connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
+                connection.executemany(
+                    "INSERT INTO runs VALUES (?, ?)", ((run, canonical_json(info)) for run, info in runs.items())
+                )
+                _insert(connection, entries)
+        except sqlite3.Error as error:
+            raise _cannot_write(path, error) from error
+        return Journal(connection, path)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def set_spec(self, spec: Spec) -> None:
+        """Ask for more networks."""
+        self._write("UPDATE about SET value = ? WHERE key = 'spec'", [(canonical_json(spec.to_dict()),)])
+        self.spec = spec
+
+    def start_run(self, info: dict[str, Any]) -> int:
+        """Note a run (what may differ between runs: host, versions); its number goes with each of its networks."""
+        run = int(self._query("SELECT coalesce(max(run), 0) + 1 FROM runs")[0][0])
+        self._write("INSERT INTO runs VALUES (?, ?)", [(run, canonical_json(info))])
+        return run
+
+    def add(self, entries: list[Entry]) -> None:
+        """Keep finished networks; when this returns they are safe. One transaction.
+
+        Raises:
+            TinymldsError: the file system refused; nothing of this call is kept, everything before is.
+        """
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                _insert(self._connection, entries)
+        except sqlite3.Error as error:
+            raise _cannot_write(self._path, error) from error
+
+    def quarantine(self, task: str, index: int, reason: str) -> None:
+        """Note a network that kills its workers, so that the run can go on without it."""
+        self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(task, index, reason)])
+
+    def clear_quarantine(self) -> None:
+        """Give quarantined networks another chance."""
+        self._write("DELETE FROM quarantine", [()])
+
+    def quarantined(self) -> list[tuple[str, int, str]]:
+        """(task, index, reason) of the networks in quarantine."""
+        return self._query('SELECT task, "index", reason FROM quarantine ORDER BY task, "index"')
+
+    def finished(self, task: str) -> list[int]:
+        """Indices of the task that the journal holds, ascending."""
+        return [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
+
+    def counts(self) -> dict[str, dict[Status, int]]:
+        """Networks in the journal by task and status."""
+        result: dict[str, dict[Status, int]] = {}
+        for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
+            result.setdefault(task, {})[Status(status)] = count
+        return result
+
+    def entries(self, task: str, indices: range) -> Iterator[Entry]:
+        """The finished networks with these indices, ascending."""
+        rows = self._connection.execute(
+            'SELECT task, "index", status, reason, weights, train_losses, validation_losses, run, seconds FROM networks '
+            'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
+            (task, indices.start, indices.stop),
+        )
+        for task_, index, status, reason, weights, train, validation, run, seconds in rows:
+            w, t, v = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (weights, train, validation))
+            yield Entry(task_, index, Status(status), reason, w, t, v, run, seconds)
+
+    def runs(self) -> dict[int, dict[str, Any]]:
+        """What was noted of each run."""
+        return {run: json.loads(info) for run, info in self._query("SELECT run, info FROM runs ORDER BY run")}
+
+    def _query(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
+        return self._connection.execute(statement, parameters).fetchall()
+
+    def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        try:
+            with self._connection:
+                self._connection.executemany(statement, rows)
+        except sqlite3.Error as error:
+            raise _cannot_write(self._path, error) from error
+
+
+def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    connection.executemany(
+        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                entry.task,
+                entry.index,
+                entry.status.value,
+                entry.reason,
+                entry.validation_losses.size,
+                entry.run,
+                entry.seconds,
+                *(a.astype("<f4").tobytes() for a in (entry.weights, entry.train_losses, entry.validation_losses)),
+            )
+            for entry in entries
+        ),
+    )
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA busy_timeout=30000")
+    connection.execute("PRAGMA journal_mode=DELETE")
+    connection.execute("PRAGMA synchronous=EXTRA")
+
+
+def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
+    return TinymldsError(f"cannot write {path}: {error}; networks that were kept before are safe, run again once mended")
+
+
+class RunLock:
+    """Keeps a dataset folder to one run. The operating system frees it when its process ends, however it ends.
+
+    A reserved lock on an SQLite file of its own: others may still read who holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / LOCK
+        self._token = uuid.uuid4().hex
+
+    def __enter__(self) -> "RunLock":
+        while True:
+            self._take()
+            if self._is_current():
+                return self
+            self._connection.close()  # the last holder removed the file between our open and our lock
+
+    def _take(self) -> None:
+        try:
+            self._connection = sqlite3.connect(self._path, timeout=0.0, isolation_level=None)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS holder (token TEXT, info TEXT)")
+            self._connection.execute("DELETE FROM holder")
+            self._connection.execute("INSERT INTO holder VALUES (?, ?)", (self._token, _holder()))
+            self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise TinymldsError(f"cannot write {self._path}: {error}") from error
+            raise UsageError(
+                f"another run works on {self._path.parent} ({self._read_holder()}); wait or stop it"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise TinymldsError(f"{self._path} is damaged ({error}); remove it if no run works here") from error
+
+    def _is_current(self) -> bool:
+        """Whether the file that we hold is still the one at the path."""
+        try:
+            reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+            try:
+                return bool(reader.execute("SELECT token FROM holder").fetchone() == (self._token,))
+            finally:
+                reader.close()
+        except sqlite3.Error:
+            return False
+
+    def _read_holder(self) -> str:
+        try:
+            return str(self._connection.execute("SELECT info FROM holder").fetchone()[0])
+        except (sqlite3.Error, TypeError):
+            return "it has just started"
+
+    def __exit__(self, *exception: object) -> None:
+        if os.name != "nt":  # while we hold it, so that nobody can take a file that is about to go
+            self._path.unlink(missing_ok=True)
+        self._connection.close()
+        if os.name == "nt":
+            try:
+                self._path.unlink(missing_ok=True)
+            except OSError:  # another run has taken it meanwhile
+                return
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"

@@ -1,0 +1,134 @@
+"""Figures about finished networks: a folder at a glance, a task on fresh sequences, one network's answers."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinymlds import machines
+from tinymlds.dataset import Dataset, fresh_symbols, step_accuracies
+from tinymlds.mealy import INPUT_LINES, lines
+
+LONG = 10
+"""Sequences of this many times the training length are tried too."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, 5th and 95th percentile."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """The networks of a task in numbers."""
+
+    task: str
+    networks: int
+    statuses: dict[str, int]
+    epochs: Spread | None
+    """Of complete networks."""
+    median_loss: float | None
+    """Median validation loss of complete networks."""
+
+
+@dataclass(frozen=True)
+class FolderReport:
+    """A dataset at a glance."""
+
+    folder: str
+    seed: int
+    networks: int
+    bytes: int
+    tasks: list[TaskSummary]
+    digest: str
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Share of steps with all eight lines right (threshold 0.5), over the networks of a task."""
+
+    sequences: int
+    steps: int
+    median: float
+    low: float
+    """5th percentile."""
+    worst: float
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """The complete networks of a task on fresh sequences."""
+
+    task: str
+    alias: str
+    networks: int
+    accuracy: list[Accuracy]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One step of a network's answer."""
+
+    step: int
+    command: str
+    expected: list[int]
+    values: list[float]
+    right: bool
+
+
+@dataclass(frozen=True)
+class NetworkReport:
+    """A network: its row, and its answer to a fresh sequence on the lines that are ever 1."""
+
+    row: dict[str, Any]
+    live_lines: list[int]
+    answers: list[Answer]
+
+
+def folder_report(dataset: Dataset) -> FolderReport:
+    """A dataset at a glance."""
+    tasks = []
+    for task in dataset.tasks:
+        rows = dataset.rows(task)
+        epochs, median_loss = None, None
+        if rows:
+            low, median, high = np.percentile([row["epochs"] for row in rows], [5, 50, 95])
+            epochs = Spread(float(median), float(low), float(high))
+            median_loss = float(np.median([row["validation_loss"] for row in rows]))
+        statuses = Counter(row["status"] for row in dataset.rows(task, unfinished=True))
+        tasks.append(TaskSummary(task, dataset.counts[task], dict(statuses), epochs, median_loss))
+    size = sum((dataset.folder / name).stat().st_size for name in dataset.sums)
+    return FolderReport(str(dataset.folder), dataset.spec.seed, len(dataset), size, tasks, dataset.digest)
+
+
+def task_report(dataset: Dataset, task: str, sequences: int = 256) -> TaskReport:
+    """All complete networks of a task on fresh sequences of the training length and of ten times that."""
+    networks = [network for network in dataset.networks(task) if network.row["status"] == "complete"]
+    table, accuracy = dataset.data(task).table, []
+    for steps in (dataset.spec.recipe.steps, LONG * dataset.spec.recipe.steps):
+        if networks:
+            shares = step_accuracies(networks, table, fresh_symbols(dataset, task, sequences, steps))
+            low, median = np.percentile(shares, [5, 50])
+            accuracy.append(Accuracy(sequences, steps, float(median), float(low), float(shares.min())))
+    return TaskReport(task, machines.ALIASES[task], len(networks), accuracy)
+
+
+def network_report(dataset: Dataset, task: str, index: int) -> NetworkReport:
+    """One network and its answer to a fresh sequence of the training length."""
+    network, table = dataset[task, index], dataset.data(task).table
+    symbols = fresh_symbols(dataset, task, 1, dataset.spec.recipe.steps)
+    outputs = network.forward(lines(table.inputs[symbols], INPUT_LINES))[0]
+    expected = table.simulate(symbols)[0]
+    live = [line for line in range(outputs.shape[1]) if (table.output >> line & 1).any()]
+    answers = []
+    for step, symbol in enumerate(symbols[0]):
+        bits = [int(expected[step]) >> line & 1 for line in range(outputs.shape[1])]
+        right = bool(((outputs[step] > 0.5) == np.array(bits, bool)).all())
+        values = [float(outputs[step, line]) for line in live]
+        answers.append(Answer(step + 1, table.symbols[symbol], [bits[line] for line in live], values, right))
+    return NetworkReport(network.row, live, answers)

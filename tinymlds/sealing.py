@@ -1,0 +1,199 @@
+"""From a journal to a dataset folder and back: sealing finished work, and opening sealed work to add to it.
+
+Sealing derives every file from the journal and from whole shards that were sealed before, commits them one after another
+and SHA256SUMS last. If it is interrupted anywhere, the journal is still there and sealing is simply done again.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinymlds import params, store
+from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, splits
+from tinymlds.journal import Entry, Journal
+from tinymlds.spec import FORMAT, Spec, canonical_json
+from tinymlds.training import Status, task_data
+
+
+def seal(folder: Path, journal: Journal) -> str:
+    """Write the dataset that the journal's spec asks for, and remove the journal. Returns the digest.
+
+    Every network of the spec must be in the journal or in a whole shard below its `base`.
+
+    Raises:
+        TinymldsError: the file system refused; the journal is kept.
+    """
+    store.remove_unfinished(folder)
+    spec = journal.spec
+    old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
+    old_rows = rows_below(folder, journal.base)
+    sums: dict[str, str] = {}
+    rows: list[Row] = []
+    for task, count in spec.tasks:
+        data = task_data(task, spec.seed, spec.recipe)
+        sums[store.data_name(task)] = _commit(folder, store.data_name(task), store.tensors_bytes(*data_tensors(data)))
+        base = journal.base.get(task, 0)
+        for start in range(0, count, store.SHARD):
+            shard = start // store.SHARD
+            if start < base:
+                for kind in ("networks", "losses"):
+                    sums[store.shard_name(kind, task, shard)] = old_sums[store.shard_name(kind, task, shard)]
+                continue
+            entries = list(journal.entries(task, range(start, min(start + store.SHARD, count))))
+            sums |= _seal_shard(folder, spec, task, shard, entries)
+            rows += _rows(spec, task, shard, entries)
+    rows = sorted([*old_rows, *rows], key=lambda row: (spec_order(spec, row["task"]), row["index"]))
+    description = describe(spec, "networks")
+    files = {
+        store.PROVENANCE: _json_lines(_provenance(folder, journal)),
+        store.MANIFEST: _json_lines(rows),
+        store.DESCRIPTION: (canonical_json(description) + "\n").encode(),
+    }
+    for name, data_bytes in files.items():
+        sums[name] = _commit(folder, name, data_bytes)
+    commit_sums(folder, sums)
+    journal.close()
+    store.remove(folder / store.JOURNAL)
+    return store.dataset_digest(sums)
+
+
+def spec_order(spec: Spec, task: str) -> int:
+    """Place of a task in its spec; the manifest is sorted by it."""
+    return [name for name, _ in spec.tasks].index(task)
+
+
+def describe(spec: Spec, kind: str) -> dict[str, Any]:
+    """dataset.json; kind is "networks", or "sequences" for a folder without networks."""
+    tasks = [
+        {**describe_task(task, task_data(task, spec.seed, spec.recipe)), **({"count": count} if kind == "networks" else {})}
+        for task, count in spec.tasks
+    ]
+    return {**spec.to_dict(), "kind": kind, "tasks": tasks, "tensors": [[n, list(s)] for n, s in spec.recipe.shape.tensors]}
+
+
+def commit_sums(folder: Path, sums: dict[str, str]) -> None:
+    """Write SHA256SUMS, the last file of a dataset."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    store.commit(folder / store.SUMS, text.encode())
+
+
+def _commit(folder: Path, name: str, data: bytes) -> str:
+    return store.commit(folder.joinpath(*name.split("/")), data)
+
+
+def _json_lines(rows: Any) -> bytes:
+    return "".join(canonical_json(row) + "\n" for row in rows).encode()
+
+
+def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, entries: list[Entry]) -> dict[str, str]:
+    weights = np.stack([entry.weights for entry in entries])
+    epochs = [entry.validation_losses.size for entry in entries]
+    losses = {
+        "offsets": np.concatenate([[0], np.cumsum(epochs)]).astype(np.int64),
+        "train": np.concatenate([entry.train_losses for entry in entries]),
+        "validation": np.concatenate([entry.validation_losses for entry in entries]),
+    }
+    metadata = {"format": FORMAT, "task": task, "first": shard * store.SHARD, "count": len(entries)}
+    contents = {"networks": params.to_tensors(spec.recipe.shape, weights), "losses": losses}
+    return {
+        (name := store.shard_name(kind, task, shard)): _commit(folder, name, store.tensors_bytes(tensors, metadata))
+        for kind, tensors in contents.items()
+    }
+
+
+def _rows(spec: Spec, task: str, shard: int, entries: list[Entry]) -> Iterator[Row]:
+    first = shard * store.SHARD
+    split_of = splits(spec.seed, range(first, first + len(entries)))
+    for k, entry in enumerate(entries):
+        train, validation = entry.train_losses, entry.validation_losses
+        yield {
+            "task": task,
+            "index": entry.index,
+            "status": entry.status.value,
+            "reason": entry.reason,
+            "epochs": validation.size,
+            "train_loss": store.shortest(train[-1]) if train.size else None,
+            "validation_loss": store.shortest(validation[-1]) if validation.size else None,
+            "split": split_of[k],
+            "shard": store.shard_name("networks", task, shard),
+            "row": k,
+            "weights_sha256": store.array_sha256(entry.weights),
+            "losses_sha256": store.array_sha256(train, validation),
+        }
+
+
+def rows_below(folder: Path, base: dict[str, int]) -> list[Row]:
+    """Manifest rows of the networks in shards that stay as they are."""
+    if not any(base.values()):
+        return []
+    return [row for row in store.read_lines(folder, store.MANIFEST) if row["index"] < base.get(row["task"], 0)]
+
+
+def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
+    """One line a run, then one a network: its run and its seconds."""
+    for run, info in journal.runs().items():
+        yield {"run": run, **info}
+    if any(journal.base.values()):
+        for line in store.read_lines(folder, store.PROVENANCE):
+            if "index" in line and line["index"] < journal.base.get(line["task"], 0):
+                yield line
+    for task, count in journal.spec.tasks:
+        for start in range(journal.base.get(task, 0), count, store.SHARD):
+            for entry in journal.entries(task, range(start, min(start + store.SHARD, count))):
+                yield {"task": task, "index": entry.index, "run": entry.run, "seconds": round(entry.seconds, 3)}
+
+
+def seal_sequences(folder: Path, spec: Spec) -> None:
+    """Write a folder with the sequences and tables of the spec's tasks, and a manifest row for each task."""
+    sums, rows = {}, []
+    for task, _ in spec.tasks:
+        data = task_data(task, spec.seed, spec.recipe)
+        name = store.data_name(task)
+        tensors, metadata = data_tensors(data)
+        sums[name] = _commit(folder, name, store.tensors_bytes(tensors, metadata))
+        shapes = {key: list(array.shape) for key, array in tensors.items()}
+        rows.append({**describe_task(task, data), "file": name, "shapes": shapes})
+    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _json_lines(rows))
+    description = canonical_json(describe(spec, "sequences")) + "\n"
+    sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
+    commit_sums(folder, sums)
+
+
+def reopen(dataset: Dataset, spec: Spec) -> Journal:
+    """A journal for a sealed dataset that is asked to grow: networks of its last, partial shards move into the journal.
+
+    Raises:
+        DatasetError: a shard that has to be written again is damaged; nothing is changed.
+    """
+    base = {task: count // store.SHARD * store.SHARD for task, count in dataset.spec.tasks}
+    runs, where = _read_provenance(dataset)
+    entries = [entry for task in dataset.tasks for entry in _entries_from(dataset, task, base[task], where)]
+    return Journal.create(dataset.folder, spec, base, entries, runs)
+
+
+def _read_provenance(dataset: Dataset) -> tuple[dict[int, dict[str, Any]], dict[tuple[str, int], tuple[int, float]]]:
+    runs: dict[int, dict[str, Any]] = {}
+    where: dict[tuple[str, int], tuple[int, float]] = {}
+    for line in store.read_lines(dataset.folder, store.PROVENANCE):
+        if "index" in line:
+            where[line["task"], line["index"]] = line["run"], line["seconds"]
+        else:
+            runs[line.pop("run")] = line
+    return runs, where
+
+
+def _entries_from(
+    dataset: Dataset, task: str, first: int, where: dict[tuple[str, int], tuple[int, float]]
+) -> Iterator[Entry]:
+    if first == dataset.counts[task]:
+        return
+    shard = first // store.SHARD
+    for kind in ("networks", "losses"):
+        dataset.check_hash(store.shard_name(kind, task, shard))
+    weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+    losses = dataset.shard_losses(task, shard)
+    for k, row in enumerate(dataset.shard_rows(task, shard)):
+        run, seconds = where.get((task, row["index"]), (0, 0.0))
+        yield Entry(task, row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], run, seconds)

@@ -1,0 +1,342 @@
+"""Files of a dataset folder: the one commit function, safetensors out, and a strict reader in.
+
+What is written goes through `commit`, which survives a crash and a power cut. What is read may come from a stranger: the
+reader takes regular files inside the folder only, checks every length before it allocates, and never maps memory.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from tinymlds.errors import DatasetError, TinymldsError
+from tinymlds.spec import canonical_json
+
+SHARD = 1000
+"""Networks in a shard."""
+
+SUMS = "SHA256SUMS"
+DESCRIPTION = "dataset.json"
+MANIFEST = "manifest.jsonl"
+PROVENANCE = "provenance.jsonl"
+JOURNAL = "journal.sqlite"
+LOCK = "run.lock"
+
+_UNFINISHED = ".part"
+_HEADER_LIMIT = 1 << 20
+_METADATA_KEY = "tinymlds"
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+}
+
+Array = npt.NDArray[Any]
+
+
+# ------------------------------------------------------------------ writing
+
+
+def commit(path: Path, data: bytes) -> str:
+    """Put `data` at `path`, whole or not at all, durably: write, fsync, rename, fsync the folder. Returns its sha256.
+
+    Raises:
+        TinymldsError: the file system refused; what was at `path` before is still there.
+    """
+    unfinished = path.with_name(path.name + _UNFINISHED)
+    try:
+        make_folder(path.parent)
+        with unfinished.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise _cannot("write", path, error) from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it, durably.
+
+    Raises:
+        TinymldsError: the file system refused.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    try:
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+    except OSError as error:
+        raise _cannot("create", folder, error) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file, durably; it may be gone already."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot("remove", path, error) from error
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what an interrupted `commit` left in a dataset folder."""
+    for path in [*folder.glob(f"*{_UNFINISHED}"), *folder.glob(f"*/*{_UNFINISHED}")]:
+        remove(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no fsync for folders; NTFS journals the rename
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cannot(verb: str, path: Path, error: OSError) -> TinymldsError:
+    return TinymldsError(
+        f"cannot {verb} {path}: {error.strerror or error}; finished networks are safe, run again once mended"
+    )
+
+
+def tensors_bytes(tensors: dict[str, Array], metadata: dict[str, Any]) -> bytes:
+    """A safetensors file. Its metadata is one key, with canonical JSON: with two the bytes would not be reproducible."""
+    arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()}
+    return bytes(safetensors.numpy.save(arrays, {_METADATA_KEY: canonical_json(metadata)}))
+
+
+# ------------------------------------------------------------------ reading
+
+
+def open_inside(folder: Path, name: str) -> BinaryIO:
+    """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed.
+
+    Raises:
+        DatasetError: no such file, or not a regular file inside the folder.
+    """
+    parts = name.split("/")
+    if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) for part in parts):
+        raise DatasetError(f"{name!r} is not a name of a file in a dataset")
+    path = folder
+    try:
+        for part in parts:
+            path = path / part
+            mode = path.lstat().st_mode
+            if not (stat.S_ISREG(mode) if path == folder.joinpath(*parts) else stat.S_ISDIR(mode)):
+                raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
+        return path.open("rb")
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_bytes(folder: Path, name: str) -> bytes:
+    """All bytes of a file of a dataset folder."""
+    with open_inside(folder, name) as file:
+        return file.read()
+
+
+def file_sha256(folder: Path, name: str) -> str:
+    """sha256 of a file of a dataset folder, read piece by piece."""
+    with open_inside(folder, name) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def parse_json(text: str | bytes, origin: str) -> Any:
+    """JSON without duplicate keys, NaN or infinities.
+
+    Raises:
+        DatasetError: it is not that; `origin` names the place.
+    """
+
+    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    def no_constant(name: str) -> Any:
+        raise ValueError(f"{name} is not allowed")
+
+    try:
+        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{origin} is damaged: {error}") from error
+
+
+def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON Lines file, one after another."""
+    with open_inside(folder, name) as file:
+        for number, line in enumerate(file, 1):
+            row = parse_json(line, f"{folder / name} line {number}")
+            if not isinstance(row, dict) or not line.endswith(b"\n"):
+                raise DatasetError(f"{folder / name} line {number} is damaged: not an object on a line of its own")
+            yield row
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """SHA256SUMS as {name: sha256}.
+
+    Raises:
+        DatasetError: missing or damaged.
+    """
+    sums = {}
+    for line in read_bytes(folder, SUMS).decode("utf-8", "replace").splitlines():
+        match = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
+        if not match or match[2] in sums:
+            raise DatasetError(f"{folder / SUMS} is damaged: {line[:80]!r}")
+        sums[match[2]] = match[1]
+    return sums
+
+
+class _Entry(NamedTuple):
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+class TensorFile:
+    """A safetensors file of a dataset folder: the whole, or one row of every tensor.
+
+    Raises:
+        DatasetError: anything about the file is not as the format wants it.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+        with open_inside(folder, name) as file:
+            self._data_start, entries = self._read_header(file)
+        metadata = entries.pop("__metadata__", None)
+        text = metadata.get(_METADATA_KEY) if isinstance(metadata, dict) and len(metadata) == 1 else None
+        if not isinstance(text, str):
+            raise self._damaged("its metadata is not that of a tinymlds file")
+        self.metadata: dict[str, Any] = parse_json(text, f"{folder / name}, metadata")
+        self._entries = {key: self._entry(key, value) for key, value in entries.items()}
+        self._check_ranges()
+
+    def _damaged(self, why: str) -> DatasetError:
+        return DatasetError(f"{self._folder / self._name} is damaged: {why}")
+
+    def _read_header(self, file: BinaryIO) -> tuple[int, dict[str, Any]]:
+        self._size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        if self._size < 8 or not 2 <= length <= min(_HEADER_LIMIT, self._size - 8):
+            raise self._damaged(f"a header of {length} bytes in a file of {self._size}")
+        entries = parse_json(file.read(length), f"{self._folder / self._name}, header")
+        if not isinstance(entries, dict):
+            raise self._damaged("its header is not an object")
+        return 8 + length, entries
+
+    def _entry(self, key: str, value: Any) -> _Entry:
+        try:
+            dtype = _DTYPES[value["dtype"]]
+            start, stop = value["data_offsets"]
+            shape = tuple(value["shape"])
+            if len(value) != 3 or len(shape) > 8 or not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
+                raise ValueError("not three fields, or a size that is not a number")
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(f"tensor {key!r} is badly described ({error})") from error
+        count = 1
+        for n in shape:
+            count *= n
+        if count * dtype.itemsize != stop - start:
+            raise self._damaged(f"tensor {key!r} of shape {shape} does not fill bytes {start} to {stop}")
+        return _Entry(dtype, shape, start, stop)
+
+    def _check_ranges(self) -> None:
+        position = 0
+        for entry in sorted(self._entries.values(), key=lambda entry: (entry.start, entry.stop)):
+            if entry.start != position:
+                raise self._damaged("its tensors overlap or leave a gap")
+            position = entry.stop
+        if self._data_start + position != self._size:
+            raise self._damaged(f"{self._size} bytes where {self._data_start + position} were announced")
+
+    @property
+    def tensors(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+        """Type and shape of every tensor by name."""
+        return {key: (entry.dtype, entry.shape) for key, entry in self._entries.items()}
+
+    def expect(self, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> "TensorFile":
+        """This file, if it holds exactly these tensors ({name: (dtype such as "F32", shape)})."""
+        for key in sorted(set(wanted) ^ set(self._entries)):
+            raise self._damaged(f"tensor {key!r} is {'missing' if key in wanted else 'not expected'}")
+        for key, (dtype, shape) in wanted.items():
+            if self.tensors[key] != (_DTYPES[dtype], shape):
+                raise self._damaged(f"tensor {key!r} is {self.tensors[key]}, not {dtype} {shape}")
+        return self
+
+    def read(self) -> dict[str, Array]:
+        """All tensors (read-only arrays)."""
+        with open_inside(self._folder, self._name) as file:
+            file.seek(self._data_start)
+            data = file.read(self._size - self._data_start)
+        if len(data) != self._size - self._data_start:
+            raise self._damaged("it became shorter while it was read")
+        return {
+            key: np.frombuffer(data, entry.dtype, (entry.stop - entry.start) // entry.dtype.itemsize, entry.start).reshape(
+                entry.shape
+            )
+            for key, entry in self._entries.items()
+        }
+
+    def read_row(self, row: int) -> dict[str, Array]:
+        """tensor[row] of every tensor, without reading the rest."""
+        result = {}
+        with open_inside(self._folder, self._name) as file:
+            for key, entry in self._entries.items():
+                size = (entry.stop - entry.start) // entry.shape[0]
+                file.seek(self._data_start + entry.start + row * size)
+                data = file.read(size)
+                if len(data) != size:
+                    raise self._damaged("it became shorter while it was read")
+                result[key] = np.frombuffer(data, entry.dtype).reshape(entry.shape[1:])
+        return result
+
+
+# ------------------------------------------------------------------ names and digests
+
+
+def shard_name(kind: str, task: str, shard: int) -> str:
+    """Path of a shard in the folder; kind is "networks" or "losses"."""
+    return f"{kind}/{task}-{shard:05d}.safetensors"
+
+
+def data_name(task: str) -> str:
+    """Path of a task's table and sequences in the folder."""
+    return f"data/{task}.safetensors"
+
+
+def array_sha256(*arrays: Array) -> str:
+    """sha256 over the little-endian bytes of arrays, one after another."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def dataset_digest(sums: dict[str, str]) -> str:
+    """The digest of a dataset: sha256 over the two raw sha256 of dataset.json and of manifest.jsonl."""
+    return hashlib.sha256(bytes.fromhex(sums[DESCRIPTION]) + bytes.fromhex(sums[MANIFEST])).hexdigest()
+
+
+def shortest(value: np.float32) -> float:
+    """A float32 as the number with the fewest digits that reads back as the same float32."""
+    return float(str(np.float32(value)))

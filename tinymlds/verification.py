@@ -1,0 +1,122 @@
+"""Checks that anyone can make of a dataset made by anyone: hashes, and losses computed again from the written files."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from tinymlds import params, store
+from tinymlds.dataset import Dataset, data_tensors, describe_task, require_dataset, splits
+from tinymlds.errors import DatasetError
+from tinymlds.kernels import backend
+
+
+@dataclass
+class Verification:
+    """What `verify` found."""
+
+    folder: str
+    digest: str = ""
+    files: int = 0
+    networks: int = 0
+    losses_recomputed: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Nothing was found wrong."""
+        return not self.problems
+
+
+def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Verification:
+    """Check a dataset folder: every file's hash, every network's hash, and every validation loss, bit by bit.
+
+    The sequences and tables are made again from the spec; the validation loss of each network is computed from its written
+    weights by the kernel that trained it, and must have the same bits as the manifest says.
+
+    Args:
+        folder: a sealed dataset folder.
+        progress: called with (networks checked, networks) along the way.
+    """
+    result = Verification(str(folder))
+    path = Path(folder)
+    require_dataset(path)
+    try:
+        _check_files(path, result)
+        dataset = Dataset(path)
+    except DatasetError as error:
+        result.problems.append(str(error))
+        return result
+    result.digest = dataset.digest
+    done = 0
+    for task in dataset.tasks:
+        _check_data(dataset, task, result)
+        for shard in range(-(-dataset.counts[task] // store.SHARD)):
+            try:
+                for _ in _check_shard(dataset, task, shard, result):
+                    done += 1
+                    progress(done, len(dataset))
+            except DatasetError as error:
+                result.problems.append(str(error))
+    result.networks = done
+    result.problems = list(dict.fromkeys(result.problems))
+    return result
+
+
+def _check_files(folder: Path, result: Verification) -> None:
+    sums = store.read_sums(folder)
+    own = {store.SUMS, store.JOURNAL, f"{store.JOURNAL}-journal", store.LOCK, f"{store.LOCK}-journal"}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
+    for name in sorted(present - set(sums) - own):
+        result.problems.append(f"{folder / name} is not listed in {store.SUMS}")
+    for name, wanted in sums.items():
+        result.files += 1
+        try:
+            if store.file_sha256(folder, name) != wanted:
+                result.problems.append(f"{folder / name} does not match {store.SUMS}; it was changed or damaged")
+        except DatasetError as error:
+            result.problems.append(str(error))
+
+
+def _check_data(dataset: Dataset, task: str, result: Verification) -> None:
+    """The file of a task against the table and the sequences that the spec gives."""
+    name = store.data_name(task)
+    tensors, _ = data_tensors(dataset.data(task))
+    described = next(row for row in dataset.description["tasks"] if row["task"] == task)
+    try:
+        stored = store.TensorFile(dataset.folder, name).read()
+        same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
+        if not same:
+            result.problems.append(f"{dataset.folder / name} is not the table and sequences of {task}")
+    except DatasetError as error:
+        result.problems.append(str(error))
+    if any(described.get(key) != value for key, value in describe_task(task, dataset.data(task)).items()):
+        result.problems.append(f"{dataset.folder / store.DESCRIPTION} describes {task} with hashes that are not its own")
+
+
+def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) -> Iterator[None]:
+    rows = dataset.shard_rows(task, shard)
+    weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+    losses = dataset.shard_losses(task, shard)
+    _, validation = dataset.data(task).sequences()
+    target = backend.load("cpu")
+    split_of = splits(dataset.spec.seed, range(rows[0]["index"], rows[-1]["index"] + 1))
+    for k, row in enumerate(rows):
+        train, recorded = losses[k]
+        name = f"{dataset.folder}: {task} {row['index']}"
+        if store.array_sha256(weights[k]) != row["weights_sha256"]:
+            result.problems.append(f"{name} has other weights than the manifest says")
+        if store.array_sha256(train, recorded) != row["losses_sha256"] or recorded.size != row["epochs"]:
+            result.problems.append(f"{name} has other losses than the manifest says")
+        last = [store.shortest(values[-1]) if values.size else None for values in (train, recorded)]
+        if last != [row["train_loss"], row["validation_loss"]]:
+            result.problems.append(f"{name} ends with other losses than the manifest says")
+        if row["split"] != split_of[k]:
+            result.problems.append(f"{name} is not in the split {row['split']}")
+        if recorded.size:
+            recomputed = target.loss(dataset.shape, weights[k], validation)
+            if recomputed.tobytes() != recorded[-1].tobytes():
+                result.problems.append(f"{name} has validation loss {recomputed}, and {recorded[-1]} is recorded")
+            result.losses_recomputed += 1
+        yield

@@ -1,0 +1,204 @@
+"""Runs units on a pool of processes and survives what happens to them.
+
+A unit is a small block of indices of one task; running it twice gives the same networks, so a unit whose worker died is
+simply run again. A unit that keeps killing its workers is singled out: after its second death it runs alone, so that a
+third one is certainly its own doing, and it is handed back as quarantined.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import connection, get_context, parent_process
+from typing import Any
+
+from tinymlds.errors import TinymldsError
+from tinymlds.kernels import backend
+from tinymlds.spec import Recipe
+from tinymlds.training import Outcome, train_networks
+
+DEATHS_UNTIL_ALONE = 2
+DEATHS_UNTIL_QUARANTINE = 3
+_SECONDS_PER_UNIT = 1.0
+_LARGEST_UNIT = 64
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Networks `start` ... `stop` - 1 of a task, and what a worker needs to make them."""
+
+    task: str
+    seed: int
+    recipe: Recipe
+    backend: str
+    start: int
+    stop: int
+    deaths: int = 0
+
+    def singles(self) -> list["Unit"]:
+        """The same networks as units of one, each with one more death to its name."""
+        return [replace(self, start=k, stop=k + 1, deaths=self.deaths + 1) for k in range(self.start, self.stop)]
+
+
+def train_unit(unit: Unit) -> list[Outcome]:
+    """Train the networks of a unit. Runs in a worker."""
+    target = backend.load(unit.backend)
+    return list(train_networks(target, unit.task, unit.seed, unit.recipe, range(unit.start, unit.stop)))
+
+
+class InProcess(Executor):
+    """An executor that runs each call at once in this process; `--workers 1`."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run the call and return a finished future; an interruption goes straight to the caller."""
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class ProcessPool:
+    """A process pool that can be ended at once, whatever its workers are doing, and started again.
+
+    Workers wait on a pipe whose other end only this process holds: when it is closed, or this process dies, they exit.
+    """
+
+    def __init__(self, workers: int, backend_name: str, recipe: Recipe) -> None:
+        self.workers = workers
+        self._arguments = (backend_name, recipe)
+        self._start()
+
+    def _start(self) -> None:
+        context = get_context("spawn")
+        reader, self._writer = context.Pipe(duplex=False)
+        self.executor = ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_begin_worker, initargs=(reader, *self._arguments)
+        )
+        self._reader = reader  # kept open: a worker gets its own copy when it starts, at any time
+
+    def restart(self) -> None:
+        """Replace a broken pool."""
+        self.end()
+        self._start()
+
+    def end(self) -> None:
+        """End all workers now."""
+        self._writer.close()
+        self._reader.close()
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(stop: connection.Connection, backend_name: str, recipe: Recipe) -> None:
+    """Set up a worker: the parent alone answers Ctrl-C; compiled kernels are loaded before the first unit."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    watched: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
+
+    def exit_with_parent() -> None:
+        connection.wait(watched)
+        os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    backend.load(backend_name).prepare(recipe.shape)
+
+
+@dataclass
+class Supervisor:
+    """Keeps a pool busy with units until all are done or quarantined."""
+
+    pending: deque[Unit]
+    """Runs of indices, cut into units as they are handed out."""
+    pool: ProcessPool | InProcess
+    workers: int
+
+    def __post_init__(self) -> None:
+        self._running: dict[Future[list[Outcome]], Unit] = {}
+        self._seconds_per_network = 0.0
+        self._breaks = 0
+        self.quarantined: list[Unit] = []
+
+    def run(self) -> Iterator[list[tuple[Unit, list[Outcome]]]]:
+        """Yield what has finished, about once a second, also when that is nothing.
+
+        Raises:
+            TinymldsError: workers die again and again without finishing anything.
+        """
+        last, batch = time.monotonic(), []
+        while self.pending or self._running:
+            self._hand_out()
+            done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+            batch += self._collect(done)
+            if time.monotonic() - last > 0.5:
+                yield batch
+                last, batch = time.monotonic(), []
+        yield batch
+
+    def _hand_out(self) -> None:
+        while self.pending and len(self._running) < self._places():
+            unit = self.pending.popleft()
+            if unit.deaths < DEATHS_UNTIL_ALONE:
+                size = self._unit_size()
+                if unit.stop - unit.start > size:
+                    self.pending.appendleft(replace(unit, start=unit.start + size))
+                    unit = replace(unit, stop=unit.start + size)
+            try:
+                self._running[self._executor.submit(train_unit, unit)] = unit
+            except BrokenProcessPool:
+                self.pending.appendleft(unit)
+                self._restart()
+
+    def _places(self) -> int:
+        """How many units may be out at once: one a worker and one waiting, or a single one that is under suspicion."""
+        suspicious = any(unit.deaths >= DEATHS_UNTIL_ALONE for unit in (self.pending[0], *self._running.values()))
+        return 1 if suspicious else self.workers + 1 if self.workers > 1 else 1
+
+    def _unit_size(self) -> int:
+        if not self._seconds_per_network:
+            return 1
+        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / self._seconds_per_network)))
+
+    @property
+    def _executor(self) -> Executor:
+        return self.pool.executor if isinstance(self.pool, ProcessPool) else self.pool
+
+    def _collect(self, done: set[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
+        finished, broken = [], False
+        for future in done:
+            unit = self._running[future]
+            error = future.exception()
+            if isinstance(error, BrokenProcessPool):
+                broken = True
+                continue
+            del self._running[future]
+            if error is not None:
+                raise error
+            outcomes = future.result()
+            self._seconds_per_network = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
+            self._breaks = 0
+            finished.append((unit, outcomes))
+        if broken:
+            self._restart()
+        return finished
+
+    def _restart(self) -> None:
+        """The pool broke: some worker died. All units that were out run again; a repeated offender is quarantined."""
+        self._breaks += 1
+        if self._breaks > 20:
+            raise TinymldsError("workers die as soon as they start; try --workers 1 to see why. Finished networks are safe")
+        for unit in self._running.values():
+            for single in unit.singles():
+                if single.deaths >= DEATHS_UNTIL_QUARANTINE:
+                    self.quarantined.append(single)
+                else:
+                    self.pending.appendleft(single)
+        self._running.clear()
+        self.pending = deque(sorted(self.pending, key=lambda unit: unit.deaths))
+        assert isinstance(self.pool, ProcessPool)
+        self.pool.restart()
