@@ -56,7 +56,8 @@ class TrainProgress:
 def _rate(state: Progress) -> str:
     if not state.made:
         return "starting (the first run compiles the kernels, some 20 s)"
-    return f"{state.rate:.2f} networks/s, {state.epochs} epochs, {_duration(state.seconds_left)} left"
+    left = f"{_duration(state.seconds_left)} left" if state.done < state.total else f"{_duration(state.seconds)} in all"
+    return f"{state.rate:.2f} networks/s, {state.epochs} epochs, {left}"
 
 
 def _duration(seconds: float) -> str:

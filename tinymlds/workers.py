@@ -117,6 +117,8 @@ class Supervisor:
     """Runs of indices, cut into units as they are handed out."""
     pool: ProcessPool | InProcess
     workers: int
+    work: Callable[[Unit], list[Outcome]] = train_unit
+    """What a worker does with a unit."""
 
     def __post_init__(self) -> None:
         self._running: dict[Future[list[Outcome]], Unit] = {}
@@ -149,7 +151,7 @@ class Supervisor:
                     self.pending.appendleft(replace(unit, start=unit.start + size))
                     unit = replace(unit, stop=unit.start + size)
             try:
-                self._running[self._executor.submit(train_unit, unit)] = unit
+                self._running[self._executor.submit(self.work, unit)] = unit
             except BrokenProcessPool:
                 self.pending.appendleft(unit)
                 self._restart()
