@@ -21,7 +21,7 @@ from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
-from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
 from tinymlds.training import Outcome
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
@@ -134,8 +134,16 @@ def generate(machine: str, out: str | Path, *, seed: int = 0, **recipe: Any) -> 
     spec = Spec(((task, 1),), seed, recipe_with(Recipe(), recipe))
     _prepare_folder(folder)
     with RunLock(folder):
+        if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
+            raise UsageError(f"{folder} holds networks or other sequences; choose another --out")
         sealing.seal_sequences(folder, spec)
     return folder
+
+
+def _has_sequences(folder: Path, spec: Spec) -> bool:
+    """Whether the folder is what `generate` makes of this spec."""
+    text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
+    return store.read_bytes(folder, store.DESCRIPTION) == text
 
 
 def available_cpus() -> int:

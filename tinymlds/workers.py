@@ -7,6 +7,7 @@ third one is certainly its own doing, and it is handed back as quarantined.
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -82,11 +83,37 @@ class ProcessPool:
             self.workers, mp_context=context, initializer=_begin_worker, initargs=(reader, *self._arguments)
         )
         self._reader = reader  # kept open: a worker gets its own copy when it starts, at any time
+        self._answered = False
 
     def restart(self) -> None:
         """Replace a broken pool."""
         self.end()
         self._start()
+
+    def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Hand out a call. This may start a worker, and a worker must not hear Ctrl-C even while it is being started."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return self.executor.submit(work, *args)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
+        try:
+            return self.executor.submit(work, *args)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def wait_for_start(self) -> None:
+        """Wait until a worker is ready, so that what goes wrong from then on is some unit's doing.
+
+        Raises:
+            TinymldsError: no worker gets that far.
+        """
+        for _ in range(DEATHS_UNTIL_QUARANTINE):
+            try:
+                self._answered = self._answered or bool(self.submit(os.getpid).result())
+            except BrokenProcessPool:
+                self.restart()
+            if self._answered:
+                return
+        raise TinymldsError("no worker can start (see above); finished networks are safe")
 
     def end(self) -> None:
         """End all workers now."""
@@ -96,7 +123,7 @@ class ProcessPool:
 
 
 def _begin_worker(stop: connection.Connection, backend_name: str, recipe: Recipe) -> None:
-    """Set up a worker: the parent alone answers Ctrl-C; compiled kernels are loaded before the first unit."""
+    """Set up a worker: the parent alone answers Ctrl-C; compiled kernels are loaded before the first unit is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     watched: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
@@ -106,7 +133,11 @@ def _begin_worker(stop: connection.Connection, backend_name: str, recipe: Recipe
         os._exit(1)
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
-    backend.load(backend_name).prepare(recipe.shape)
+    try:
+        backend.load(backend_name).prepare(recipe.shape)
+    except Exception as error:
+        print(f"tinymlds: a worker cannot start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 @dataclass
@@ -143,6 +174,8 @@ class Supervisor:
         yield batch
 
     def _hand_out(self) -> None:
+        if isinstance(self.pool, ProcessPool):
+            self.pool.wait_for_start()
         while self.pending and len(self._running) < self._places():
             unit = self.pending.popleft()
             if unit.deaths < DEATHS_UNTIL_ALONE:
@@ -151,7 +184,7 @@ class Supervisor:
                     self.pending.appendleft(replace(unit, start=unit.start + size))
                     unit = replace(unit, stop=unit.start + size)
             try:
-                self._running[self._executor.submit(self.work, unit)] = unit
+                self._running[self.pool.submit(self.work, unit)] = unit
             except BrokenProcessPool:
                 self.pending.appendleft(unit)
                 self._restart()
@@ -165,10 +198,6 @@ class Supervisor:
         if not self._seconds_per_network:
             return 1
         return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / self._seconds_per_network)))
-
-    @property
-    def _executor(self) -> Executor:
-        return self.pool.executor if isinstance(self.pool, ProcessPool) else self.pool
 
     def _collect(self, done: set[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
         finished, broken = [], False
@@ -193,7 +222,9 @@ class Supervisor:
         """The pool broke: some worker died. All units that were out run again; a repeated offender is quarantined."""
         self._breaks += 1
         if self._breaks > 20:
-            raise TinymldsError("workers die as soon as they start; try --workers 1 to see why. Finished networks are safe")
+            raise TinymldsError(
+                "workers die again and again and finish nothing; finished networks are safe, try --workers 1"
+            )
         for unit in self._running.values():
             for single in unit.singles():
                 if single.deaths >= DEATHS_UNTIL_QUARANTINE:

@@ -1,0 +1,24 @@
+"""How tests run the command line in a process of its own, and the recipe that makes a network in milliseconds."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+SMALL = {"train_sequences": 256, "validation_sequences": 64, "max_epochs": 3}
+"""Networks of the default shape, so that compiled kernels are shared, and far from any threshold."""
+
+
+def cli_command(*arguments, recipe=None):
+    """The command line as a list; `recipe` fields become options."""
+    options = [part for name, value in (recipe or {}).items() for part in (f"--{name.replace('_', '-')}", value)]
+    return [sys.executable, "-m", "tinymlds.cli", *map(str, [*arguments, *options])]
+
+
+def run_cli(*arguments, recipe=None, **options):
+    """Run it to the end; returns the CompletedProcess with text output."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), **options.pop("env", {})}
+    command = cli_command(*arguments, recipe=recipe)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)

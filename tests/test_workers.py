@@ -1,0 +1,116 @@
+"""The supervisor with real worker processes that really die."""
+
+import os
+import signal
+import time
+from collections import deque
+from pathlib import Path
+
+import pytest
+from running import SMALL
+
+from tinymlds.errors import TinymldsError
+from tinymlds.spec import Recipe, recipe_with
+from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit, train_unit
+
+RECIPE = recipe_with(Recipe(), SMALL)
+
+
+def die_at_five(unit):
+    """Train, but network 5 kills its worker, like a crash in native code would."""
+    if unit.start <= 5 < unit.stop:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_unit(unit)
+
+
+def die_once(unit):
+    """Network 5 kills its worker the first time only; a file outside tells."""
+    mark = Path(os.environ["TINYMLDS_TEST_MARK"])
+    if unit.start <= 5 < unit.stop and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_unit(unit)
+
+
+def die_always(unit):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_at_five(unit):
+    if unit.start <= 5 < unit.stop:
+        raise ValueError("network five")
+    return train_unit(unit)
+
+
+def supervise(work, pool, workers, count=12):
+    supervisor = Supervisor(deque([Unit("xor", 0, RECIPE, "cpu", 0, count)]), pool, workers, work)
+    outcomes = {}
+    try:
+        for batch in supervisor.run():
+            for _, finished in batch:
+                outcomes |= {outcome.index: outcome.weights.tobytes() for outcome in finished}
+    finally:
+        if isinstance(pool, ProcessPool):
+            pool.end()
+    return outcomes, supervisor
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return supervise(train_unit, InProcess(), 1)[0]
+
+
+def test_in_process_and_pool_agree(undisturbed):
+    assert sorted(undisturbed) == list(range(12))
+    assert supervise(train_unit, ProcessPool(2, "cpu", RECIPE), 2)[0] == undisturbed
+
+
+def test_a_worker_that_dies_once_loses_nothing(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "died"))
+    outcomes, supervisor = supervise(die_once, ProcessPool(2, "cpu", RECIPE), 2)
+    assert (tmp_path / "died").exists()
+    assert outcomes == undisturbed
+    assert supervisor.quarantined == []
+
+
+def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed):
+    outcomes, supervisor = supervise(die_at_five, ProcessPool(2, "cpu", RECIPE), 2)
+    assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
+    assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
+
+
+def test_networks_that_all_kill_their_workers_are_all_quarantined():
+    outcomes, supervisor = supervise(die_always, ProcessPool(2, "cpu", RECIPE), 2, count=3)
+    assert outcomes == {}
+    assert [unit.start for unit in sorted(supervisor.quarantined, key=lambda unit: unit.start)] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_run_in_which_nothing_gets_finished_ends():
+    with pytest.raises(TinymldsError, match="again and again"):
+        supervise(die_always, ProcessPool(2, "cpu", RECIPE), 2, count=1000)
+
+
+def test_workers_that_cannot_start_end_the_run(capfd):
+    with pytest.raises(TinymldsError, match="no worker can start"):
+        supervise(train_unit, ProcessPool(2, "no such backend", RECIPE), 2)
+    assert "a worker cannot start: ValueError: there is no backend" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("make_pool", [InProcess, lambda: ProcessPool(2, "cpu", RECIPE)])
+def test_an_error_in_a_worker_reaches_the_caller(make_pool):
+    pool = make_pool()
+    with pytest.raises(ValueError, match="network five"):
+        supervise(fail_at_five, pool, 1 if isinstance(pool, InProcess) else 2)
+
+
+def test_ending_a_pool_does_not_wait_for_its_workers():
+    pool = ProcessPool(2, "cpu", RECIPE)
+    futures = [pool.executor.submit(time.sleep, 600) for _ in range(2)]
+    while not all(future.running() for future in futures):
+        time.sleep(0.05)
+    processes = list(pool.executor._processes.values())
+    start = time.monotonic()
+    pool.end()
+    assert time.monotonic() - start < 60  # not 600: a bound that no load can break
+    assert not any(process.is_alive() for process in processes)
