@@ -50,8 +50,7 @@ def supervise(work, pool, workers, count=12):
             for _, finished in batch:
                 outcomes |= {outcome.index: outcome.weights.tobytes() for outcome in finished}
     finally:
-        if isinstance(pool, ProcessPool):
-            pool.end()
+        pool.end()
     return outcomes, supervisor
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tinymlds import machines, params, store
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend, rng
-from tinymlds.kernels.backend import Shape
+from tinymlds.kernels.problem import Shape
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy, Symbols, lines
 from tinymlds.spec import Spec
 from tinymlds.training import Status, TaskData, task_data

@@ -21,6 +21,7 @@ from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
+from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
 from tinymlds.training import Outcome
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
@@ -87,30 +88,28 @@ def train(
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
     Raises:
-        UsageError: a wrong argument, or a folder with another recipe, seed or larger count.
+        UsageError: a wrong argument, or or a folder with another task, recipe or seed, or a larger count.
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
     try:
         task = machines.task_id(machine)
         target = backends.load(backend)
-        backends.check_arithmetic()
+        check_arithmetic()
     except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
     folder = Path(out if out is not None else task)
     workers = available_cpus() if workers is None else workers
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}")
-    if count < 1:
-        raise UsageError(f"count must be at least 1, not {count}")
-    recipe_with(Recipe(), recipe)  # complain about the recipe before anything is made
+    if not folder.exists():
+        Spec(((task, count),), seed or 0, recipe_with(Recipe(), recipe))  # complain before a folder is made
     _prepare_folder(folder)
     with RunLock(folder):
         store.remove_unfinished(folder)
-        journal, sealed = _open_folder(folder, ((task, count),), seed, recipe)
-        if journal is None:
-            assert sealed is not None
-            return RunResult(folder, sealed.digest, Progress(len(sealed), len(sealed), 0, 0, 0.0))
+        journal = _open_folder(folder, ((task, count),), seed, recipe)
+        if isinstance(journal, Dataset):
+            return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0))
         try:
             final = _fill(journal, target.name, workers, progress)
             _require_all(folder, journal)
@@ -170,8 +169,8 @@ def _prepare_folder(folder: Path) -> None:
 
 def _open_folder(
     folder: Path, tasks: tuple[tuple[str, int], ...], seed: int | None, recipe: dict[str, Any]
-) -> tuple[Journal | None, Dataset | None]:
-    """The journal to work on; or the sealed dataset, if it has all that is asked for."""
+) -> Journal | Dataset:
+    """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
 
     def wanted(base: Spec | None) -> Spec:
         default_seed, default_recipe = (0, Recipe()) if base is None else (base.seed, base.recipe)
@@ -184,15 +183,15 @@ def _open_folder(
         except BaseException:
             journal.close()
             raise
-        return journal, None
+        return journal
     if not (folder / store.SUMS).exists():
-        return Journal.create(folder, wanted(None), {}, [], {}), None
+        return Journal.create(folder, wanted(None), {}, [], {})
     require_dataset(folder)
     dataset = Dataset(folder)
     spec = dataset.spec.extend(wanted(dataset.spec), str(folder))
     if spec == dataset.spec:
-        return None, dataset
-    return sealing.reopen(dataset, spec), None
+        return dataset
+    return sealing.reopen(dataset, spec)
 
 
 def missing(journal: Journal) -> list[tuple[str, range]]:
@@ -237,8 +236,7 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
             )
             report(state)
     finally:
-        if isinstance(pool, ProcessPool):
-            pool.end()
+        pool.end()
         for unit in supervisor.quarantined:
             journal.quarantine(unit.task, unit.start, f"its worker died {unit.deaths} times")
     return state

@@ -10,11 +10,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tinymlds.errors import UsageError
-from tinymlds.kernels.backend import NUMERICS, Adam, Shape
+from tinymlds.kernels.problem import NUMERICS, Adam, Shape
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES
 
 FORMAT = 1
 """Version of the dataset folder."""
+
+
+LARGEST_COUNT = 2**31
+_LARGEST_DATA = 2**30
 
 
 def canonical_json(value: Any) -> str:
@@ -51,13 +55,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            _check(entry.name, getattr(self, entry.name), entry.type, dict(entry.metadata))
+            value = getattr(self, entry.name)
+            _check(entry.name, value, entry.type, dict(entry.metadata))
+            if entry.type is float:  # 1 and 1.0 are one recipe, and have one spelling
+                object.__setattr__(self, entry.name, float(value))
         if self.hidden % 4:
             raise UsageError(f"hidden must be a multiple of 4, not {self.hidden}")
         if self.batch % 16:
             raise UsageError(f"batch must be a multiple of 16, not {self.batch}")
         if self.train_sequences % self.batch:
             raise UsageError(f"train_sequences ({self.train_sequences}) must be a multiple of batch ({self.batch})")
+
+        if max(self.train_sequences, self.validation_sequences) * self.steps > _LARGEST_DATA:
+            raise UsageError(f"sequences times steps must not exceed {_LARGEST_DATA}")
 
     @property
     def shape(self) -> Shape:
@@ -100,8 +110,8 @@ class Spec:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
         for task, count in self.tasks:
-            if count < 1:
-                raise UsageError(f"count must be at least 1, not {count} (task {task})")
+            if not 1 <= count <= LARGEST_COUNT:
+                raise UsageError(f"count must be between 1 and {LARGEST_COUNT}, not {count} (task {task})")
 
     @property
     def networks(self) -> int:

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from tinymlds import machines, params
 from tinymlds.kernels import rng
-from tinymlds.kernels.backend import Backend, Problem, Sequences
+from tinymlds.kernels.backend import Backend
+from tinymlds.kernels.problem import Problem, Sequences
 from tinymlds.mealy import Mealy, Symbols
 from tinymlds.spec import Recipe
 

@@ -12,11 +12,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from multiprocessing import connection, get_context, parent_process
-from typing import Any
+from typing import Any, Protocol
 
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import backend
@@ -52,17 +52,46 @@ def train_unit(unit: Unit) -> list[Outcome]:
     return list(train_networks(target, unit.task, unit.seed, unit.recipe, range(unit.start, unit.stop)))
 
 
-class InProcess(Executor):
-    """An executor that runs each call at once in this process; `--workers 1`."""
+class Pool(Protocol):
+    """What a supervisor needs of its workers."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Hand out a call."""
+        ...
+
+    def wait_for_start(self) -> None:
+        """Wait until a worker is ready."""
+        ...
+
+    def restart(self) -> None:
+        """Replace a broken pool."""
+        ...
+
+    def end(self) -> None:
+        """End all workers now."""
+        ...
+
+
+class InProcess:
+    """No workers: each call runs at once in this process (`--workers 1`)."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Run the call and return a finished future; an interruption goes straight to the caller."""
         future: Future[Any] = Future()
         try:
-            future.set_result(fn(*args, **kwargs))
+            future.set_result(work(*args))
         except Exception as error:
             future.set_exception(error)
         return future
+
+    def wait_for_start(self) -> None:
+        """Nothing to wait for."""
+
+    def restart(self) -> None:
+        """Nothing to restart."""
+
+    def end(self) -> None:
+        """Nothing to end."""
 
 
 class ProcessPool:
@@ -146,7 +175,7 @@ class Supervisor:
 
     pending: deque[Unit]
     """Runs of indices, cut into units as they are handed out."""
-    pool: ProcessPool | InProcess
+    pool: Pool
     workers: int
     work: Callable[[Unit], list[Outcome]] = train_unit
     """What a worker does with a unit."""
@@ -174,8 +203,7 @@ class Supervisor:
         yield batch
 
     def _hand_out(self) -> None:
-        if isinstance(self.pool, ProcessPool):
-            self.pool.wait_for_start()
+        self.pool.wait_for_start()
         while self.pending and len(self._running) < self._places():
             unit = self.pending.popleft()
             if unit.deaths < DEATHS_UNTIL_ALONE:
@@ -233,5 +261,4 @@ class Supervisor:
                     self.pending.appendleft(single)
         self._running.clear()
         self.pending = deque(sorted(self.pending, key=lambda unit: unit.deaths))
-        assert isinstance(self.pool, ProcessPool)
         self.pool.restart()

@@ -1,5 +1,7 @@
-"""The numerics: everything that decides a bit of a trained network, and nothing that it could not do without.
+"""The numerics: everything that decides a bit of a trained network, and nothing that it could do without.
 
-`cells.py` holds the mathematics over a generic lane, `simd.py` the lanes of a CPU, `layers.py` and `cpu.py` the loops,
-`rng.py` the random numbers, `backend.py` what a backend takes and gives, `cache.py` the compiled code on disk.
+- `cells.py` the mathematics over a generic lane; `simd.py` the lanes of a CPU; `layers.py`, `cpu.py` the loops over them
+- `rng.py` random numbers by counter
+- `problem.py` what is trained on what; `backend.py` the interface of a backend
+- `cache.py` compiled code on disk
 """

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tinymlds.kernels.backend import Adam, Floats, Problem, Sequences, Shape, Words, adam_factors, check_arithmetic
 from tinymlds.kernels.cache import cached_njit
 from tinymlds.kernels.layers import BLOCK, CELLS, OPTIONS, gru_layer, linear_map
+from tinymlds.kernels.problem import Adam, Floats, Problem, Sequences, Shape, Words, adam_factors, check_arithmetic
 from tinymlds.kernels.simd import LANES, bit_lanes, keep, load, store, tree_sum, zero
 
 
