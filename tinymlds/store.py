@@ -10,6 +10,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -59,7 +60,7 @@ def commit(path: Path, data: bytes) -> str:
         with unfinished.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            _sync(file.fileno())
         unfinished.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -100,12 +101,22 @@ def remove_unfinished(folder: Path) -> None:
         remove(path)
 
 
+def _sync(descriptor: int) -> None:
+    """fsync; on macOS that leaves data in the drive's cache, and F_FULLFSYNC does not."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # Windows has no fsync for folders; NTFS journals the rename
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        _sync(descriptor)
     finally:
         os.close(descriptor)
 

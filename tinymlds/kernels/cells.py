@@ -22,7 +22,7 @@ _ONE = np.float32(1.0)
 _MINUS_ONE = np.float32(-1.0)
 
 TANH_LIMIT = 8.0
-"""tanh is evaluated on [-8, 8]; beyond, it is taken at the limit, where 1 - tanh is 2.3e-7."""
+"""tanh is evaluated on [-8, 8]; beyond, it is taken at the limit, where it is 1 - 1.8e-7."""
 
 TANH_NUMERATOR = (1.0, 0.13444501, 0.003571602, 2.1894726e-05, 1.5230507e-08)
 TANH_DENOMINATOR = (1.0, 0.4677783, 0.026164457, 0.00034112984, 8.5224826e-07)

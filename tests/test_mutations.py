@@ -1,0 +1,105 @@
+"""Mutations that the tests must catch: each is made in a copy of the package, where tests of the kernels must fail."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+GRADIENTS = "tests/test_kernels.py::test_gradients[16-one_layer]"
+FACTORS = "tests/test_kernels.py::test_adam_factors"
+PASSED, TESTS_FAILED = 0, 1
+"""Exit codes of pytest; from 2 on it says that tests could not be run."""
+
+
+class Mutation(NamedTuple):
+    """A piece of text that occurs once in a file of the kernels, what to put in its place, and the test to catch it."""
+
+    file: str
+    old: str
+    new: str
+    test: str = GRADIENTS
+
+
+MUTATIONS = {
+    "gradient of q zeroed": Mutation(
+        "cells.py",
+        "return dar, daz, dan, dq, dh",
+        "return dar, daz, dan, dq * np.float32(0.0), dh",
+    ),
+    "gradient of the biases of a linear map dropped": Mutation(
+        "layers.py",
+        "        gradient_b(T, dy, out, w + BIAS)\n",
+        "",
+    ),
+    "r and z swapped": Mutation(
+        "cells.py",
+        "def gru_forward(ar: Any, az: Any,",
+        "def gru_forward(az: Any, ar: Any,",
+    ),
+    "bias correction of the first moment dropped": Mutation(
+        "problem.py",
+        "adam.lr / (1.0 - running[0, 1:])",
+        "adam.lr / np.ones(steps)",
+        FACTORS,
+    ),
+    "bias correction of the second moment dropped": Mutation(
+        "problem.py",
+        "1.0 / np.sqrt(1.0 - running[1, 1:])",
+        "np.ones(steps)",
+        FACTORS,
+    ),
+    "a lane of the sums of the gradients lost": Mutation(
+        "simd.py",
+        "vectors = [builder.extract_value(t, i * columns + c) for i in group for c in range(columns)]\n",
+        "vectors = [builder.extract_value(t, i * columns + c) for i in group for c in range(columns)]\n"
+        "                zero, lane = ir.Constant(_FLOAT, 0.0), ir.Constant(_INT32, 7)\n"
+        "                vectors = [builder.insert_element(v, zero, lane) for v in vectors]\n",
+    ),
+    "a lane of every sum counted twice, its neighbour not at all": Mutation(
+        "simd.py",
+        "_indices(range(1, 2 * LANES, 2))",
+        "_indices([*range(1, 2 * LANES - 1, 2), 2 * LANES - 2])",
+    ),
+}
+
+
+def copy_of_the_project(folder: Path) -> Path:
+    unwanted = shutil.ignore_patterns("__pycache__")
+    for part in ("tinymlds", "tests"):
+        shutil.copytree(ROOT / part, folder / part, ignore=unwanted)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def run_tests(project: Path, *tests: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(project / "cache")}
+    environment.pop("PYTHONPATH", None)  # `python -m` finds the copy, as it is the current folder
+    environment.pop("PYTEST_ADDOPTS", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.mark.slow
+def test_without_a_mutation_the_tests_pass(tmp_path: Path) -> None:
+    done = run_tests(copy_of_the_project(tmp_path), GRADIENTS, FACTORS)
+    assert done.returncode == PASSED, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+def test_mutation_is_caught(mutation: Mutation, tmp_path: Path) -> None:
+    path = copy_of_the_project(tmp_path) / "tinymlds" / "kernels" / mutation.file
+    text = path.read_text()
+    assert text.count(mutation.old) == 1, "the text to mutate must occur exactly once"
+    path.write_text(text.replace(mutation.old, mutation.new))
+    done = run_tests(tmp_path, mutation.test)
+    assert done.returncode == TESTS_FAILED, done.stdout + done.stderr
+    assert "1 failed" in done.stdout
+    assert "AssertionError" in done.stdout or "\nE       assert " in done.stdout  # and not an error on the way
