@@ -1,0 +1,166 @@
+"""Our trainer and PyTorch's on the same work in one run.
+
+    python bench/compare.py [--networks 20] [--rounds 9] [--compiled]
+
+(in a checkout that is not installed: `PYTHONPATH=. python bench/compare.py`)
+
+1. Training steps at T = 16 for several batch sizes. The rivals take turns, first one and then the other ahead; a ratio is
+   the median over the turns of the ratio within a turn.
+2. Networks to the threshold of the recipe, network by network in turns.
+3. Our share of the core's peak of fused multiply-adds (see `peak.py`).
+
+Times are CPU seconds of this process: all rivals run on one thread, and a busy neighbour on the machine costs them less
+than it would in wall time. Compilation and warm-up are apart. The table goes to stdout, progress to stderr, and
+the figures with the machine to a JSON file in bench/results/.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import machine
+import numpy as np
+from peak import measure_peak, products
+from rich.console import Console
+from rich.table import Table
+from steps import BATCHES, LOSS_TOLERANCE, RIVALS, SEED, TASK, Stepper, warm_up
+
+from tinymlds.spec import Recipe
+from tinymlds.training import Outcome, train_networks
+
+RESULTS = Path(__file__).parent / "results"
+FIRST_STEPS = 8
+TURN_SECONDS = 0.15
+"""CPU seconds that each rival works in a turn, at least."""
+
+Figures = dict[str, Any]
+
+
+def note(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of this process that `work` takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def compare_steps(batch: int, names: list[str], rounds: int) -> Figures:
+    """Sample-steps per second of each rival, and the ratios of ours to the others."""
+    steppers = {name: Stepper(RIVALS[name](), batch) for name in names}
+    first = {name: stepper(FIRST_STEPS) for name, stepper in steppers.items()}
+    for name in names[1:]:
+        np.testing.assert_allclose(first[names[0]], first[name], rtol=LOSS_TOLERANCE, err_msg=f"B = {batch}, {name}")
+    repeats = {name: _repeats(stepper) for name, stepper in steppers.items()}
+    rates: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(rounds):
+        for name in names if turn % 2 == 0 else names[::-1]:
+            stepper, steps = steppers[name], repeats[name]
+            rates[name].append(steps * stepper.sample_steps / cpu_seconds(lambda: stepper(steps)))  # noqa: B023
+    ours = rates[names[0]]
+    return {
+        "batch": batch,
+        "sample_steps_per_second": {name: median(values) for name, values in rates.items()},
+        "ratio": {name: median(a / b for a, b in zip(ours, rates[name], strict=True)) for name in names[1:]},
+        "loss_after_first_steps": {name: float(losses[-1]) for name, losses in first.items()},
+    }
+
+
+def _repeats(stepper: Stepper) -> int:
+    """Steps that fill a turn."""
+    return max(2, round(FIRST_STEPS * TURN_SECONDS / cpu_seconds(lambda: stepper(FIRST_STEPS))))
+
+
+def compare_thresholds(names: list[str], networks: int) -> Figures:
+    """CPU seconds and epochs of networks 0, 1, ... to the threshold, network by network in turns."""
+    backends = {name: RIVALS[name]() for name in names}
+    for backend in backends.values():
+        warm_up(backend)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    for index in range(networks):
+        for name, backend in backends.items():
+            start = time.process_time()
+            outcomes[name] += train_networks(backend, TASK, SEED, Recipe(), range(index, index + 1))
+            seconds[name].append(time.process_time() - start)
+        note(f"network {index}: " + ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items()))
+    total = {name: sum(values) for name, values in seconds.items()}
+    return {
+        "task": TASK,
+        "networks": networks,
+        "seconds": seconds,
+        "epochs": {name: [outcome.epochs for outcome in found] for name, found in outcomes.items()},
+        "statuses": {name: sorted({str(outcome.status) for outcome in found}) for name, found in outcomes.items()},
+        "networks_per_hour": {name: 3600.0 * networks / value for name, value in total.items()},
+        "ratio": {name: total[name] / total[names[0]] for name in names[1:]},
+    }
+
+
+def table(figures: Figures, names: list[str]) -> Table:
+    """The figures for people."""
+    result = Table(title=f"tinymlds and PyTorch, one thread each, {figures['machine']['cpu']}")
+    others = names[1:]
+    for column in ("work", "unit", *names, *(f"ratio to {name}" for name in others), "share of peak"):
+        result.add_column(column, justify="left" if column in ("work", "unit") else "right")
+    for row in figures["steps"]:
+        rates = [f"{row['sample_steps_per_second'][name] / 1e6:.3f}" for name in names]
+        ratios = [f"{row['ratio'][name]:.1f}" for name in others]
+        result.add_row(
+            f"step, T = 16, B = {row['batch']}", "M sample-steps/s", *rates, *ratios, f"{row['share_of_peak']:.1%}"
+        )
+    found = figures["threshold"]
+    rates = [f"{found['networks_per_hour'][name]:,.0f}" for name in names]
+    ratios = [f"{found['ratio'][name]:.1f}" for name in others]
+    result.add_row(f"{found['networks']} {TASK} networks to the threshold", "networks/h", *rates, *ratios, "")
+    epochs = [f"{np.mean(found['epochs'][name]):.1f}" for name in names]
+    result.add_row("", "epochs, mean", *epochs, *[""] * len(others), "")
+    return result
+
+
+def measure(names: list[str], networks: int, rounds: int) -> Figures:
+    """All figures of a run."""
+    figures: Figures = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine.describe()}
+    per_sample_step, peak = products(Recipe().shape), measure_peak()
+    figures["peak"] = {"fused_multiply_adds_per_second": peak, "fused_multiply_adds_per_sample_step": per_sample_step}
+    figures["steps"] = []
+    for batch in BATCHES:
+        note(f"steps at B = {batch}")
+        row = compare_steps(batch, names, rounds)
+        row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * per_sample_step / peak
+        figures["steps"].append(row)
+    figures["threshold"] = compare_thresholds(names, networks)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Compare the trainer with PyTorch's on the same work.")
+    parser.add_argument("--networks", type=int, default=20, help="networks to train to the threshold (20)")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each rival for the training steps (9)")
+    parser.add_argument("--compiled", action="store_true", help="also torch.compile, which compiles for some minutes first")
+    arguments = parser.parse_args()
+    names = ["tinymlds", "torch"] + ["torch compiled"] * arguments.compiled
+    figures = measure(names, arguments.networks, arguments.rounds)
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(table(figures, names))
+    peak = figures["peak"]
+    console.print(
+        f"A trained sample-step is {peak['fused_multiply_adds_per_sample_step']:,} fused multiply-adds in matrix products; "
+        f"the core's peak is {peak['fused_multiply_adds_per_second'] / 1e9:.1f} G/s."
+    )
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"compare-{datetime.now():%Y-%m-%d-%H%M}.json"
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+    note(f"written: {path}")
+
+
+if __name__ == "__main__":
+    main()

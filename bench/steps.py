@@ -1,0 +1,57 @@
+"""Training steps of the rivals on the same batches, for `test_step.py` and `compare.py`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from reference import TorchBackend
+
+from tinymlds import params, training
+from tinymlds.kernels import rng
+from tinymlds.kernels.backend import Backend, Floats
+from tinymlds.kernels.cpu import CpuBackend
+from tinymlds.spec import Recipe
+
+TASK, SEED = "xor", 0
+BATCHES = (16, 64, 128, 1024)
+
+RIVALS: dict[str, Callable[[], Any]] = {
+    "tinymlds": CpuBackend,
+    "torch": TorchBackend,
+    "torch compiled": lambda: TorchBackend(compiled=True),
+}
+"""Name -> a fresh backend."""
+
+LOSS_TOLERANCE = 5e-6
+"""Largest relative difference between losses of two rivals after the same few steps. Float32 rounds at 6e-8; sums of up to
+131,072 terms in another order, and a few of Adam's steps on top, make 2e-7 (measured: 2.4e-7 after 64 steps at B = 128).
+A mistake shows at once: without bias correction, say, the second loss is off by 1e-2."""
+
+
+class Stepper:
+    """A network of the task, ready to make steps of `batch` sequences on one thread. Each step takes the next batch."""
+
+    def __init__(self, backend: Backend, batch: int) -> None:
+        recipe = replace(Recipe(), batch=batch)
+        key = rng.stream_key(SEED, TASK)
+        self.sample_steps = batch * recipe.steps
+        """Of one step: sequences x time steps."""
+        self._batch = batch
+        self._order = rng.permutation(key, 0, 1, recipe.train_sequences)
+        self._next = 0
+        self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, 0))
+
+    def __call__(self, steps: int) -> Floats:
+        """Make steps; their losses, float32 [steps]."""
+        wanted = np.arange(self._next, self._next + steps * self._batch) % self._order.size
+        self._next += wanted.size
+        return self._network.epoch(self._order[wanted])
+
+
+def warm_up(backend: Backend) -> None:
+    """Have everything compiled that training and validation with the default recipe need."""
+    recipe = Recipe()
+    network = backend.network(training.problem(TASK, SEED, recipe), np.zeros(recipe.shape.size, np.float32))
+    network.epoch(np.arange(recipe.batch, dtype=np.uint32))
+    network.validation_loss()

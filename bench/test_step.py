@@ -1,0 +1,31 @@
+"""One training step (gather, forward, backward, Adam) at T = 16, ours and PyTorch's, each on one thread.
+
+    python -m pytest bench --benchmark-enable --benchmark-json=bench/results/steps.json
+
+`extra_info` holds trained sample-steps per second and the loss after the first steps. `compare.py` interleaves the rivals
+and so gives the fairer ratios.
+"""
+
+import numpy as np
+import pytest
+from steps import BATCHES, LOSS_TOLERANCE, RIVALS, Stepper
+
+FIRST_STEPS = 8
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_rivals_learn_the_same(batch):
+    ours, reference = (Stepper(RIVALS[name](), batch)(FIRST_STEPS) for name in ("tinymlds", "torch"))
+    assert ours[-1] < 0.9 * ours[0], "the losses must have moved to prove anything"
+    np.testing.assert_allclose(ours, reference, rtol=LOSS_TOLERANCE)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("rival", ["tinymlds", "torch"])
+def test_step(benchmark, rival, batch):
+    stepper = Stepper(RIVALS[rival](), batch)
+    first = stepper(FIRST_STEPS)  # compiles and warms up
+    benchmark(stepper, 1)
+    benchmark.extra_info[f"loss after {FIRST_STEPS} steps"] = float(first[-1])
+    if benchmark.enabled:
+        benchmark.extra_info["sample-steps per second"] = stepper.sample_steps / benchmark.stats.stats.median
