@@ -53,7 +53,7 @@ def wait_for_first_network(folder):
 
 def children(pid):
     """Process ids of the direct children of a process."""
-    listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], text=True)
     rows = [line.split(None, 2) for line in listing.splitlines()]
     return [int(row[0]) for row in rows if int(row[1]) == pid and "spawn_main" in row[2]]
 

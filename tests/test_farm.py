@@ -1,5 +1,6 @@
 """One digest for one spec: any number of workers, any order, grown or at once; and what a folder refuses."""
 
+import itertools
 import json
 
 import pytest
@@ -69,22 +70,25 @@ def test_a_finished_folder_is_left_alone(tmp_path):
     assert (tmp_path / store.PROVENANCE).read_bytes() == before
 
 
+def failing_commit(commit, number):
+    """`store.commit`, but call `number` (from 0) fails."""
+    calls = itertools.count()
+
+    def fail_once(path, data):
+        if next(calls) == number:
+            raise TinymldsError(f"no room for {path}")
+        return commit(path, data)
+
+    return fail_once
+
+
 def test_sealing_can_be_interrupted_anywhere(tmp_path, monkeypatch):
     """Fail each commit of a seal in turn: the journal stays, and the next run seals the same dataset."""
     expected = tinymlds.train("xor", 3, tmp_path / "undisturbed", workers=1, **SMALL).digest
     commit, folder = store.commit, tmp_path / "disturbed"
     number = len(store.read_sums(tmp_path / "undisturbed")) + 1
     for failing in range(number):
-        calls = 0
-
-        def fail_once(path, data, failing=failing):
-            nonlocal calls
-            calls += 1
-            if calls == failing + 1:
-                raise TinymldsError(f"no room for {path}")
-            return commit(path, data)
-
-        monkeypatch.setattr(store, "commit", fail_once)
+        monkeypatch.setattr(store, "commit", failing_commit(commit, failing))
         with pytest.raises(TinymldsError, match="no room"):
             tinymlds.train("xor", 3, folder, workers=1, **SMALL)
         assert (folder / store.JOURNAL).exists()
@@ -99,16 +103,7 @@ def test_growing_can_be_interrupted_while_sealing(tmp_path, monkeypatch):
     commit, folder = store.commit, tmp_path / "grown"
     tinymlds.train("xor", 3, folder, workers=1, **SMALL)
     for failing in range(8):
-        calls = 0
-
-        def fail_once(path, data, failing=failing):
-            nonlocal calls
-            calls += 1
-            if calls == failing + 1:
-                raise TinymldsError(f"no room for {path}")
-            return commit(path, data)
-
-        monkeypatch.setattr(store, "commit", fail_once)
+        monkeypatch.setattr(store, "commit", failing_commit(commit, failing))
         with pytest.raises(TinymldsError, match="no room"):
             tinymlds.train("xor", 5, folder, workers=1)
     monkeypatch.setattr(store, "commit", commit)

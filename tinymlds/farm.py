@@ -23,7 +23,6 @@ from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
-from tinymlds.training import Outcome
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
 
@@ -224,14 +223,14 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
     supervisor = Supervisor(units, pool, workers)
     try:
         for batch in supervisor.run():
-            entries = [_entry(unit.task, outcome, run) for unit, outcomes in batch for outcome in outcomes]
+            entries = [Entry(unit.task, run, outcome) for unit, outcomes in batch for outcome in outcomes]
             if entries:
                 journal.add(entries)
             state = Progress(
                 state.done + len(entries),
                 total,
                 state.made + len(entries),
-                state.epochs + sum(entry.validation_losses.size for entry in entries),
+                state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
             )
             report(state)
@@ -240,20 +239,6 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
         for unit in supervisor.quarantined:
             journal.quarantine(unit.task, unit.start, f"its worker died {unit.deaths} times")
     return state
-
-
-def _entry(task: str, outcome: Outcome, run: int) -> Entry:
-    return Entry(
-        task,
-        outcome.index,
-        outcome.status,
-        outcome.reason,
-        outcome.weights,
-        outcome.train_losses,
-        outcome.validation_losses,
-        run,
-        outcome.seconds,
-    )
 
 
 def _require_all(folder: Path, journal: Journal) -> None:

@@ -11,19 +11,15 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.store import JOURNAL, LOCK
-from tinymlds.training import Status
-
-Floats = npt.NDArray[np.float32]
+from tinymlds.training import Outcome, Status
 
 _TABLES = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -36,19 +32,13 @@ CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TE
 """
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """A finished network as the journal keeps it."""
 
     task: str
-    index: int
-    status: Status
-    reason: str
-    weights: Floats
-    train_losses: Floats
-    validation_losses: Floats
     run: int
-    seconds: float
+    """Which run made it."""
+    outcome: Outcome
 
 
 class Journal:
@@ -162,13 +152,13 @@ class Journal:
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks with these indices, ascending."""
         rows = self._connection.execute(
-            'SELECT task, "index", status, reason, weights, train_losses, validation_losses, run, seconds FROM networks '
+            'SELECT "index", status, reason, weights, train_losses, validation_losses, seconds, run FROM networks '
             'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
             (task, indices.start, indices.stop),
         )
-        for task_, index, status, reason, weights, train, validation, run, seconds in rows:
+        for index, status, reason, weights, train, validation, seconds, run in rows:
             w, t, v = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (weights, train, validation))
-            yield Entry(task_, index, Status(status), reason, w, t, v, run, seconds)
+            yield Entry(task, run, Outcome(index, Status(status), reason, w, t, v, seconds))
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
@@ -190,16 +180,16 @@ def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
         "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
-                entry.task,
-                entry.index,
-                entry.status.value,
-                entry.reason,
-                entry.validation_losses.size,
-                entry.run,
-                entry.seconds,
-                *(a.astype("<f4").tobytes() for a in (entry.weights, entry.train_losses, entry.validation_losses)),
+                task,
+                done.index,
+                done.status.value,
+                done.reason,
+                done.epochs,
+                run,
+                done.seconds,
+                *(a.astype("<f4").tobytes() for a in (done.weights, done.train_losses, done.validation_losses)),
             )
-            for entry in entries
+            for task, run, done in entries
         ),
     )
 

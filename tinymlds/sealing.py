@@ -14,7 +14,7 @@ from tinymlds import params, store
 from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, splits
 from tinymlds.journal import Entry, Journal
 from tinymlds.spec import FORMAT, Spec, canonical_json
-from tinymlds.training import Status, task_data
+from tinymlds.training import Outcome, Status, task_data
 
 
 def seal(folder: Path, journal: Journal) -> str:
@@ -41,9 +41,10 @@ def seal(folder: Path, journal: Journal) -> str:
                 for kind in ("networks", "losses"):
                     sums[store.shard_name(kind, task, shard)] = old_sums[store.shard_name(kind, task, shard)]
                 continue
-            entries = list(journal.entries(task, range(start, min(start + store.SHARD, count))))
-            sums |= _seal_shard(folder, spec, task, shard, entries)
-            rows += _rows(spec, task, shard, entries)
+            entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
+            outcomes = [entry.outcome for entry in entries]
+            sums |= _seal_shard(folder, spec, task, shard, outcomes)
+            rows += _rows(spec, task, shard, outcomes)
     rows = sorted([*old_rows, *rows], key=lambda row: (spec_order(spec, row["task"]), row["index"]))
     description = describe(spec, "networks")
     files = {
@@ -87,15 +88,15 @@ def _json_lines(rows: Any) -> bytes:
     return "".join(canonical_json(row) + "\n" for row in rows).encode()
 
 
-def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, entries: list[Entry]) -> dict[str, str]:
-    weights = np.stack([entry.weights for entry in entries])
-    epochs = [entry.validation_losses.size for entry in entries]
+def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> dict[str, str]:
+    weights = np.stack([outcome.weights for outcome in outcomes])
+    epochs = [outcome.validation_losses.size for outcome in outcomes]
     losses = {
         "offsets": np.concatenate([[0], np.cumsum(epochs)]).astype(np.int64),
-        "train": np.concatenate([entry.train_losses for entry in entries]),
-        "validation": np.concatenate([entry.validation_losses for entry in entries]),
+        "train": np.concatenate([outcome.train_losses for outcome in outcomes]),
+        "validation": np.concatenate([outcome.validation_losses for outcome in outcomes]),
     }
-    metadata = {"format": FORMAT, "task": task, "first": shard * store.SHARD, "count": len(entries)}
+    metadata = {"format": FORMAT, "task": task, "first": shard * store.SHARD, "count": len(outcomes)}
     contents = {"networks": params.to_tensors(spec.recipe.shape, weights), "losses": losses}
     return {
         (name := store.shard_name(kind, task, shard)): _commit(folder, name, store.tensors_bytes(tensors, metadata))
@@ -103,23 +104,23 @@ def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, entries: list[E
     }
 
 
-def _rows(spec: Spec, task: str, shard: int, entries: list[Entry]) -> Iterator[Row]:
+def _rows(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[Row]:
     first = shard * store.SHARD
-    split_of = splits(spec.seed, range(first, first + len(entries)))
-    for k, entry in enumerate(entries):
-        train, validation = entry.train_losses, entry.validation_losses
+    split_of = splits(spec.seed, range(first, first + len(outcomes)))
+    for k, outcome in enumerate(outcomes):
+        train, validation = outcome.train_losses, outcome.validation_losses
         yield {
             "task": task,
-            "index": entry.index,
-            "status": entry.status.value,
-            "reason": entry.reason,
+            "index": outcome.index,
+            "status": outcome.status.value,
+            "reason": outcome.reason,
             "epochs": validation.size,
             "train_loss": store.shortest(train[-1]) if train.size else None,
             "validation_loss": store.shortest(validation[-1]) if validation.size else None,
             "split": split_of[k],
             "shard": store.shard_name("networks", task, shard),
             "row": k,
-            "weights_sha256": store.array_sha256(entry.weights),
+            "weights_sha256": store.array_sha256(outcome.weights),
             "losses_sha256": store.array_sha256(train, validation),
         }
 
@@ -142,7 +143,8 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
     for task, count in journal.spec.tasks:
         for start in range(journal.base.get(task, 0), count, store.SHARD):
             for entry in journal.entries(task, range(start, min(start + store.SHARD, count))):
-                yield {"task": task, "index": entry.index, "run": entry.run, "seconds": round(entry.seconds, 3)}
+                done = entry.outcome
+                yield {"task": task, "index": done.index, "run": entry.run, "seconds": round(done.seconds, 3)}
 
 
 def seal_sequences(folder: Path, spec: Spec) -> None:
@@ -196,4 +198,5 @@ def _entries_from(
     losses = dataset.shard_losses(task, shard)
     for k, row in enumerate(dataset.shard_rows(task, shard)):
         run, seconds = where.get((task, row["index"]), (0, 0.0))
-        yield Entry(task, row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], run, seconds)
+        outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], seconds)
+        yield Entry(task, run, outcome)
