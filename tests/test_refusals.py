@@ -1,0 +1,220 @@
+"""What the command line refuses: one clear line on stderr, the right exit code, and nothing lost."""
+
+import hashlib
+import json
+import random
+import shutil
+
+import pytest
+from running import SMALL, run_cli
+
+import tinymlds
+from tinymlds import store
+
+
+@pytest.fixture(scope="module")
+def sealed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sealed") / "xor"
+    tinymlds.train("xor", 6, folder, workers=1, **SMALL)
+    return folder
+
+
+@pytest.fixture
+def folder(sealed, tmp_path):
+    return shutil.copytree(sealed, tmp_path / "xor")
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
+
+
+def refused(result, code, *words):
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("tinymlds: ")
+    for word in words:
+        assert word in lines[0]
+
+
+TRAIN = ("train", "--machine", "xor", "--workers", 1, "-q", "--out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--machine", "xorr", "--count", 6), ("xorr", "eightbit, direct, invert, xor, parity")),
+        (("--machine", "xor", "--count", -3), ("count", "-3")),
+        (("--machine", "xor", "--count", 0), ("count", "0")),
+        (("--machine", "xor", "--count", 6, "--workers", 0), ("workers",)),
+        (("--machine", "xor", "--count", 6, "--backend", "tpu"), ("tpu", "cpu")),
+        (("--machine", "xor", "--count", 6, "--batch", 100), ("batch", "multiple of 16")),
+        (("--machine", "xor", "--count", 6, "--train-sequences", 100), ("train_sequences", "multiple of batch")),
+        (("--machine", "xor", "--count", 6, "--head-activation", "gelu"), ("head_activation", "none, tanh, relu")),
+        (("--machine", "xor", "--count", 6, "--lr", "nan"), ("lr",)),
+        (("--machine", "xor", "--count", 6, "--seed", -1), ("seed",)),
+    ],
+)
+def test_wrong_arguments_make_no_folder(tmp_path, arguments, words):
+    refused(run_cli("train", *arguments, "--out", tmp_path / "new"), 2, *words)
+    assert not (tmp_path / "new").exists()
+
+
+def test_typer_itself_refuses_what_is_no_number(tmp_path):
+    result = run_cli("train", "--machine", "xor", "--count", "many", "--out", tmp_path / "new")
+    assert (result.returncode, "Traceback" in result.stderr) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--count", 6, "--lr", 0.01), "lr"),
+        (("--count", 6, "--seed", 5), "seed"),
+        (("--count", 5), "shrink"),
+        (("--count", 7, "--threshold", 0.5), "threshold"),
+    ],
+)
+def test_a_folder_of_another_spec(folder, arguments, word):
+    before = contents(folder)
+    refused(run_cli(*TRAIN, folder, *arguments), 2, word, str(folder))
+    assert contents(folder) == before
+
+
+def test_a_folder_of_another_machine(folder):
+    before = contents(folder)
+    refused(run_cli("train", "--machine", "parity", "--count", 6, "--out", folder), 2, "parity", "xor")
+    assert contents(folder) == before
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused(run_cli(*TRAIN, tmp_path / "file", "--count", 1), 2, "file")
+    refused(run_cli(*TRAIN, tmp_path / "file" / "below", "--count", 1), 1, "cannot create", "file", "File exists")
+    refused(run_cli(*TRAIN, "/proc/tinymlds", "--count", 1), 1, "cannot create", "/proc/tinymlds")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_with_other_things_in_it(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    refused(run_cli(*TRAIN, tmp_path, "--count", 1), 2, "not empty")
+    refused(run_cli("generate", "--machine", "xor", "--out", tmp_path), 2, "not empty")
+    assert contents(tmp_path).keys() == {"thesis.txt"}
+
+
+DATASET_FILES = [
+    store.DESCRIPTION,
+    store.MANIFEST,
+    store.PROVENANCE,
+    store.SUMS,
+    "data/xor.safetensors",
+    "networks/xor-00000.safetensors",
+    "losses/xor-00000.safetensors",
+]
+
+
+@pytest.mark.parametrize("name", DATASET_FILES)
+def test_verify_names_a_file_with_a_flipped_bit(folder, name):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    draw, path = random.Random(seed), folder / name
+    intact = path.read_bytes()
+    for _ in range(20):
+        damaged = bytearray(intact)
+        damaged[draw.randrange(len(damaged))] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        found = tinymlds.verify(folder)
+        assert not found.ok
+        if name != store.SUMS:
+            assert any(name in problem for problem in found.problems), found.problems
+    result = run_cli("verify", folder)
+    assert (result.returncode, "problem: " in result.stdout, "Traceback" in result.stderr) == (1, True, False)
+
+
+@pytest.mark.parametrize("name", DATASET_FILES[:3] + DATASET_FILES[4:])
+def test_verify_names_a_file_that_is_missing_or_cut(folder, name):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: len(whole) // 2])
+    assert any(name in problem for problem in tinymlds.verify(folder).problems)
+    (folder / name).unlink()
+    assert any(name in problem for problem in tinymlds.verify(folder).problems)
+
+
+def test_verify_names_what_should_not_be_there(folder):
+    (folder / "networks" / "extra.bin").write_bytes(b"?")
+    assert any("extra.bin" in problem for problem in tinymlds.verify(folder).problems)
+    (folder / "networks" / "extra.bin").unlink()
+    (folder / "link").symlink_to("/etc/hostname")
+    assert any("link" in problem for problem in tinymlds.verify(folder).problems)
+
+
+def test_verify_computes_the_losses_itself(folder):
+    """Weights that were changed together with every hash are caught by the validation loss alone."""
+    name = "networks/xor-00000.safetensors"
+    file = store.TensorFile(folder, name)
+    tensors = {key: array.copy() for key, array in file.read().items()}
+    tensors["head.4.bias"][2, 0] += 1e-3
+    sums = store.read_sums(folder)
+    sums[name] = store.commit(folder / name, store.tensors_bytes(tensors, file.metadata))
+    rows = [json.loads(line) for line in (folder / store.MANIFEST).read_text().splitlines()]
+    network = tinymlds.open(folder)["xor", 2]
+    rows[2]["weights_sha256"] = store.array_sha256(network.weights)
+    text = "".join(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in rows)
+    sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
+    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode())
+    (problem,) = tinymlds.verify(folder).problems
+    assert "xor 2 has validation loss" in problem
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [(store.MANIFEST, "inspect"), (store.DESCRIPTION, "status"), (store.MANIFEST, "train")]
+)
+def test_a_damaged_description_or_manifest_is_refused(folder, name, command):
+    path = folder / name
+    path.write_bytes(path.read_bytes().replace(b"xor", b"xro", 1))
+    before = contents(folder)
+    result = run_cli(*TRAIN, folder, "--count", 9) if command == "train" else run_cli(command, folder)
+    refused(result, 1, name)
+    assert contents(folder) == before
+
+
+def test_growing_refuses_a_damaged_shard(folder):
+    path = folder / "networks" / "xor-00000.safetensors"
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    before = contents(folder)
+    refused(run_cli(*TRAIN, folder, "--count", 9), 1, "xor-00000.safetensors")
+    assert contents(folder) == before
+
+
+def test_a_damaged_journal_is_refused(tmp_path):
+    (tmp_path / store.JOURNAL).write_bytes(b"not a database, but long enough to look like a file" * 100)
+    before = contents(tmp_path)
+    refused(run_cli(*TRAIN, tmp_path, "--count", 1), 1, store.JOURNAL)
+    refused(run_cli("status", tmp_path), 1, store.JOURNAL)
+    assert contents(tmp_path) == before
+
+
+def test_what_is_not_a_dataset(tmp_path):
+    for command in ("status", "verify", "inspect"):
+        refused(run_cli(command, tmp_path / "nothing"), 1, "nothing")
+        refused(run_cli(command, tmp_path), 1, "not a tinymlds dataset")
+
+
+def test_inspect_names_what_there_is(folder):
+    refused(run_cli("inspect", folder, "parity"), 2, "no task 'parity'", "xor")
+    refused(run_cli("inspect", folder, "xor", 6), 2, "networks 0 to 5")
+
+
+def test_another_version_is_refused_by_name(folder):
+    description = json.loads((folder / store.DESCRIPTION).read_text())
+    description["numerics"] += 1
+    sums = store.read_sums(folder)
+    sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
+    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+    refused(run_cli("verify", folder), 2, "numerics version")
+    refused(run_cli(*TRAIN, folder, "--count", 9), 2, "numerics version")
