@@ -3,7 +3,8 @@
 It is a backend like the project's own (`tinymlds.kernels.backend`), so `training.train_networks` gives both the same
 sequences, initial weights, order of sequences in each epoch, validation and stop rule. nn.GRU, nn.Linear, float32.
 
-Measured for the choices here (PyTorch 2.13 CPU, Xeon with AVX-512, T = 16, CPU time, medians of 15 alternations):
+Measured for the choices here (PyTorch 2.13 CPU, Xeon with AVX-512, T = 16, CPU time, the fastest of 15 alternations; small
+differences are within the noise):
 
 - Time first or batch first: 8.7 and 9.3 ms a step at B = 16, 12.2 and 13.1 ms at B = 128, no difference at B = 1024.
   So tensors are [T, B, ...] here, and nn.GRU need not transpose.
