@@ -85,9 +85,9 @@ class VerifyProgress:
 
 
 def print_folder(report: FolderReport) -> None:
-    """What a dataset folder holds."""
+    """What a dataset folder holds; epochs and validation losses are those of complete networks."""
     print(f"{report.folder}: {report.networks} networks, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
-    table = _table("task", "networks", "complete", "other", "epochs median (5%-95%)", "validation loss median")
+    table = _table("task", "networks", "complete", "other", "median epochs (5%-95%)", "median loss")
     for task in report.tasks:
         other = ", ".join(f"{number} {name}" for name, number in task.statuses.items() if name != "complete") or "-"
         complete = task.statuses.get("complete", 0)
