@@ -4,18 +4,35 @@ Numba's own key for a function is its bytecode and closure; a kernel here also d
 and on the shape that it was built for, and Numba cannot hash closures that hold compiled functions. So the key is a
 fingerprint of all sources in this folder, the shape, the CPU and its features, and every key has files of its own: two
 processes that compile for different shapes or targets at once cannot mix up each other's code.
+
+Numba numbers the functions that it compiles from 1 in every process, and the number is what tells functions of one
+source line apart in compiled code. Code from the disk was numbered by other processes, so two shapes loaded into one
+process could share names, and a call could end in the other shape's code. So numbers start at random here.
 """
 
 import contextlib
 import hashlib
+import itertools
+import os
+import secrets
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from numba import njit
+from numba.core.bytecode import FunctionIdentity
 from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
+
+
+def _number_functions_from_anywhere() -> None:
+    FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
+
+
+_number_functions_from_anywhere()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_number_functions_from_anywhere)
 
 
 @cache
