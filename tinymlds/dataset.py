@@ -79,6 +79,9 @@ class Dataset:
             self.check_hash(name)
         self.description: dict[str, Any] = _description(self.folder)
         self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
+        for task, _ in self.spec.tasks:
+            if task not in machines.MACHINES:
+                raise DatasetError(f"{self.folder} has the task {task!r}, which this version of tinymlds does not know")
         self.shape = self.spec.recipe.shape
         self.manifest: list[Row] = list(_manifest_rows(self.folder, self.spec))
         self.counts = dict(self.spec.tasks)

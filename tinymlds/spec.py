@@ -107,6 +107,9 @@ class Spec:
     recipe: Recipe = Recipe()
 
     def __post_init__(self) -> None:
+        for name, value in (("seed", self.seed), *((f"count of {task}", count) for task, count in self.tasks)):
+            if type(value) is not int:
+                raise UsageError(f"{name} must be a whole number, not {value!r}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
         for task, count in self.tasks:
@@ -138,8 +141,8 @@ class Spec:
                         f"{origin} has {name} version {found[name]!r}, and this version of tinymlds knows {known}; "
                         f"use the version of tinymlds that made it"
                     )
-            tasks = tuple((str(row["task"]), int(row["count"])) for row in data["tasks"])
-            return Spec(tasks, int(data["seed"]), Recipe(**data["recipe"]))
+            tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
+            return Spec(tasks, data["seed"], Recipe(**data["recipe"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 

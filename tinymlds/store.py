@@ -7,6 +7,7 @@ reader takes regular files inside the folder only, checks every length before it
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -185,8 +186,15 @@ def parse_json(text: str | bytes, origin: str) -> Any:
     def no_constant(name: str) -> Any:
         raise ValueError(f"{name} is not allowed")
 
+    def finite(digits: str) -> float:
+        number = float(digits)
+        if not math.isfinite(number):
+            raise ValueError(f"{digits} is no float")
+        return number
+
     try:
-        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant)
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{origin} is damaged: {error}") from error
 
@@ -207,12 +215,15 @@ def read_sums(folder: Path) -> dict[str, str]:
     Raises:
         DatasetError: missing or damaged.
     """
-    sums = {}
-    for line in read_bytes(folder, SUMS).decode("utf-8", "replace").splitlines():
-        match = re.fullmatch(r"([0-9a-f]{64})  (\S+)", line)
+    sums: dict[str, str] = {}
+    *lines, rest = read_bytes(folder, SUMS).decode("utf-8", "replace").split("\n")
+    for line in lines:
+        match = re.fullmatch(r"([0-9a-f]{64})  ([\x21-\x7e]+)", line)
         if not match or match[2] in sums:
             raise DatasetError(f"{folder / SUMS} is damaged: {line[:80]!r}")
         sums[match[2]] = match[1]
+    if rest:
+        raise DatasetError(f"{folder / SUMS} is damaged: its last line does not end")
     return sums
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymlds import params, store
+from tinymlds import params, sealing, store
 from tinymlds.dataset import Dataset, data_tensors, describe_task, require_dataset, splits
 from tinymlds.errors import DatasetError
 from tinymlds.kernels import backend
+from tinymlds.spec import Recipe
+from tinymlds.training import Floats, Status, StopRule
 
 
 @dataclass
@@ -49,6 +51,8 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
         result.problems.append(str(error))
         return result
     result.digest = dataset.digest
+    if sealing.describe(dataset.spec, "networks") != dataset.description:
+        result.problems.append(f"{path / store.DESCRIPTION} says other things than its spec and tasks give")
     done = 0
     for task in dataset.tasks:
         _check_data(dataset, task, result)
@@ -112,6 +116,8 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
         last = [store.shortest(values[-1]) if values.size else None for values in (train, recorded)]
         if last != [row["train_loss"], row["validation_loss"]]:
             result.problems.append(f"{name} ends with other losses than the manifest says")
+        if row["status"] != Status.DIVERGED and _verdict(dataset.spec.recipe, recorded) != (row["status"], row["reason"]):
+            result.problems.append(f"{name} did not end as {row['status']} by its losses")
         if row["split"] != split_of[k]:
             result.problems.append(f"{name} is not in the split {row['split']}")
         if recorded.size:
@@ -120,3 +126,12 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
                 result.problems.append(f"{name} has validation loss {recomputed}, and {recorded[-1]} is recorded")
             result.losses_recomputed += 1
         yield
+
+
+def _verdict(recipe: Recipe, validation_losses: Floats) -> tuple[str, str] | None:
+    """Status and reason that the stop rule gives at the last of these losses; None if it ends sooner or goes on."""
+    rule = StopRule(recipe)
+    verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(validation_losses, 1)]
+    if not verdicts or verdicts[-1] is None or any(verdicts[:-1]):
+        return None
+    return str(verdicts[-1][0]), verdicts[-1][1]
