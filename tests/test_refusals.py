@@ -218,3 +218,19 @@ def test_another_version_is_refused_by_name(folder):
     store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
     refused(run_cli("verify", folder), 2, "numerics version")
     refused(run_cli(*TRAIN, folder, "--count", 9), 2, "numerics version")
+
+
+def test_unfinished_files_of_others_are_left_alone(tmp_path):
+    (tmp_path / store.SUMS).write_text("somebody else's")
+    (tmp_path / "film.part").write_text("mine")
+    before = contents(tmp_path)
+    refused(run_cli(*TRAIN, tmp_path, "--count", 1), 1, store.SUMS)
+    assert contents(tmp_path) == before
+
+
+def test_growing_refuses_damaged_provenance(folder):
+    path = folder / store.PROVENANCE
+    path.write_bytes(path.read_bytes().replace(b'"run"', b'"rum"', 1))
+    before = contents(folder)
+    refused(run_cli(*TRAIN, folder, "--count", 9), 1, store.PROVENANCE)
+    assert contents(folder) == before

@@ -30,7 +30,7 @@ Folder = Annotated[Path, typer.Argument(help="A dataset folder.", show_default=F
 Machine = Annotated[
     str, typer.Option(help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. [default: the folder's, or 0]", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. (default: the folder's, or 0)", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -93,7 +93,7 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for field in fields:
         choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
         option = typer.Option(
-            help=f"{field.metadata['text']}{choices} [default: the folder's, or {field.default}]",
+            help=f"{field.metadata['text']}{choices} (default: the folder's, or {field.default})",
             show_default=False,
             rich_help_panel="Recipe",
         )
@@ -116,9 +116,9 @@ def _print_json(value: Any) -> None:
 def train(
     machine: Machine,
     count: Annotated[int, typer.Option(help="Networks to make; a larger count extends the folder.")],
-    out: Annotated[Path | None, typer.Option(help="Dataset folder. [default: the machine]", show_default=False)] = None,
+    out: Annotated[Path | None, typer.Option(help="Dataset folder. (default: the machine)", show_default=False)] = None,
     seed: Seed = None,
-    workers: Annotated[int | None, typer.Option(help="Processes. [default: one a CPU]", show_default=False)] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes. (default: one a CPU)", show_default=False)] = None,
     backend: Annotated[str, typer.Option(help="What to train on: cpu.")] = "cpu",
     as_json: Json = False,
     quiet: Quiet = False,

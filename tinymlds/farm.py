@@ -87,7 +87,7 @@ def train(
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
     Raises:
-        UsageError: a wrong argument, or or a folder with another task, recipe or seed, or a larger count.
+        UsageError: a wrong argument, or a folder with another task, recipe or seed, or a larger count than asked for.
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
@@ -105,7 +105,6 @@ def train(
         Spec(((task, count),), seed or 0, recipe_with(Recipe(), recipe))  # complain before a folder is made
     _prepare_folder(folder)
     with RunLock(folder):
-        store.remove_unfinished(folder)
         journal = _open_folder(folder, ((task, count),), seed, recipe)
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0))

@@ -56,4 +56,7 @@ def machine(task: str) -> Mealy:
         for symbol, (bit, value) in enumerate(commands):
             next_state[register, symbol] = register & ~(1 << bit) | value << bit
     live = np.array([_OUTPUT[task](register) for register in range(1 << BITS)], np.uint8)
-    return Mealy(names, inputs, next_state, live[next_state])
+    table = Mealy(names, inputs, next_state, live[next_state])
+    for array in (table.inputs, table.next_state, table.output):
+        array.setflags(write=False)  # everybody shares it
+    return table

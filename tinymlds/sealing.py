@@ -169,6 +169,9 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     Raises:
         DatasetError: a shard that has to be written again is damaged; nothing is changed.
     """
+    dataset.check_hash(store.PROVENANCE)
+    for name in dataset.sums:
+        store.open_inside(dataset.folder, name).close()
     base = {task: count // store.SHARD * store.SHARD for task, count in dataset.spec.tasks}
     runs, where = _read_provenance(dataset)
     entries = [entry for task in dataset.tasks for entry in _entries_from(dataset, task, base[task], where)]

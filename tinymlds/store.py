@@ -98,8 +98,10 @@ def remove(path: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what an interrupted `commit` left in a dataset folder."""
-    for path in [*folder.glob(f"*{_UNFINISHED}"), *folder.glob(f"*/*{_UNFINISHED}")]:
-        remove(path)
+    for place in (folder, *(folder / kind for kind in ("data", "networks", "losses"))):
+        if place.is_dir() and not place.is_symlink():
+            for path in place.glob(f"*{_UNFINISHED}"):
+                remove(path)
 
 
 def _sync(descriptor: int) -> None:

@@ -72,7 +72,10 @@ def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
     table, key = machines.machine(task), rng.stream_key(seed, task)
     train = table.sample(key, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps)
     validation = table.sample(key, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
-    return TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
+    data = TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
+    for array in (data.train, data.train_outputs, data.validation, data.validation_outputs):
+        array.setflags(write=False)  # every network of the process trains on it
+    return data
 
 
 @lru_cache(maxsize=4)
