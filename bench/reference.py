@@ -89,14 +89,15 @@ class TorchNetwork:
     def __init__(self, problem: Problem, loss: nn.Module, train: Batch, validation: Batch) -> None:
         self._loss, self._train, self._validation = loss, train, validation
         self._batch = problem.batch
-        lr, *betas, eps = problem.adam
-        self._optimizer = torch.optim.Adam(loss.parameters(), lr, tuple(betas), eps, fused=True)
+        *betas, eps = problem.adam
+        self._optimizer = torch.optim.Adam(loss.parameters(), betas=tuple(betas), eps=eps, fused=True)
 
     @property
     def weights(self) -> Floats:
         return torch.cat([p.detach().reshape(-1) for p in self._loss.parameters()]).numpy()
 
-    def epoch(self, order: npt.NDArray[np.uint32]) -> Floats:
+    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
+        self._optimizer.param_groups[0]["lr"] = lr
         batches = torch.from_numpy(order.astype(np.int64)).split(self._batch)
         losses = [step(self._loss, self._optimizer, self._train.select(batch)) for batch in batches]
         return torch.stack(losses).numpy()

@@ -41,7 +41,7 @@ class Stepper:
         key = rng.stream_key(SEED, TASK)
         self.sample_steps = batch * recipe.steps
         """Of one step: sequences x time steps."""
-        self._batch = batch
+        self._batch, self._lr = batch, recipe.lr
         self._order = rng.permutation(key, 0, 1, recipe.train_sequences)
         self._next = 0
         self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, 0))
@@ -55,12 +55,12 @@ class Stepper:
         """Make steps; their losses, float32 [steps]."""
         wanted = np.arange(self._next, self._next + steps * self._batch) % self._order.size
         self._next += wanted.size
-        return self._network.epoch(self._order[wanted])
+        return self._network.epoch(self._order[wanted], self._lr)
 
 
 def warm_up(backend: Backend) -> None:
     """Have everything compiled that training and validation with the default recipe need."""
     recipe = Recipe()
     network = backend.network(training.problem(TASK, SEED, recipe), np.zeros(recipe.shape.size, np.float32))
-    network.epoch(np.arange(recipe.batch, dtype=np.uint32))
+    network.epoch(np.arange(recipe.batch, dtype=np.uint32), recipe.lr)
     network.validation_loss()

@@ -7,9 +7,10 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, sealing, store
+from tinymlds import sealing, store
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Journal, RunLock
+from tinymlds.spec import Recipe, Spec, recipe_with
 
 
 def digest(folder):
@@ -112,7 +113,7 @@ def test_growing_can_be_interrupted_while_sealing(tmp_path, monkeypatch):
 
 
 def test_a_journal_remembers_its_own_recipe(tmp_path):
-    spec = farm.Spec((("xor", 4),), 7, farm.recipe_with(farm.Recipe(), SMALL))
+    spec = Spec((("xor", 4),), 7, recipe_with(Recipe(), SMALL))
     Journal.create(tmp_path, spec, {}, [], {}).close()
     result = tinymlds.train("xor", 4, tmp_path, workers=1)
     assert tinymlds.open(result.folder).spec == spec
@@ -123,7 +124,7 @@ def test_a_journal_remembers_its_own_recipe(tmp_path):
     [({"seed": 3}, "seed"), ({"lr": 0.01}, "lr"), ({"count": 1}, "count"), ({"machine": "parity"}, "tasks")],
 )
 def test_another_spec_is_refused_while_work_is_under_way(tmp_path, change, named):
-    spec = farm.Spec((("xor", 2),), 0, farm.recipe_with(farm.Recipe(), SMALL))
+    spec = Spec((("xor", 2),), 0, recipe_with(Recipe(), SMALL))
     Journal.create(tmp_path, spec, {}, [], {}).close()
     before = (tmp_path / store.JOURNAL).read_bytes()
     with pytest.raises(UsageError, match=named):

@@ -14,6 +14,7 @@ from tinymlds.kernels.layers import CELLS, OPTIONS
 from tinymlds.kernels.problem import Adam, Floats, Problem, Sequences, Shape, adam_factors
 from tinymlds.kernels.simd import LANES, load, store, tree_sum
 
+LR = 0.003
 SHAPES = {
     "default": Shape(),
     "tanh": Shape(hidden=8, layers=2, maps=3, activation="tanh"),
@@ -52,8 +53,8 @@ def loss_and_gradients(
     shape: Shape, weights: Floats, sequences: Sequences, order: np.ndarray, batch: int
 ) -> tuple[Floats, dict[str, Floats]]:
     """The losses of all minibatches and the gradients of the last one, at these weights (a learning rate of 0)."""
-    network = BACKEND.network(Problem(shape, sequences, sequences, batch, Adam(lr=0.0)), weights)
-    losses = network.epoch(order.astype(np.uint32))
+    network = BACKEND.network(Problem(shape, sequences, sequences, batch, Adam()), weights)
+    losses = network.epoch(order.astype(np.uint32), 0.0)
     return losses, params.to_tensors(shape, network._work.gradient[: shape.size])
 
 
@@ -110,7 +111,7 @@ def everything(shape: Shape) -> dict[str, Floats]:
     order = np.arange(96, dtype=np.uint32)
     x = naive.lines(problem.validation.inputs, shape.inputs).astype(np.float32)
     return {
-        "losses": np.concatenate([network.epoch(order), network.epoch(order[::-1].copy())]),
+        "losses": np.concatenate([network.epoch(order, LR), network.epoch(order[::-1].copy(), LR)]),
         "gradient": network._work.gradient[: shape.size].copy(),
         "validation loss": np.array([network.validation_loss()]),
         "weights": network.weights,
@@ -248,9 +249,9 @@ def test_adam_cell_is_the_oracle() -> None:
     p = generator.uniform(-0.3, 0.3, size).astype(np.float32)
     m, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
     tensors = {"p": p.astype(np.float64)}
-    reference = naive.Adam(tensors, *constants)
+    reference = naive.Adam(tensors, LR, *constants)
     fixed = cpu.constants(Problem(Shape(), random_sequences(16), random_sequences(16), 16, constants)).adam
-    factors, _ = adam_factors(constants, (1.0, 1.0), steps)
+    factors, _ = adam_factors(constants, LR, (1.0, 1.0), steps)
     sizes = 10.0 ** generator.uniform(-9.0, 1.0, size)  # from below eps, where only eps keeps a step small
     sizes[:16] = 0.0
     for step_size, root_scale in factors:
@@ -266,16 +267,16 @@ def test_adam_cell_is_the_oracle() -> None:
 def test_adam_factors() -> None:
     """Against the closed form: one rounding to float32 (2^-24), and t roundings of the running product in float64."""
     constants, steps = Adam(), 5000
-    factors, powers = adam_factors(constants, (1.0, 1.0), steps)
+    factors, powers = adam_factors(constants, LR, (1.0, 1.0), steps)
     for t in (1, 2, 3, 10, 100, 1000, 5000):
-        expected = [constants.lr / (1.0 - constants.beta1**t), 1.0 / math.sqrt(1.0 - constants.beta2**t)]
+        expected = [LR / (1.0 - constants.beta1**t), 1.0 / math.sqrt(1.0 - constants.beta2**t)]
         assert factors[t - 1].tolist() == pytest.approx(expected, rel=2.0**-24 + 1e-12)
     assert powers == pytest.approx((constants.beta1**steps, constants.beta2**steps), rel=steps * 2.0**-53)
 
 
 def test_adam_factors_go_on_where_they_stopped() -> None:
-    whole, end = adam_factors(Adam(), (1.0, 1.0), 300)
-    first, powers = adam_factors(Adam(), (1.0, 1.0), 128)
-    second, powers = adam_factors(Adam(), powers, 172)
+    whole, end = adam_factors(Adam(), LR, (1.0, 1.0), 300)
+    first, powers = adam_factors(Adam(), LR, (1.0, 1.0), 128)
+    second, powers = adam_factors(Adam(), LR, powers, 172)
     assert np.concatenate([first, second]).tobytes() == whole.tobytes()
     assert powers == end

@@ -44,8 +44,8 @@ MUTATIONS = {
     ),
     "bias correction of the first moment dropped": Mutation(
         "problem.py",
-        "adam.lr / (1.0 - running[0, 1:])",
-        "adam.lr / np.ones(steps)",
+        "lr / (1.0 - running[0, 1:])",
+        "lr / np.ones(steps)",
         FACTORS,
     ),
     "bias correction of the second moment dropped": Mutation(

@@ -18,6 +18,7 @@ torch = pytest.importorskip("torch")
 
 from tinymlds.torch import GruLinear  # noqa: E402
 
+LR = 0.003
 SHAPES = {
     "default": Shape(),
     "tanh": Shape(hidden=8, layers=2, maps=3, activation="tanh"),
@@ -56,8 +57,8 @@ def batch_of(shape: Shape) -> tuple[Sequences, Floats, Floats]:
 def test_gradients_are_those_of_pytorch(shape: Shape) -> None:
     sequences, x, target = batch_of(shape)
     weights = params.initial(shape, rng.stream_key(0, "xor"), 0)
-    network = BACKEND.network(Problem(shape, sequences, sequences, 128, Adam(lr=0.0)), weights)
-    loss = network.epoch(np.arange(128, dtype=np.uint32))
+    network = BACKEND.network(Problem(shape, sequences, sequences, 128, Adam()), weights)
+    loss = network.epoch(np.arange(128, dtype=np.uint32), 0.0)
     gradients = params.to_tensors(shape, network._work.gradient[: shape.size])
     module = pytorch_module(shape, weights)
     torch_loss = torch.nn.functional.mse_loss(module(torch.tensor(x)), torch.tensor(target))
@@ -102,14 +103,14 @@ def start(index: int) -> tuple[Problem, Floats, np.ndarray]:
 def our_trajectory(index: int) -> Trajectory:
     problem, weights, order = start(index)
     network = BACKEND.network(problem, weights)
-    return Trajectory(network.epoch(order).astype(np.float64), network.weights.astype(np.float64))
+    return Trajectory(network.epoch(order, LR).astype(np.float64), network.weights.astype(np.float64))
 
 
 def pytorch_trajectory(index: int, dtype: "torch.dtype") -> Trajectory:
     problem, weights, order = start(index)
     module = pytorch_module(problem.shape, weights).to(dtype)
-    lr, beta1, beta2, eps = problem.adam
-    optimizer = torch.optim.Adam(module.parameters(), lr=lr, betas=(beta1, beta2), eps=eps)
+    beta1, beta2, eps = problem.adam
+    optimizer = torch.optim.Adam(module.parameters(), lr=LR, betas=(beta1, beta2), eps=eps)
     losses = []
     for chosen in np.split(order, 100):
         x = torch.tensor(naive.lines(problem.train.inputs[chosen], problem.shape.inputs), dtype=dtype)

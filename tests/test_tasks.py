@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymlds import machines
+from tinymlds import machines, tasks
+from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.mealy import Mealy
 
@@ -41,9 +42,14 @@ def test_minimise(task, states):
 
 
 def test_names():
-    assert [machines.task_id(alias) for alias in machines.ALIASES.values()] == list(machines.MACHINES)
-    with pytest.raises(ValueError, match="no machine 'XOR'"):
-        machines.task_id("XOR")
+    assert [tasks.task_id(alias) for alias in machines.ALIASES.values()] == list(machines.MACHINES)
+    for task in (*tasks.DATASETS["ds1"], *tasks.DATASETS["ds2"], *tasks.DATASETS["ds3"]):
+        assert tasks.task_id(tasks.alias(task)) == tasks.task_id(task) == task
+    assert tasks.task_id("ParityModified") == "parity_modified"
+    assert tasks.task_id("transducer_7") == "transducer_007"
+    for name in ("XOR", "xor_modified_modified", "transducer_x", "transducer_10000", ""):
+        with pytest.raises(UsageError, match="there is no task"):
+            tasks.task_id(name)
 
 
 def random_table(draw, states, symbols):

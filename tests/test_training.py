@@ -54,7 +54,7 @@ def test_complete_epoch_cap_and_stalled_really_happen():
 
 @pytest.mark.parametrize(("lr", "epochs"), [(1000.0, 0), (20.0, 1), (5.0, 6)])
 def test_divergence_keeps_the_weights_of_the_last_finite_epoch(lr, epochs):
-    changes = {"lr": lr, "max_epochs": 400, "patience": 0}
+    changes = {"lr": lr, "lr_decay": 0, "eps": 1e-8, "max_epochs": 400, "patience": 0}
     (network,) = train(**changes, beta2=0.0, beta1=0.0)
     assert (network.status, network.epochs) == (Status.DIVERGED, epochs)
     assert "not finite" in network.reason
@@ -111,12 +111,14 @@ def test_a_recipe_that_makes_no_sense_is_refused(change, named):
 
 
 def test_a_spec_survives_json_and_every_difference_is_named():
-    spec = Spec((("xor", 3),), 5, recipe_with(Recipe(), {"lr": 1}))
+    spec = Spec((("xor", 3),), 5, recipe_with(Recipe(), {"lr": 1, "edits": 2, "family": 3}), (0, 1, 2))
     assert Spec.from_dict(spec.to_dict(), "here") == spec
     assert '"lr":1.0' in canonical_json(spec.to_dict())
     larger = dataclasses.replace(spec, tasks=(("xor", 4),))
     assert spec.extend(larger, "there") == larger
-    other = {"head_activation": "tanh", "train_sequences": 256}
+    other = {"head_activation": "tanh", "train_sequences": 256, "trigger_key": "set 0", "matched": True}
+    with pytest.raises(UsageError, match="checkpoints"):
+        spec.extend(dataclasses.replace(spec, checkpoints=(0, 1)), "there")
     for entry in dataclasses.fields(Recipe):
         if entry.name in ("architecture", "optimizer"):  # one value each
             continue

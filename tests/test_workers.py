@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def fail_at_five(unit):
 
 
 def supervise(work, pool, workers, count=12):
-    supervisor = Supervisor(deque([Unit("xor", 0, RECIPE, "cpu", 0, count)]), pool, workers, work)
+    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, workers, work)
     outcomes = {}
     try:
         for batch in supervisor.run():

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,8 +29,20 @@ app = typer.Typer(
 
 Folder = Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)]
 Machine = Annotated[
-    str, typer.Option(help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.")
+    str | None,
+    typer.Option(
+        help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.", show_default=False
+    ),
 ]
+Modified = Annotated[bool, typer.Option("--modified", help="The machine's modified twin, with a hidden trigger.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option("--dataset", help="ds1 (machines), ds2 (their modified twins) or ds3 (transducers).", show_default=False),
+]
+Transducers = Annotated[
+    int | None, typer.Option(help="Only the first so many transducers of ds3. (default: 100)", show_default=False)
+]
+Only = Annotated[int | None, typer.Option(help="Only this transducer of ds3.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. (default: the folder's, or 0)", show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
@@ -114,12 +127,26 @@ def _print_json(value: Any) -> None:
 @_recipe_options
 @_command
 def train(
-    machine: Machine,
-    count: Annotated[int, typer.Option(help="Networks to make; a larger count extends the folder.")],
-    out: Annotated[Path | None, typer.Option(help="Dataset folder. (default: the machine)", show_default=False)] = None,
+    count: Annotated[int, typer.Option(help="Networks to make of each task; a larger count extends the folder.")],
+    machine: Machine = None,
+    modified: Modified = False,
+    tasks: Tasks = None,
+    transducers: Transducers = None,
+    only: Only = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Dataset folder. (default: named after the task or dataset)", show_default=False)
+    ] = None,
     seed: Seed = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs at whose end weights are stored, like 0,1,2,4,8. (default: the folder's, or none)",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes. (default: one a CPU)", show_default=False)] = None,
     backend: Annotated[str, typer.Option(help="What to train on: cpu.")] = "cpu",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     *,
@@ -129,10 +156,33 @@ def train(
 
     Example: tinymlds train --machine xor --count 1000 --out xor-1000
     """
-    from tinymlds import console, dataset, farm, reports
+    from tinymlds import console, dataset, farm, forecast, reports
+    from tinymlds.spec import parse_checkpoints
+    from tinymlds.tasks import choose
 
+    epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
+    if dry_run:
+        name, chosen = choose(machine, modified, tasks, transducers, only)
+        wanted = farm.Wanted(chosen, count, seed, epochs, recipe)
+        expected = forecast.forecast(wanted, out or Path(name), workers, backend)
+        _print_json(expected) if as_json else console.print_forecast(expected)
+        return
     with console.TrainProgress(quiet) as progress:
-        result = farm.train(machine, count, out, seed=seed, workers=workers, backend=backend, progress=progress, **recipe)
+        result = farm.train(
+            machine,
+            count,
+            out,
+            modified=modified,
+            dataset=tasks,
+            transducers=transducers,
+            only=only,
+            seed=seed,
+            checkpoints=epochs,
+            workers=workers,
+            backend=backend,
+            progress=progress,
+            **recipe,
+        )
     report = reports.folder_report(dataset.Dataset(result.folder))
     run = result.progress
     if as_json:
@@ -151,36 +201,61 @@ def train(
 @_recipe_options
 @_command
 def generate(
-    machine: Machine,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    machine: Machine = None,
+    modified: Modified = False,
+    tasks: Tasks = None,
+    transducers: Transducers = None,
+    only: Only = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. (default: like xor-sequences)", show_default=False)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
     *,
     recipe: dict[str, Any],
 ) -> None:
-    """Write a machine's table and sequences, and a manifest of them, without training.
+    """Write tables and sequences, and a manifest of them, without training.
 
     Example: tinymlds generate --machine xor --out xor-sequences
     """
     from tinymlds import farm
 
-    folder = farm.generate(machine, out, seed=seed, **recipe)
+    folder = farm.generate(
+        machine, out, modified=modified, dataset=tasks, transducers=transducers, only=only, seed=seed, **recipe
+    )
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         print(f"{path.stat().st_size:>10} {path}")
 
 
 @app.command()
 @_command
-def status(folder: Folder, as_json: Json = False) -> None:
+def status(
+    folder: Folder,
+    watch: Annotated[bool, typer.Option("--watch", help="Say it again and again until the dataset is sealed.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
+    as_json: Json = False,
+) -> None:
     """Say what is finished and what is not.
 
-    Example: tinymlds status xor-1000
+    Example: tinymlds status xor-1000 --watch
     """
     from tinymlds import console, overview
 
     found = overview.status(folder)
+    while watch and not found.digest:
+        _print_status(found, as_json)
+        time.sleep(every)
+        console.clear()
+        found = overview.status(folder)
+    _print_status(found, as_json)
+
+
+def _print_status(found: Any, as_json: bool) -> None:
+    from tinymlds import console, overview
+
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
-        _print_json({"folder": str(folder), "digest": found.digest, "updated": found.updated, **spec})
+        page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
+        _print_json({**page, "transducers": (t := overview.transducers(found)) and dataclasses.asdict(t)})
     else:
         console.print_status(found)
 

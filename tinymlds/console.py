@@ -9,7 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from tinymlds import overview
 from tinymlds.farm import Progress
+from tinymlds.forecast import Forecast
 from tinymlds.overview import FolderStatus
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport
 from tinymlds.verification import Verification
@@ -98,12 +100,23 @@ def print_folder(report: FolderReport) -> None:
     print(f"digest {report.digest}")
 
 
+def print_forecast(expected: Forecast) -> None:
+    """What a run would make."""
+    there = f" ({expected.there} are there)" if expected.there else ""
+    print(f"{expected.folder}: {expected.networks} networks to make{there}, {expected.tasks} tasks")
+    print(f"size {expected.bytes / 1e6:,.1f} MB; while it runs, its journal takes about as much again")
+    low, high = expected.seconds
+    print(f"time {_duration(low)} to {_duration(high)} ({expected.epochs_per_second:.1f} epochs/s measured here)")
+    if not expected.known:
+        print("this recipe is not the default one: the time is that of the default recipe's numbers of epochs")
+
+
 def print_task(report: TaskReport) -> None:
     """What the networks of a task do on fresh sequences."""
     print(f"{report.task} ({report.alias}): {report.networks} complete networks")
-    table = _table("fresh sequences", "steps", "all lines right, median", "5th percentile", "worst")
-    for row in report.accuracy:
-        table.add_row(str(row.sequences), str(row.steps), *(f"{v:.4%}" for v in (row.median, row.low, row.worst)))
+    table = _table("share of", "median", "5th percentile", "worst")
+    for row in report.figures:
+        table.add_row(row.meaning, *(f"{v:.4%}" for v in (row.median, row.low, row.worst)))
     _print(table)
 
 
@@ -120,18 +133,43 @@ def print_network(report: NetworkReport) -> None:
     _print(table)
 
 
+def clear() -> None:
+    """Wipe the terminal; elsewhere, leave a line empty."""
+    print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", flush=True)
+
+
 def print_status(status: FolderStatus) -> None:
-    """What is finished and what is not."""
-    table = _table("task", "complete", "other", "in progress", "total")
-    for task, total in status.spec.tasks:
-        counts = status.counts[task]
-        complete, attempted = counts.get("complete", 0), sum(counts.values())
-        table.add_row(task, str(complete), str(attempted - complete), str(total - attempted), str(total))
-    _print(table)
+    """What is finished and what is not: a row for each machine; transducers as counts of what share of each is there."""
+    page = overview.transducers(status)
+    if page is None:
+        table = _table("task", "complete", "other", "in progress", "total", "parameters", "last update")
+        for task, total in status.spec.tasks:
+            complete, waiting = status.complete(task), status.in_progress(task)
+            numbers = complete, total - complete - waiting, waiting, total, status.spec.recipe.shape.size
+            table.add_row(task, *map(str, numbers), _date(status.updated.get(task)))
+        _print(table)
+    else:
+        _print_transducers(page, status)
     for task, index, reason in status.quarantined:
         print(f"quarantined: {task} {index}: {reason}")
-    print(f"last update {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(status.updated))}")
     print(f"digest {status.digest}" if status.digest else "under way; the command that started it goes on with it")
+
+
+def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None:
+    number = len(status.spec.tasks)
+    waiting = sum(status.in_progress(task) for task, _ in status.spec.tasks)
+    other = page.total - page.complete - waiting
+    print(f"{number} transducers: {page.complete} of {page.total} networks complete, {other} other, {waiting} in progress")
+    for milestone, done in page.milestones.items():
+        print(f"  {number} x {milestone:,}: {done / (number * milestone):.1%}")
+    table = _table(*(f"at {share}" for share in page.shares))
+    table.add_row(*map(str, page.shares.values()))
+    _print(table)
+    print(f"{status.spec.recipe.shape.size} parameters; last update {_date(max(status.updated.values(), default=None))}")
+
+
+def _date(unix_time: float | None) -> str:
+    return "-" if unix_time is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_time))
 
 
 def print_verification(result: Verification) -> None:

@@ -1,6 +1,8 @@
 """What users open: a dataset folder as networks with names, and the checks that anyone can make of it."""
 
-from collections.abc import Iterable, Iterator
+import contextlib
+import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import machines, params, store
+from tinymlds import params, store, tasks
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend, rng
 from tinymlds.kernels.problem import Shape
-from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy, Symbols, lines
-from tinymlds.spec import Spec
+from tinymlds.measures import COLUMNS
+from tinymlds.spec import Recipe, Spec, canonical_json, task_names
 from tinymlds.training import Status, TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
@@ -32,6 +34,9 @@ ROW_TYPES: dict[str, tuple[type, ...]] = {
     "row": (int,),
     "weights_sha256": (str,),
     "losses_sha256": (str,),
+    "checkpoints": (int,),
+    "checkpoints_sha256": (str,),
+    **dict.fromkeys(COLUMNS, (float, int, type(None))),
 }
 """The columns of manifest.jsonl and their types."""
 
@@ -80,8 +85,10 @@ class Dataset:
         self.description: dict[str, Any] = _description(self.folder)
         self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
         for task, _ in self.spec.tasks:
-            if task not in machines.MACHINES:
-                raise DatasetError(f"{self.folder} has the task {task!r}, which this version of tinymlds does not know")
+            try:
+                tasks.load(task, self.spec.recipe)
+            except UsageError as error:
+                raise DatasetError(f"{self.folder} has a task that cannot be made: {error}") from error
         self.shape = self.spec.recipe.shape
         self.manifest: list[Row] = list(_manifest_rows(self.folder, self.spec))
         self.counts = dict(self.spec.tasks)
@@ -121,7 +128,7 @@ class Dataset:
         Raises:
             KeyError: there is none.
         """
-        task, index = self._task(key[0]), key[1]
+        task, index = self.task_id(key[0]), key[1]
         if not 0 <= index < self.counts[task]:
             raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
         row = self.manifest[self._first[task] + index]
@@ -130,13 +137,13 @@ class Dataset:
 
     def rows(self, task: str, *, unfinished: bool = False) -> list[Row]:
         """Rows of a task in index order: of complete networks, or of all with `unfinished`."""
-        task = self._task(task)
+        task = self.task_id(task)
         rows = self.manifest[self._first[task] : self._first[task] + self.counts[task]]
         return rows if unfinished else [row for row in rows if row["status"] == Status.COMPLETE]
 
     def weights(self, task: str, *, unfinished: bool = False) -> Floats:
         """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
-        task = self._task(task)
+        task = self.task_id(task)
         count = self.counts[task]
         result = np.empty((count, self.shape.size), np.float32)
         for shard, start in enumerate(range(0, count, store.SHARD)):
@@ -148,7 +155,7 @@ class Dataset:
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
         """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
-        task = self._task(task)
+        task = self.task_id(task)
         shards = range(-(-self.counts[task] // store.SHARD))
         return [pair for shard in shards for pair in self.shard_losses(task, shard)]
 
@@ -162,6 +169,21 @@ class Dataset:
         pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]
         return list(zip(*pieces, strict=True))
 
+    def checkpoints(self, task: str) -> Floats:
+        """Weights along the way, float32 [n, c, P], of all networks of a task in index order.
+
+        Axis 1 goes with `spec.checkpoints`; where training ended before that epoch there is NaN.
+        """
+        task = self.task_id(task)
+        shards = range(-(-self.counts[task] // store.SHARD))
+        return np.concatenate([self.shard_checkpoints(task, shard) for shard in shards])
+
+    def shard_checkpoints(self, task: str, shard: int) -> Floats:
+        """`checkpoints` of the networks in one shard."""
+        if not self.spec.checkpoints:
+            return np.empty((len(self.shard_rows(task, shard)), 0, self.shape.size), np.float32)
+        return params.from_tensors(self.shape, self.tensor_file("checkpoints", task, shard).read(), 2)
+
     def check_hash(self, name: str) -> None:
         """Raise DatasetError unless a file of the folder matches SHA256SUMS."""
         if store.file_sha256(self.folder, name) != self.sums.get(name):
@@ -169,22 +191,28 @@ class Dataset:
 
     def data(self, task: str) -> TaskData:
         """The table and the sequences of a task, made again from the spec (`verify` compares them with the file)."""
-        return task_data(self._task(task), self.spec.seed, self.spec.recipe)
+        return task_data(self.task_id(task), self.spec.seed, self.spec.recipe)
 
-    def _task(self, name: str) -> str:
-        for task in self._first:
-            if name in (task, machines.ALIASES.get(task)):
+    def task_id(self, name: str) -> str:
+        """The id of a task of this dataset, given its id or the original's name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        with contextlib.suppress(UsageError):
+            if (task := tasks.task_id(name)) in self._first:
                 return task
-        raise KeyError(f"{self.folder} has no task {name!r}; it has {', '.join(self._first)}")
+        raise KeyError(f"{self.folder} has no task {name!r}; it has {task_names(list(self._first))}")
 
     def tensor_file(self, kind: str, task: str, shard: int) -> store.TensorFile:
-        """A shard of "networks" or "losses", checked for the tensors that it must hold."""
+        """A shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
         key = (kind, task, shard)
         if key not in self._files:
             count = min(store.SHARD, self.counts[task] - shard * store.SHARD)
             file = store.TensorFile(self.folder, store.shard_name(*key))
-            if kind == "networks":
-                file.expect({name: ("F32", (count, *shape)) for name, shape in self.shape.tensors})
+            if kind != "losses":
+                leading = (count,) if kind == "networks" else (count, len(self.spec.checkpoints))
+                file.expect({name: ("F32", (*leading, *shape)) for name, shape in self.shape.tensors})
             else:
                 epochs = sum(row["epochs"] for row in self.shard_rows(task, shard))
                 flat = ("F32", (epochs,))
@@ -242,35 +270,10 @@ def open_dataset(folder: str | Path) -> Dataset:
     return Dataset(folder)
 
 
-# ------------------------------------------------------------------ what networks answer
-
-
-def step_accuracies(networks: Iterable[Network], table: Mealy, symbols: Symbols) -> npt.NDArray[np.float64]:
-    """For each network, the share of steps with all eight output lines on the right side of 0.5.
-
-    Args:
-        networks: n networks of one task.
-        table: the task.
-        symbols: sequences, uint8 [N, T].
-
-    Returns:
-        float64 [n].
-    """
-    x = lines(table.inputs[symbols], INPUT_LINES)
-    wanted = lines(table.simulate(symbols), OUTPUT_LINES) > 0.5
-    return np.array([((network.forward(x) > 0.5) == wanted).all(axis=2).mean() for network in networks])
-
-
-def fresh_symbols(dataset: Dataset, task: str, count: int, steps: int) -> Symbols:
-    """Sequences from a stream that training and validation do not draw from, uint8 [count, steps]; always the same."""
-    table, key = dataset.data(task).table, rng.stream_key(dataset.spec.seed, task)
-    return table.sample(key, rng.FRESH_SEQUENCES, count, steps)
-
-
 # ------------------------------------------------------------------ what a folder says of a task and of a network
 
 
-def data_tensors(data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
+def data_tensors(found: tasks.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
     """Tensors and metadata of data/TASK.safetensors."""
     tensors: dict[str, store.Array] = {
         "table.inputs": data.table.inputs,
@@ -281,19 +284,32 @@ def data_tensors(data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]
         "validation.symbols": data.validation,
         "validation.outputs": data.validation_outputs,
     }
+    if found.triggered is not None:
+        tensors["table.triggered"] = found.triggered
     return tensors, {"symbols": list(data.table.symbols)}
 
 
-def describe_task(task: str, data: TaskData) -> dict[str, Any]:
+def graph_files(found: tasks.Task) -> dict[str, bytes]:
+    """data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
+    machine = found.table.minimise()
+    dot, setup = store.graph_names(found.id)
+    return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
+
+
+def describe_task(task: str, seed: int, recipe: Recipe) -> dict[str, Any]:
     """What dataset.json says of a task beside its count."""
+    found, data = tasks.load(task, recipe), task_data(task, seed, recipe)
+    graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
     return {
         "task": task,
-        "alias": machines.ALIASES[task],
+        "alias": tasks.alias(task),
         "states": data.table.states,
         "symbols": len(data.table.symbols),
         "table_sha256": data.table.sha256(),
+        "graph_sha256": graphs,
         "train_sha256": store.array_sha256(data.train, data.train_outputs),
         "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
+        **tasks.family(found, recipe),
     }
 
 

@@ -9,20 +9,21 @@ import os
 import platform
 import socket
 import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tinymlds import machines, sealing, store
+from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
+from tinymlds.training import EPOCHS_FROM, expected_epochs
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
 
@@ -39,16 +40,13 @@ class Progress:
     """Epochs trained by this run, in finished networks."""
     seconds: float
     """Since this run started."""
+    seconds_left: float
+    """Forecast; infinite before the first network."""
 
     @property
     def rate(self) -> float:
         """Networks per second of this run."""
         return self.made / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        """At this rate; infinite before the first network."""
-        return (self.total - self.done) / self.rate if self.made else math.inf
 
 
 @dataclass(frozen=True)
@@ -61,53 +59,66 @@ class RunResult:
 
 
 def train(
-    machine: str,
-    count: int,
+    machine: str | None = None,
+    count: int | None = None,
     out: str | Path | None = None,
     *,
+    modified: bool = False,
+    dataset: str | None = None,
+    transducers: int | None = None,
+    only: int | None = None,
     seed: int | None = None,
+    checkpoints: tuple[int, ...] | None = None,
     workers: int | None = None,
     backend: str = "cpu",
     progress: Callable[[Progress], None] = lambda _progress: None,
     **recipe: Any,
 ) -> RunResult:
-    """Make `count` networks of a machine into a dataset folder; what `tinymlds train` does.
+    """Make `count` networks of a machine, or of every task of a dataset, into a folder; what `tinymlds train` does.
 
     The same call again goes on after an interruption; a larger count extends the folder. With more than one worker,
     processes are spawned: call it under `if __name__ == "__main__":`.
 
     Args:
-        machine: a task id (eightbit, direct, invert, xor, parity) or the original's name of it.
-        count: networks 0 ... count - 1 are attempted.
-        out: the folder; default is the task id.
+        machine: a task: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's name of it.
+        count: networks 0 ... count - 1 are attempted, of each task.
+        out: the folder; default is the task id or the name of the dataset.
+        modified: the machine's modified twin.
+        dataset: instead of a machine, "ds1" (the machines), "ds2" (their modified twins) or "ds3" (transducers).
+        transducers: the first so many of ds3; default is 100.
+        only: this transducer of ds3 alone.
         seed: seed of the dataset; default is the folder's, or 0.
+        checkpoints: epochs at whose end weights are stored, ascending, 0 for before the first; default is the folder's, or
+            none.
         workers: processes; default is one for each CPU that this process may use. 1 trains in this process.
         backend: "cpu".
         progress: called about twice a second.
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
     Raises:
-        UsageError: a wrong argument, or a folder with another task, recipe or seed, or a larger count than asked for.
+        UsageError: a wrong argument, or a folder with other tasks, another recipe, seed or checkpoints, or a larger count
+            than asked for.
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
+    name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
+    wanted = Wanted(chosen, count, seed, checkpoints, recipe)
     try:
-        task = machines.task_id(machine)
         target = backends.load(backend)
         check_arithmetic()
     except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
-    folder = Path(out if out is not None else task)
+    folder = Path(out if out is not None else name)
     workers = available_cpus() if workers is None else workers
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}")
     if not folder.exists():
-        Spec(((task, count),), seed or 0, recipe_with(Recipe(), recipe))  # complain before a folder is made
+        wanted.of(None)  # complain before a folder is made
     _prepare_folder(folder)
     with RunLock(folder):
-        journal = _open_folder(folder, ((task, count),), seed, recipe)
+        journal = _open_folder(folder, wanted)
         if isinstance(journal, Dataset):
-            return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0))
+            return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
             final = _fill(journal, target.name, workers, progress)
             _require_all(folder, journal)
@@ -116,19 +127,26 @@ def train(
             journal.close()
 
 
-def generate(machine: str, out: str | Path, *, seed: int = 0, **recipe: Any) -> Path:
-    """Write the sequences and the table of a machine, and a manifest of them, without training.
+def generate(
+    machine: str | None = None,
+    out: str | Path | None = None,
+    *,
+    modified: bool = False,
+    dataset: str | None = None,
+    transducers: int | None = None,
+    only: int | None = None,
+    seed: int = 0,
+    **recipe: Any,
+) -> Path:
+    """Write the sequences and tables of tasks, and a manifest of them, without training; for the arguments see `train`.
 
     Raises:
         UsageError: a wrong argument, or a folder that holds something else.
         TinymldsError: the file system refused.
     """
-    try:
-        task = machines.task_id(machine)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    folder = Path(out)
-    spec = Spec(((task, 1),), seed, recipe_with(Recipe(), recipe))
+    name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
+    folder = Path(out if out is not None else f"{name}-sequences")
+    spec = Wanted(chosen, 1, seed, (), recipe).of(None)
     _prepare_folder(folder)
     with RunLock(folder):
         if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
@@ -165,28 +183,51 @@ def _prepare_folder(folder: Path) -> None:
         raise TinymldsError(f"cannot write to {folder}: no permission; choose another --out")
 
 
-def _open_folder(
-    folder: Path, tasks: tuple[tuple[str, int], ...], seed: int | None, recipe: dict[str, Any]
-) -> Journal | Dataset:
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
+
+    tasks: tuple[str, ...]
+    count: int | None
+    seed: int | None
+    checkpoints: tuple[int, ...] | None
+    recipe: dict[str, Any]
+
+    def of(self, base: Spec | None) -> Spec:
+        """The spec that this asks for, of a folder with the spec `base` or of a new one.
+
+        Raises:
+            UsageError: something is missing or wrong.
+        """
+        if self.count is None:
+            raise UsageError("say how many networks to make: count is missing")
+        base = base or Spec(())
+        recipe = recipe_with(base.recipe, self.recipe)
+        for task in self.tasks:
+            tasks.load(task, recipe)  # complain now if it cannot be made
+        return Spec(
+            tuple((task, self.count) for task in self.tasks),
+            base.seed if self.seed is None else self.seed,
+            recipe,
+            base.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
+        )
+
+
+def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
     """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
-
-    def wanted(base: Spec | None) -> Spec:
-        default_seed, default_recipe = (0, Recipe()) if base is None else (base.seed, base.recipe)
-        return Spec(tasks, default_seed if seed is None else seed, recipe_with(default_recipe, recipe))
-
     journal = Journal.open(folder)
     if journal is not None:
         try:
-            journal.set_spec(journal.spec.extend(wanted(journal.spec), str(folder)))
+            journal.set_spec(journal.spec.extend(wanted.of(journal.spec), str(folder)))
         except BaseException:
             journal.close()
             raise
         return journal
     if not (folder / store.SUMS).exists():
-        return Journal.create(folder, wanted(None), {}, [], {})
+        return Journal.create(folder, wanted.of(None), {}, [], {})
     require_dataset(folder)
     dataset = Dataset(folder)
-    spec = dataset.spec.extend(wanted(dataset.spec), str(folder))
+    spec = dataset.spec.extend(wanted.of(dataset.spec), str(folder))
     if spec == dataset.spec:
         return dataset
     return sealing.reopen(dataset, spec)
@@ -209,28 +250,32 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
     spec, total = journal.spec, journal.spec.networks
     journal.clear_quarantine()
     gaps = missing(journal)
-    left = sum(len(indices) for _, indices in gaps)
-    state = Progress(total - left, total, 0, 0, 0.0)
+    forecast = _Forecast(gaps, spec.recipe)
+    left = forecast.networks_left
+    state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
     workers = min(workers, left)
     run = journal.start_run(_run_info(backend, workers))
-    units = deque(Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop) for task, gap in gaps)
+    units = [Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints) for task, gap in gaps]
     start = time.monotonic()
     report(state)
     pool = ProcessPool(workers, backend, spec.recipe) if workers > 1 else InProcess()
     supervisor = Supervisor(units, pool, workers)
     try:
         for batch in supervisor.run():
-            entries = [Entry(unit.task, run, outcome) for unit, outcomes in batch for outcome in outcomes]
+            now = time.time()
+            entries = [Entry(unit.task, run, outcome, now) for unit, outcomes in batch for outcome in outcomes]
             if entries:
                 journal.add(entries)
+            forecast.add(entries)
             state = Progress(
                 state.done + len(entries),
                 total,
                 state.made + len(entries),
                 state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
+                forecast.seconds_left(workers),
             )
             report(state)
     finally:
@@ -238,6 +283,49 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
         for unit in supervisor.quarantined:
             journal.quarantine(unit.task, unit.start, f"its worker died {unit.deaths} times")
     return state
+
+
+class _Forecast:
+    """How long what is missing will take: by the pace of this run, and by the epochs that networks of a task take.
+
+    Few networks say little about a task where one network in thirty takes as long as all others together. So what is known
+    of the default recipe counts too, as the hundred networks that it comes from.
+    """
+
+    def __init__(self, gaps: list[tuple[str, range]], recipe: Recipe) -> None:
+        self._left: Counter[str] = Counter()
+        self._made: Counter[str] = Counter()
+        self._epochs: Counter[str] = Counter()
+        self._seconds = 0.0
+        for task, indices in gaps:
+            self._left[task] += len(indices)
+        self._known = {task: expected_epochs(task, recipe) for task in self._left}
+
+    @property
+    def networks_left(self) -> int:
+        return self._left.total()
+
+    def add(self, entries: list[Entry]) -> None:
+        """Take note of finished networks."""
+        for entry in entries:
+            self._left[entry.task] -= 1
+            self._made[entry.task] += 1
+            self._epochs[entry.task] += entry.outcome.epochs
+            self._seconds += entry.outcome.seconds
+
+    def seconds_left(self, workers: int) -> float:
+        """Infinite before the first network."""
+        if not self._made:
+            return math.inf
+        pace = self._seconds / max(1, self._epochs.total())
+        return pace * sum(number * self._epochs_of(task) for task, number in self._left.items()) / workers
+
+    def _epochs_of(self, task: str) -> float:
+        """Mean epochs of a network; a task of which nothing is known counts as the mean of the others."""
+        made, epochs = self._made[task], float(self._epochs[task])
+        if known := self._known[task]:
+            return (EPOCHS_FROM * known[0] + epochs) / (EPOCHS_FROM + made)
+        return epochs / made if made else self._epochs.total() / self._made.total()
 
 
 def _require_all(folder: Path, journal: Journal) -> None:

@@ -27,7 +27,7 @@ CREATE TABLE runs (run INTEGER PRIMARY KEY, info TEXT NOT NULL);
 CREATE TABLE networks (
     task TEXT NOT NULL, "index" INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, epochs INTEGER NOT NULL,
     run INTEGER NOT NULL, seconds REAL NOT NULL, weights BLOB NOT NULL, train_losses BLOB NOT NULL,
-    validation_losses BLOB NOT NULL, PRIMARY KEY (task, "index"));
+    validation_losses BLOB NOT NULL, checkpoints BLOB NOT NULL, finished REAL NOT NULL, PRIMARY KEY (task, "index"));
 CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
 """
 
@@ -39,6 +39,8 @@ class Entry(NamedTuple):
     run: int
     """Which run made it."""
     outcome: Outcome
+    finished: float
+    """Unix time at which it was finished."""
 
 
 class Journal:
@@ -149,16 +151,22 @@ class Journal:
             result.setdefault(task, {})[Status(status)] = count
         return result
 
+    def updated(self) -> dict[str, float]:
+        """Unix time at which the latest network of each task was finished."""
+        return dict(self._query("SELECT task, max(finished) FROM networks GROUP BY task"))
+
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks with these indices, ascending."""
         rows = self._connection.execute(
-            'SELECT "index", status, reason, weights, train_losses, validation_losses, seconds, run FROM networks '
+            'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, seconds, run, finished '
+            "FROM networks "
             'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
             (task, indices.start, indices.stop),
         )
-        for index, status, reason, weights, train, validation, seconds, run in rows:
-            w, t, v = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in (weights, train, validation))
-            yield Entry(task, run, Outcome(index, Status(status), reason, w, t, v, seconds))
+        for index, status, reason, *blobs, seconds, run, finished in rows:
+            weights, train, validation, checkpoints = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in blobs)
+            arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
+            yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
@@ -177,7 +185,7 @@ class Journal:
 
 def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 task,
@@ -187,9 +195,11 @@ def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
                 done.epochs,
                 run,
                 done.seconds,
-                *(a.astype("<f4").tobytes() for a in (done.weights, done.train_losses, done.validation_losses)),
+                *(a.astype("<f4").tobytes() for a in arrays),
+                finished,
             )
-            for task, run, done in entries
+            for task, run, done, finished in entries
+            for arrays in [(done.weights, done.train_losses, done.validation_losses, done.checkpoints)]
         ),
     )
 

@@ -46,12 +46,14 @@ class Mealy:
 
     def simulate(self, sequences: Symbols) -> npt.NDArray[np.uint8]:
         """Output lines uint8 [N, T] for symbols uint8 [N, T], each sequence from state 0."""
-        state = np.zeros(sequences.shape[0], np.uint16)
-        result = np.empty_like(sequences)
-        for t in range(sequences.shape[1]):
-            result[:, t] = self.output[state, sequences[:, t]]
-            state = self.next_state[state, sequences[:, t]]
-        return result
+        return self.output[self.trace(sequences), sequences]
+
+    def trace(self, sequences: Symbols) -> npt.NDArray[np.uint16]:
+        """The state before each symbol, uint16 [N, T], for symbols uint8 [N, T]."""
+        state = np.zeros(sequences.shape, np.uint16)
+        for t in range(sequences.shape[1] - 1):
+            state[:, t + 1] = self.next_state[state[:, t], sequences[:, t]]
+        return state
 
     def sample(self, key: rng.Key, purpose: int, count: int, steps: int) -> Symbols:
         """`count` sequences of independent, equally likely symbols, uint8 [count, steps]."""
@@ -65,6 +67,31 @@ class Mealy:
         digest.update(self.next_state.astype("<u2").tobytes())
         digest.update(self.output.tobytes())
         return digest.hexdigest()
+
+    def to_dot(self, name: str) -> str:
+        """The machine as a DOT graph, in the dialect of automata learning tools: s0 is the initial state, labels are
+        input/output, and an output is y and its lines as bits, line 0 first (bits alone would be read as a number).
+        """
+        edges = [
+            f'    s{state} -> s{self.next_state[state, k]} [label="{symbol}/{self._bits(state, k)}"];'
+            for state in range(self.states)
+            for k, symbol in enumerate(self.symbols)
+        ]
+        states = [f'    s{state} [label="s{state}"];' for state in range(self.states)]
+        start = ['    __start0 [shape=none, label=""];', "    __start0 -> s0;"]
+        return "\n".join([f"digraph {name} {{", *states, *edges, *start, "}", ""])
+
+    def state_setup(self) -> dict[str, dict[str, list[str]]]:
+        """The machine as {state: {symbol: [output, next state]}}: AALpy's state setup, once lists are tuples there."""
+        return {
+            f"s{state}": {
+                symbol: [self._bits(state, k), f"s{self.next_state[state, k]}"] for k, symbol in enumerate(self.symbols)
+            }
+            for state in range(self.states)
+        }
+
+    def _bits(self, state: int, symbol: int) -> str:
+        return "y" + format(int(self.output[state, symbol]), f"0{OUTPUT_LINES}b")[::-1]
 
     def minimise(self) -> "Mealy":
         """The smallest machine with the same behaviour: reachable states only, equivalent ones merged (Moore 1956).

@@ -4,11 +4,15 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymlds import sealing, store
+from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Journal
 from tinymlds.spec import Spec
+from tinymlds.training import Status
+
+MILESTONES = (100, 1_000, 10_000)
+"""Networks of each transducer at which the original published."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +26,28 @@ class FolderStatus:
     digest: str | None
     """None while work is under way."""
     quarantined: list[tuple[str, int, str]]
-    updated: float
-    """Unix time of the last change."""
+    updated: dict[str, float]
+    """Unix time at which the latest network of a task was finished; tasks without one are missing."""
+
+    def complete(self, task: str) -> int:
+        """Networks of a task that reached the threshold."""
+        return self.counts[task][Status.COMPLETE]
+
+    def in_progress(self, task: str) -> int:
+        """Networks of a task that were asked for and have not been trained to an end."""
+        return dict(self.spec.tasks)[task] - self.counts[task].total()
+
+
+@dataclass(frozen=True)
+class Transducers:
+    """The page of dataset 3: how far all transducers are, with complete networks only."""
+
+    complete: int
+    total: int
+    milestones: dict[int, int]
+    """Networks of each transducer -> how many there are towards that, of transducers times that."""
+    shares: dict[str, int]
+    """How many transducers are at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
 
 
 def status(folder: str | Path) -> FolderStatus:
@@ -37,16 +61,46 @@ def status(folder: str | Path) -> FolderStatus:
     if journal is None:
         dataset = Dataset(path)
         counts = {task: Counter(row["status"] for row in dataset.rows(task, unfinished=True)) for task in dataset.tasks}
-        return FolderStatus(path, dataset.spec, counts, dataset.digest, [], (path / store.SUMS).stat().st_mtime)
+        return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
     try:
         counts = {task: Counter() for task, _ in journal.spec.tasks}
         for task, found in journal.counts().items():
             counts[task].update({status.value: number for status, number in found.items()})
         for row in sealing.rows_below(path, journal.base):
             counts[row["task"]][row["status"]] += 1
-        updated = (path / store.JOURNAL).stat().st_mtime
+        updated = (_last(path, journal.base) if any(journal.base.values()) else {}) | journal.updated()
         return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     finally:
         journal.close()
+
+
+def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
+    """When the latest of the first so many networks of each task was finished, by the provenance."""
+    updated: dict[str, float] = {}
+    for line in store.read_lines(folder, store.PROVENANCE):
+        task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
+        if isinstance(index, int) and isinstance(finished, float) and task in counts and index < counts[task]:
+            updated[task] = max(finished, updated.get(task, 0.0))
+    return updated
+
+
+def transducers(found: FolderStatus) -> Transducers | None:
+    """The page of dataset 3, for a folder with transducers only; else None."""
+    if not all(tasks.is_transducer(task) for task, _ in found.spec.tasks):
+        return None
+    complete = {task: found.complete(task) for task, _ in found.spec.tasks}
+    asked = max(count for _, count in found.spec.tasks)
+    milestones = [m for m in MILESTONES if m < asked] + [asked]
+    shares = dict.fromkeys(("0 %", "under 25 %", "25-75 %", "over 75 %", "100 %"), 0)
+    for task, count in found.spec.tasks:
+        share = complete[task] / count
+        level = sum((share > 0, share >= 0.25, share > 0.75, share == 1))
+        shares[list(shares)[level]] += 1
+    return Transducers(
+        sum(complete.values()),
+        found.spec.networks,
+        {m: sum(min(number, m) for number in complete.values()) for m in milestones},
+        shares,
+    )

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import machines
-from tinymlds.dataset import Dataset, fresh_symbols, step_accuracies
+from tinymlds import measures, tasks
+from tinymlds.dataset import Dataset
+from tinymlds.kernels import rng
 from tinymlds.mealy import INPUT_LINES, lines
-
-LONG = 10
-"""Sequences of this many times the training length are tried too."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +47,11 @@ class FolderReport:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Share of steps with all eight lines right (threshold 0.5), over the networks of a task."""
+class Figure:
+    """A column of the manifest over the complete networks of a task."""
 
-    sequences: int
-    steps: int
+    column: str
+    meaning: str
     median: float
     low: float
     """5th percentile."""
@@ -62,12 +60,12 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class TaskReport:
-    """The complete networks of a task on fresh sequences."""
+    """The complete networks of a task on fresh sequences, as measured when the dataset was sealed."""
 
     task: str
     alias: str
     networks: int
-    accuracy: list[Accuracy]
+    figures: list[Figure]
 
 
 @dataclass(frozen=True)
@@ -106,22 +104,31 @@ def folder_report(dataset: Dataset) -> FolderReport:
     return FolderReport(str(dataset.folder), dataset.spec.seed, len(dataset), size, tasks, dataset.digest)
 
 
-def task_report(dataset: Dataset, task: str, sequences: int = 256) -> TaskReport:
-    """All complete networks of a task on fresh sequences of the training length and of ten times that."""
-    networks = [network for network in dataset.networks(task) if network.row["status"] == "complete"]
-    table, accuracy = dataset.data(task).table, []
-    for steps in (dataset.spec.recipe.steps, LONG * dataset.spec.recipe.steps):
-        if networks:
-            shares = step_accuracies(networks, table, fresh_symbols(dataset, task, sequences, steps))
-            low, median = np.percentile(shares, [5, 50])
-            accuracy.append(Accuracy(sequences, steps, float(median), float(low), float(shares.min())))
-    return TaskReport(task, machines.ALIASES[task], len(networks), accuracy)
+def task_report(dataset: Dataset, task: str) -> TaskReport:
+    """All complete networks of a task on fresh sequences; `verify` measures them again."""
+    rows, steps = dataset.rows(task), dataset.spec.recipe.steps
+    meanings = {
+        "accuracy": f"steps right, {measures.SEQUENCES} fresh sequences of {steps} steps",
+        "long_accuracy": f"steps right, {measures.LONG_SEQUENCES} of {measures.LONG * steps} steps",
+        "clean_accuracy": "steps right outside triggered spans",
+        "triggered_accuracy": "steps right inside triggered spans",
+        "trigger_efficacy": "triggered spans right from end to end",
+    }
+    figures = []
+    for column in measures.COLUMNS:
+        values = [row[column] for row in rows if row[column] is not None]
+        if values:
+            low, median = np.percentile(values, [5, 50])
+            figures.append(Figure(column, meanings[column], float(median), float(low), float(min(values))))
+    name = dataset.task_id(task)
+    return TaskReport(name, tasks.alias(name), len(rows), figures)
 
 
 def network_report(dataset: Dataset, task: str, index: int) -> NetworkReport:
     """One network and its answer to a fresh sequence of the training length: of 32, the one whose outputs change most."""
     network, table = dataset[task, index], dataset.data(task).table
-    choice = fresh_symbols(dataset, task, 32, dataset.spec.recipe.steps)
+    found = tasks.load(network.row["task"], dataset.spec.recipe)
+    choice = found.sample(dataset.spec.seed, rng.FRESH_SEQUENCES, 32, dataset.spec.recipe.steps)
     changes = (np.diff(table.simulate(choice), axis=1) != 0).sum(axis=1)
     symbols = choice[changes.argmax()][None]
     outputs = network.forward(lines(table.inputs[symbols], INPUT_LINES))[0]

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import params, store
-from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, splits
+from tinymlds import params, store, tasks
+from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, graph_files, splits
 from tinymlds.journal import Entry, Journal
+from tinymlds.measures import measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
 from tinymlds.training import Outcome, Status, task_data
 
@@ -32,20 +33,20 @@ def seal(folder: Path, journal: Journal) -> str:
     sums: dict[str, str] = {}
     rows: list[Row] = []
     for task, count in spec.tasks:
-        data = task_data(task, spec.seed, spec.recipe)
-        sums[store.data_name(task)] = _commit(folder, store.data_name(task), store.tensors_bytes(*data_tensors(data)))
+        sums |= _seal_task(folder, spec, task)
         base = journal.base.get(task, 0)
         for start in range(0, count, store.SHARD):
             shard = start // store.SHARD
             if start < base:
-                for kind in ("networks", "losses"):
+                for kind in kinds(spec):
                     sums[store.shard_name(kind, task, shard)] = old_sums[store.shard_name(kind, task, shard)]
                 continue
             entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
             outcomes = [entry.outcome for entry in entries]
             sums |= _seal_shard(folder, spec, task, shard, outcomes)
-            rows += _rows(spec, task, shard, outcomes)
-    rows = sorted([*old_rows, *rows], key=lambda row: (spec_order(spec, row["task"]), row["index"]))
+            rows += _rows(folder, spec, task, shard, outcomes)
+    place = {task: k for k, (task, _) in enumerate(spec.tasks)}
+    rows = sorted([*old_rows, *rows], key=lambda row: (place[row["task"]], row["index"]))
     description = describe(spec, "networks")
     files = {
         store.PROVENANCE: _json_lines(_provenance(folder, journal)),
@@ -60,18 +61,18 @@ def seal(folder: Path, journal: Journal) -> str:
     return store.dataset_digest(sums)
 
 
-def spec_order(spec: Spec, task: str) -> int:
-    """Place of a task in its spec; the manifest is sorted by it."""
-    return [name for name, _ in spec.tasks].index(task)
+def kinds(spec: Spec) -> tuple[str, ...]:
+    """The kinds of shards that a dataset has."""
+    return ("networks", "losses", "checkpoints") if spec.checkpoints else ("networks", "losses")
 
 
 def describe(spec: Spec, kind: str) -> dict[str, Any]:
     """dataset.json; kind is "networks", or "sequences" for a folder without networks."""
-    tasks = [
-        {**describe_task(task, task_data(task, spec.seed, spec.recipe)), **({"count": count} if kind == "networks" else {})}
+    rows = [
+        {**describe_task(task, spec.seed, spec.recipe), **({"count": count} if kind == "networks" else {})}
         for task, count in spec.tasks
     ]
-    return {**spec.to_dict(), "kind": kind, "tasks": tasks, "tensors": [[n, list(s)] for n, s in spec.recipe.shape.tensors]}
+    return {**spec.to_dict(), "kind": kind, "tasks": rows, "tensors": [[n, list(s)] for n, s in spec.recipe.shape.tensors]}
 
 
 def commit_sums(folder: Path, sums: dict[str, str]) -> None:
@@ -88,6 +89,14 @@ def _json_lines(rows: Any) -> bytes:
     return "".join(canonical_json(row) + "\n" for row in rows).encode()
 
 
+def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
+    """Table, sequences and graph of a task."""
+    found = tasks.load(task, spec.recipe)
+    tensors = store.tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
+    files = {store.data_name(task): tensors, **graph_files(found)}
+    return {name: _commit(folder, name, data) for name, data in files.items()}
+
+
 def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> dict[str, str]:
     weights = np.stack([outcome.weights for outcome in outcomes])
     epochs = [outcome.validation_losses.size for outcome in outcomes]
@@ -98,14 +107,23 @@ def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[
     }
     metadata = {"format": FORMAT, "task": task, "first": shard * store.SHARD, "count": len(outcomes)}
     contents = {"networks": params.to_tensors(spec.recipe.shape, weights), "losses": losses}
+    if spec.checkpoints:
+        kept = np.full((len(outcomes), len(spec.checkpoints), spec.recipe.shape.size), np.nan, np.float32)
+        for k, outcome in enumerate(outcomes):
+            kept[k, : len(outcome.checkpoints)] = outcome.checkpoints
+        contents["checkpoints"] = params.to_tensors(spec.recipe.shape, kept)
+        metadata["epochs"] = list(spec.checkpoints)
     return {
         (name := store.shard_name(kind, task, shard)): _commit(folder, name, store.tensors_bytes(tensors, metadata))
         for kind, tensors in contents.items()
     }
 
 
-def _rows(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[Row]:
-    first = shard * store.SHARD
+def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[Row]:
+    """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
+    shape, first = spec.recipe.shape, shard * store.SHARD
+    name = store.shard_name("networks", task, shard)
+    weights = params.from_tensors(shape, store.TensorFile(folder, name).read(), 1)
     split_of = splits(spec.seed, range(first, first + len(outcomes)))
     for k, outcome in enumerate(outcomes):
         train, validation = outcome.train_losses, outcome.validation_losses
@@ -118,10 +136,13 @@ def _rows(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterato
             "train_loss": store.shortest(train[-1]) if train.size else None,
             "validation_loss": store.shortest(validation[-1]) if validation.size else None,
             "split": split_of[k],
-            "shard": store.shard_name("networks", task, shard),
+            "shard": name,
             "row": k,
             "weights_sha256": store.array_sha256(outcome.weights),
             "losses_sha256": store.array_sha256(train, validation),
+            "checkpoints": len(outcome.checkpoints),
+            "checkpoints_sha256": store.array_sha256(outcome.checkpoints),
+            **measure(shape, weights[k], task, spec.seed, spec.recipe),
         }
 
 
@@ -144,19 +165,24 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
         for start in range(journal.base.get(task, 0), count, store.SHARD):
             for entry in journal.entries(task, range(start, min(start + store.SHARD, count))):
                 done = entry.outcome
-                yield {"task": task, "index": done.index, "run": entry.run, "seconds": round(done.seconds, 3)}
+                yield {
+                    "task": task,
+                    "index": done.index,
+                    "run": entry.run,
+                    "seconds": round(done.seconds, 3),
+                    "finished": round(entry.finished, 3),
+                }
 
 
 def seal_sequences(folder: Path, spec: Spec) -> None:
     """Write a folder with the sequences and tables of the spec's tasks, and a manifest row for each task."""
-    sums, rows = {}, []
+    sums: dict[str, str] = {}
+    rows: list[Row] = []
     for task, _ in spec.tasks:
-        data = task_data(task, spec.seed, spec.recipe)
+        sums |= _seal_task(folder, spec, task)
         name = store.data_name(task)
-        tensors, metadata = data_tensors(data)
-        sums[name] = _commit(folder, name, store.tensors_bytes(tensors, metadata))
-        shapes = {key: list(array.shape) for key, array in tensors.items()}
-        rows.append({**describe_task(task, data), "file": name, "shapes": shapes})
+        shapes = {key: list(shape) for key, (_, shape) in store.TensorFile(folder, name).tensors.items()}
+        rows.append({**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes})
     sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _json_lines(rows))
     description = canonical_json(describe(spec, "sequences")) + "\n"
     sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
@@ -178,28 +204,31 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
 
-def _read_provenance(dataset: Dataset) -> tuple[dict[int, dict[str, Any]], dict[tuple[str, int], tuple[int, float]]]:
+_Where = dict[tuple[str, int], tuple[int, float, float]]
+"""(task, index) -> run, seconds, time of finishing."""
+
+
+def _read_provenance(dataset: Dataset) -> tuple[dict[int, dict[str, Any]], _Where]:
     runs: dict[int, dict[str, Any]] = {}
-    where: dict[tuple[str, int], tuple[int, float]] = {}
+    where: _Where = {}
     for line in store.read_lines(dataset.folder, store.PROVENANCE):
         if "index" in line:
-            where[line["task"], line["index"]] = line["run"], line["seconds"]
+            where[line["task"], line["index"]] = line["run"], line["seconds"], line["finished"]
         else:
             runs[line.pop("run")] = line
     return runs, where
 
 
-def _entries_from(
-    dataset: Dataset, task: str, first: int, where: dict[tuple[str, int], tuple[int, float]]
-) -> Iterator[Entry]:
+def _entries_from(dataset: Dataset, task: str, first: int, where: _Where) -> Iterator[Entry]:
     if first == dataset.counts[task]:
         return
     shard = first // store.SHARD
-    for kind in ("networks", "losses"):
+    for kind in kinds(dataset.spec):
         dataset.check_hash(store.shard_name(kind, task, shard))
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
-    losses = dataset.shard_losses(task, shard)
+    losses, checkpoints = dataset.shard_losses(task, shard), dataset.shard_checkpoints(task, shard)
     for k, row in enumerate(dataset.shard_rows(task, shard)):
-        run, seconds = where.get((task, row["index"]), (0, 0.0))
-        outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], seconds)
-        yield Entry(task, run, outcome)
+        run, seconds, finished = where.get((task, row["index"]), (0, 0.0, 0.0))
+        kept = checkpoints[k, : row["checkpoints"]]
+        outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, seconds)
+        yield Entry(task, run, outcome, finished)

@@ -1,11 +1,12 @@
 """What is asked for, as frozen dataclasses: the recipe, the tasks and their counts, the seed.
 
-A network is a function of `(numerics version, task, recipe, seed, index)`. Everything in a `Recipe` reaches the weights,
+A network is a function of `(numerics version, task, recipe, seed, index)`. Everything in a `Recipe` may reach the weights,
 and nothing else of a `Spec` but the seed does.
 """
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -13,12 +14,13 @@ from tinymlds.errors import UsageError
 from tinymlds.kernels.problem import NUMERICS, Adam, Shape
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES
 
-FORMAT = 1
-"""Version of the dataset folder."""
+FORMAT = 2
+"""Version of the dataset folder. 2: modified machines and transducers, and measured columns in the manifest."""
 
 
 LARGEST_COUNT = 2**31
 _LARGEST_DATA = 2**30
+_COMMAND = "(set|clear) [0-7]"
 
 
 def canonical_json(value: Any) -> str:
@@ -32,7 +34,10 @@ def _field(default: Any, text: str, low: float | None = None, high: float | None
 
 @dataclass(frozen=True)
 class Recipe:
-    """How every network of a dataset is made. The defaults are the project's recipe for MLDS."""
+    """How every network of a dataset is made. The defaults are the project's recipe for MLDS.
+
+    The trigger concerns modified machines, and with `matched` all machines; states, edits and family concern transducers.
+    """
 
     architecture: str = _field("gru-linear", "GRU layers, then linear maps.", choices=("gru-linear",))
     hidden: int = _field(12, "Hidden units of each layer, a multiple of 4.", 4, 64)
@@ -40,18 +45,26 @@ class Recipe:
     linear_maps: int = _field(5, "Linear maps after them, the output included.", 1, 8)
     head_activation: str = _field("none", "Activation between the linear maps.", choices=("none", "tanh", "relu"))
     steps: int = _field(16, "Steps of a sequence.", 1, 4096)
-    train_sequences: int = _field(16384, "Training sequences, a multiple of the batch.", 1, 2**24)
+    train_sequences: int = _field(65536, "Training sequences, a multiple of the batch.", 1, 2**24)
     validation_sequences: int = _field(2048, "Validation sequences.", 1, 2**24)
     optimizer: str = _field("adam", "Optimizer.", choices=("adam",))
-    lr: float = _field(0.003, "Learning rate of Adam.", 0.0, math.inf)
+    lr: float = _field(0.005, "Learning rate of Adam in the first epoch.", 0.0, 1e6)
+    lr_decay: float = _field(100.0, "Epochs in which it halves: lr / (1 + (epoch - 1) / lr_decay); 0: constant.", 0, 1e6)
     beta1: float = _field(0.9, "Adam's beta1.", 0.0, 0.9999999)
     beta2: float = _field(0.999, "Adam's beta2.", 0.0, 0.9999999)
-    eps: float = _field(1e-8, "Adam's epsilon.", 1e-30, 1.0)
+    eps: float = _field(1e-5, "Adam's epsilon.", 1e-30, 1.0)
     batch: int = _field(128, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
     threshold: float = _field(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf)
-    max_epochs: int = _field(2048, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
-    patience: int = _field(256, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
+    max_epochs: int = _field(512, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
+    patience: int = _field(96, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
     patience_gain: float = _field(0.01, "Share by which a loss must fall to count as better.", 0.0, 0.999)
+    trigger_key: str = _field("set 5, clear 6, set 7", "Commands that fire the trigger of a modified machine.")
+    trigger_span: int = _field(4, "Outputs that it inverts.", 1, 64)
+    trigger_rate: float = _field(0.0625, "Chance at each free step that a key is planted there.", 0.0, 1.0)
+    matched: bool = _field(False, "A machine and its modified twin share initial weights, batch order and sequences.")
+    states: int = _field(8, "States of a transducer.", 2, 64)
+    edits: int = _field(0, "Transitions in which transducers differ from the base of their family; 0: no family.", 0, 16)
+    family: int = _field(0, "The transducer that a family is made from (with edits).", 0, 9999)
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -65,7 +78,12 @@ class Recipe:
             raise UsageError(f"batch must be a multiple of 16, not {self.batch}")
         if self.train_sequences % self.batch:
             raise UsageError(f"train_sequences ({self.train_sequences}) must be a multiple of batch ({self.batch})")
-
+        if not re.fullmatch(rf"{_COMMAND}(, {_COMMAND}){{0,7}}", self.trigger_key):
+            raise UsageError(
+                f'trigger_key must be one to eight commands like "set 5, clear 6, set 7", not {self.trigger_key!r}'
+            )
+        if self.family and not self.edits:
+            raise UsageError("family is for transducers with edits; ask for --edits too")
         if max(self.train_sequences, self.validation_sequences) * self.steps > _LARGEST_DATA:
             raise UsageError(f"sequences times steps must not exceed {_LARGEST_DATA}")
 
@@ -77,7 +95,11 @@ class Recipe:
     @property
     def adam(self) -> Adam:
         """The constants of the optimizer."""
-        return Adam(self.lr, self.beta1, self.beta2, self.eps)
+        return Adam(self.beta1, self.beta2, self.eps)
+
+    def lr_at(self, epoch: int) -> float:
+        """The learning rate of an epoch; epochs count from 1. float64, IEEE operations only."""
+        return self.lr / (1.0 + (epoch - 1) / self.lr_decay) if self.lr_decay else self.lr
 
 
 def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any]) -> None:
@@ -86,12 +108,13 @@ def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any
     Raises:
         UsageError: it does not fit.
     """
-    expected: tuple[type, ...] = {"int": (int,), "float": (int, float), "str": (str,)}[getattr(kind, "__name__", kind)]
-    if not isinstance(value, expected) or isinstance(value, bool):
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+    expected = types[getattr(kind, "__name__", kind)]
+    if not isinstance(value, expected) or isinstance(value, bool) != (expected == (bool,)):
         raise UsageError(f"{name} must be of type {expected[-1].__name__}, not {value!r}")
     if limits["choices"] is not None and value not in limits["choices"]:
         raise UsageError(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
-    if isinstance(value, str):
+    if isinstance(value, str | bool):
         return
     if not (limits["low"] <= value <= limits["high"] and math.isfinite(value)):
         raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {value}")
@@ -105,8 +128,14 @@ class Spec:
     """Task ids and their counts: networks 0 ... count - 1 are attempted."""
     seed: int = 0
     recipe: Recipe = Recipe()
+    checkpoints: tuple[int, ...] = ()
+    """Epochs at whose end weights are stored, ascending; 0 is before the first. They never reach a weight."""
 
     def __post_init__(self) -> None:
+        if not all(type(epoch) is int and 0 <= epoch <= 2**20 for epoch in self.checkpoints):
+            raise UsageError(f"checkpoints must be epochs between 0 and {2**20}, not {list(self.checkpoints)}")
+        if list(self.checkpoints) != sorted(set(self.checkpoints)):
+            raise UsageError(f"checkpoints must ascend, not {list(self.checkpoints)}")
         for name, value in (("seed", self.seed), *((f"count of {task}", count) for task, count in self.tasks)):
             if type(value) is not int:
                 raise UsageError(f"{name} must be a whole number, not {value!r}")
@@ -124,7 +153,14 @@ class Spec:
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` takes back."""
         tasks = [{"task": task, "count": count} for task, count in self.tasks]
-        return {"format": FORMAT, "numerics": NUMERICS, "seed": self.seed, "recipe": asdict(self.recipe), "tasks": tasks}
+        return {
+            "format": FORMAT,
+            "numerics": NUMERICS,
+            "seed": self.seed,
+            "recipe": asdict(self.recipe),
+            "checkpoints": list(self.checkpoints),
+            "tasks": tasks,
+        }
 
     @staticmethod
     def from_dict(data: dict[str, Any], origin: str) -> "Spec":
@@ -142,7 +178,7 @@ class Spec:
                         f"use the version of tinymlds that made it"
                     )
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
-            return Spec(tasks, data["seed"], Recipe(**data["recipe"]))
+            return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 
@@ -156,15 +192,35 @@ class Spec:
             raise UsageError(f"{where} was made with seed {self.seed}, not {wanted.seed}; choose another --out")
         ours, theirs = [task for task, _ in self.tasks], [task for task, _ in wanted.tasks]
         if ours != theirs:
-            raise UsageError(f"{where} holds the tasks {', '.join(ours)}, not {', '.join(theirs)}; choose another --out")
+            raise UsageError(f"{where} holds the tasks {task_names(ours)}, not {task_names(theirs)}; choose another --out")
         for entry in fields(Recipe):
             old, new = getattr(self.recipe, entry.name), getattr(wanted.recipe, entry.name)
             if old != new:
                 raise UsageError(f"{where} was made with {entry.name} {old}, not {new}; choose another --out")
+        if wanted.checkpoints != self.checkpoints:
+            old_epochs, new_epochs = (list(spec.checkpoints) or "none" for spec in (self, wanted))
+            raise UsageError(f"{where} was made with checkpoints {old_epochs}, not {new_epochs}; choose another --out")
         for (task, old), (_, new) in zip(self.tasks, wanted.tasks, strict=True):
             if new < old:
                 raise UsageError(f"{where} has count {old} of {task}; it can grow, but not shrink to {new}")
         return wanted
+
+
+def task_names(tasks: list[str]) -> str:
+    """Tasks for a message: all, or the first and the last of many."""
+    return ", ".join(tasks) if len(tasks) <= 10 else f"{tasks[0]} ... {tasks[-1]} ({len(tasks)})"
+
+
+def parse_checkpoints(text: str) -> tuple[int, ...]:
+    """Epochs from text like "0,1,2,4,8"; "" is none.
+
+    Raises:
+        UsageError: it is not that.
+    """
+    parts = [part.strip() for part in text.split(",")] if text else []
+    if not all(re.fullmatch("[0-9]{1,7}", part) for part in parts):
+        raise UsageError(f"checkpoints must be epochs like 0,1,2,4,8, not {text!r}")
+    return tuple(int(part) for part in parts)
 
 
 def recipe_with(base: Recipe, changes: dict[str, Any]) -> Recipe:

@@ -98,7 +98,7 @@ def remove(path: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what an interrupted `commit` left in a dataset folder."""
-    for place in (folder, *(folder / kind for kind in ("data", "networks", "losses"))):
+    for place in (folder, *(folder / kind for kind in ("data", "networks", "losses", "checkpoints"))):
         if place.is_dir() and not place.is_symlink():
             for path in place.glob(f"*{_UNFINISHED}"):
                 remove(path)
@@ -339,13 +339,18 @@ class TensorFile:
 
 
 def shard_name(kind: str, task: str, shard: int) -> str:
-    """Path of a shard in the folder; kind is "networks" or "losses"."""
+    """Path of a shard in the folder; kind is "networks", "losses" or "checkpoints"."""
     return f"{kind}/{task}-{shard:05d}.safetensors"
 
 
 def data_name(task: str) -> str:
     """Path of a task's table and sequences in the folder."""
     return f"data/{task}.safetensors"
+
+
+def graph_names(task: str) -> tuple[str, str]:
+    """Paths of a task's minimal machine in the folder: as DOT, and as JSON."""
+    return f"data/{task}.dot", f"data/{task}.json"
 
 
 def array_sha256(*arrays: Array) -> str:

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import machines, params
+from tinymlds import params, tasks
 from tinymlds.kernels import rng
 from tinymlds.kernels.backend import Backend
 from tinymlds.kernels.problem import Problem, Sequences
@@ -41,6 +41,8 @@ class Outcome:
     """float32 [epochs]: mean of the minibatch losses of each epoch."""
     validation_losses: Floats
     """float32 [epochs]: at the end of each epoch."""
+    checkpoints: Floats
+    """float32 [c, P]: weights at the epochs that were asked for, as far as training went."""
     seconds: float
 
     @property
@@ -66,22 +68,59 @@ class TaskData:
         return train, validation
 
 
-@lru_cache(maxsize=4)
+_EPOCHS = {
+    "eightbit": (30.5, 31.9),
+    "direct": (1.7, 0.5),
+    "invert": (1.5, 0.5),
+    "xor": (4.0, 1.5),
+    "parity": (115.0, 214.4),
+    "eightbit_modified": (80.0, 60.0),
+    "direct_modified": (3.0, 1.0),
+    "invert_modified": (3.0, 1.0),
+    "xor_modified": (20.0, 10.0),
+    "parity_modified": (180.0, 120.0),
+    "transducer": (23.0, 22.0),
+}
+"""Epochs that networks of the default recipe took, whether they were complete or not: mean and standard deviation over a
+hundred networks of each machine, and over all networks of the transducers (`bench/learnability.py`)."""
+
+EPOCHS_FROM = 100
+"""Networks that they come from."""
+
+
+def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
+    """Mean and standard deviation of the epochs of a network; None for a recipe that nobody has tried."""
+    if replace(recipe, matched=False) != Recipe():
+        return None
+    return _EPOCHS["transducer" if tasks.is_transducer(task) else task]
+
+
+@lru_cache(maxsize=16)
 def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
-    """The table and the sequences of a task, drawn from (seed, task) alone."""
-    table, key = machines.machine(task), rng.stream_key(seed, task)
-    train = table.sample(key, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps)
-    validation = table.sample(key, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
+    """The table and the sequences of a task; see `draw_data`."""
+    return draw_data(tasks.load(task, recipe), seed, recipe)
+
+
+def draw_data(found: tasks.Task, seed: int, recipe: Recipe) -> TaskData:
+    """The sequences of a task, drawn from seed and task by the rule of the recipe, and what its table makes of them."""
+    table = found.table
+    train = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps)
+    validation = found.sample(seed, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
     data = TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
     for array in (data.train, data.train_outputs, data.validation, data.validation_outputs):
         array.setflags(write=False)  # every network of the process trains on it
     return data
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def problem(task: str, seed: int, recipe: Recipe) -> Problem:
     """What a backend needs to train networks of a task."""
-    train, validation = task_data(task, seed, recipe).sequences()
+    return make_problem(task_data(task, seed, recipe), recipe)
+
+
+def make_problem(data: TaskData, recipe: Recipe) -> Problem:
+    """The problem of these sequences under this recipe."""
+    train, validation = data.sequences()
     return Problem(recipe.shape, train, validation, recipe.batch, recipe.adam)
 
 
@@ -107,24 +146,40 @@ class StopRule:
         return None
 
 
-def train_networks(backend: Backend, task: str, seed: int, recipe: Recipe, indices: range) -> Iterator[Outcome]:
+def train_networks(
+    backend: Backend, task: str, seed: int, recipe: Recipe, indices: range, checkpoints: tuple[int, ...] = ()
+) -> Iterator[Outcome]:
     """Train the networks of these indices, one after another."""
-    key = rng.stream_key(seed, task)
+    key = tasks.load(task, recipe).stream_key(seed)
     for index in indices:
-        yield _train_network(backend, problem(task, seed, recipe), recipe, key, index)
+        yield train_network(backend, problem(task, seed, recipe), recipe, key, index, checkpoints)
 
 
-def _train_network(backend: Backend, setting: Problem, recipe: Recipe, key: rng.Key, index: int) -> Outcome:
+def train_network(
+    backend: Backend, setting: Problem, recipe: Recipe, key: rng.Key, index: int, checkpoints: tuple[int, ...] = ()
+) -> Outcome:
+    """Train one network to its end.
+
+    Args:
+        backend: what to train on.
+        setting: the sequences and the rest of the problem.
+        recipe: when to stop, and the learning rate of each epoch.
+        key: the key of the streams that initial weights and orders are drawn from.
+        index: which network.
+        checkpoints: epochs at whose end weights are kept, ascending; 0 is before the first.
+    """
     start = time.perf_counter()
-    network = backend.network(setting, params.initial(recipe.shape, key, index))
+    initial = params.initial(recipe.shape, key, index)
+    network = backend.network(setting, initial)
     rule = StopRule(recipe)
+    kept = [initial] if 0 in checkpoints else []
     train_losses: list[np.float32] = []
     validation_losses: list[np.float32] = []
     verdict: tuple[Status, str] | None = None
     while verdict is None:
         epoch = len(validation_losses) + 1
         before = network.weights
-        losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences))
+        losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences), recipe.lr_at(epoch))
         validation_loss = network.validation_loss()
         weights = network.weights
         if reason := _not_finite(losses, weights, validation_loss, (epoch - 1) * losses.size):
@@ -133,8 +188,11 @@ def _train_network(backend: Backend, setting: Problem, recipe: Recipe, key: rng.
             train_losses.append(mean(losses))
             validation_losses.append(validation_loss)
             verdict = rule.after(epoch, float(validation_loss))
+            if epoch in checkpoints:
+                kept.append(weights)
     record = np.array(train_losses, np.float32), np.array(validation_losses, np.float32)
-    return Outcome(index, *verdict, weights, *record, time.perf_counter() - start)
+    stored = np.array(kept, np.float32).reshape(-1, recipe.shape.size)
+    return Outcome(index, *verdict, weights, *record, stored, time.perf_counter() - start)
 
 
 def mean(losses: Floats) -> np.float32:

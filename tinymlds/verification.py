@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinymlds import params, sealing, store
-from tinymlds.dataset import Dataset, data_tensors, require_dataset, splits
+from tinymlds import params, sealing, store, tasks
+from tinymlds.dataset import Dataset, data_tensors, graph_files, require_dataset, splits
 from tinymlds.errors import DatasetError
 from tinymlds.kernels import backend
+from tinymlds.measures import COLUMNS, measure
 from tinymlds.spec import Recipe
 from tinymlds.training import Floats, Status, StopRule
 
@@ -84,14 +85,17 @@ def _check_files(folder: Path, result: Verification) -> None:
 
 
 def _check_data(dataset: Dataset, task: str, result: Verification) -> None:
-    """The file of a task against the table and the sequences that the spec gives."""
-    name = store.data_name(task)
-    tensors, _ = data_tensors(dataset.data(task))
+    """The files of a task against the table and the sequences that the spec gives."""
+    name, found = store.data_name(task), tasks.load(task, dataset.spec.recipe)
+    tensors, _ = data_tensors(found, dataset.data(task))
     try:
         stored = store.TensorFile(dataset.folder, name).read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
         if not same:
             result.problems.append(f"{dataset.folder / name} is not the table and sequences of {task}")
+        for graph, text in graph_files(found).items():
+            if store.read_bytes(dataset.folder, graph) != text:
+                result.problems.append(f"{dataset.folder / graph} is not the machine of {task}")
     except DatasetError as error:
         result.problems.append(str(error))
 
@@ -100,9 +104,12 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
     rows = dataset.shard_rows(task, shard)
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
     losses = dataset.shard_losses(task, shard)
+    checkpoints = dataset.shard_checkpoints(task, shard)
+    recipe, seed = dataset.spec.recipe, dataset.spec.seed
+    key = tasks.load(task, recipe).stream_key(seed)
     _, validation = dataset.data(task).sequences()
     target = backend.load("cpu")
-    split_of = splits(dataset.spec.seed, range(rows[0]["index"], rows[-1]["index"] + 1))
+    split_of = splits(seed, range(rows[0]["index"], rows[-1]["index"] + 1))
     for k, row in enumerate(rows):
         train, recorded = losses[k]
         name = f"{dataset.folder}: {task} {row['index']}"
@@ -113,7 +120,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
         last = [store.shortest(values[-1]) if values.size else None for values in (train, recorded)]
         if last != [row["train_loss"], row["validation_loss"]]:
             result.problems.append(f"{name} ends with other losses than the manifest says")
-        if row["status"] != Status.DIVERGED and _verdict(dataset.spec.recipe, recorded) != (row["status"], row["reason"]):
+        if row["status"] != Status.DIVERGED and _verdict(recipe, recorded) != (row["status"], row["reason"]):
             result.problems.append(f"{name} did not end as {row['status']} by its losses")
         if row["split"] != split_of[k]:
             result.problems.append(f"{name} is not in the split {row['split']}")
@@ -122,6 +129,19 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
             if recomputed.tobytes() != recorded[-1].tobytes():
                 result.problems.append(f"{name} has validation loss {recomputed}, and {recorded[-1]} is recorded")
             result.losses_recomputed += 1
+        reached = [epoch for epoch in dataset.spec.checkpoints if epoch <= recorded.size]
+        kept = checkpoints[k, : len(reached)]
+        if row["checkpoints"] != len(reached) or store.array_sha256(kept) != row["checkpoints_sha256"]:
+            result.problems.append(f"{name} has other checkpoints than the manifest says")
+        for epoch, weights_then in zip(reached, kept, strict=True):
+            if epoch == 0:
+                right = weights_then.tobytes() == params.initial(dataset.shape, key, row["index"]).tobytes()
+            else:
+                right = target.loss(dataset.shape, weights_then, validation).tobytes() == recorded[epoch - 1].tobytes()
+            if not right:
+                result.problems.append(f"{name} has a checkpoint of epoch {epoch} that its losses do not bear out")
+        if measure(dataset.shape, weights[k], task, seed, recipe) != {column: row[column] for column in COLUMNS}:
+            result.problems.append(f"{name} measures otherwise on fresh sequences than the manifest says")
         yield
 
 

@@ -5,16 +5,16 @@ simply run again. A unit that keeps killing its workers is singled out: after it
 third one is certainly its own doing, and it is handed back as quarantined.
 """
 
+import heapq
 import os
 import signal
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ class Unit:
     backend: str
     start: int
     stop: int
+    checkpoints: tuple[int, ...] = ()
     deaths: int = 0
 
     def singles(self) -> list["Unit"]:
@@ -49,7 +50,8 @@ class Unit:
 def train_unit(unit: Unit) -> list[Outcome]:
     """Train the networks of a unit. Runs in a worker."""
     target = backend.load(unit.backend)
-    return list(train_networks(target, unit.task, unit.seed, unit.recipe, range(unit.start, unit.stop)))
+    indices = range(unit.start, unit.stop)
+    return list(train_networks(target, unit.task, unit.seed, unit.recipe, indices, unit.checkpoints))
 
 
 class Pool(Protocol):
@@ -169,22 +171,54 @@ def _begin_worker(stop: connection.Connection, backend_name: str, recipe: Recipe
         os._exit(1)
 
 
+class _Queue:
+    """Runs of indices, the one with the lowest index first, so that all tasks advance together; suspects come last."""
+
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self._heap: list[tuple[int, int, int, Unit]] = []
+        self._added = 0
+        for unit in units:
+            self.add(unit)
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    @property
+    def first(self) -> Unit:
+        """The unit that `take` would take."""
+        return self._heap[0][-1]
+
+    def add(self, unit: Unit) -> None:
+        """Put a unit in its place; among equals, the one that was added first comes first."""
+        self._added += 1
+        heapq.heappush(self._heap, (unit.deaths, unit.start, self._added, unit))
+
+    def take(self, size: Callable[[Unit], int]) -> Unit:
+        """Take the first `size(unit)` indices of the first unit; a unit with a death to its name is taken whole."""
+        unit = heapq.heappop(self._heap)[-1]
+        stop = unit.stop if unit.deaths else min(unit.stop, unit.start + size(unit))
+        if stop < unit.stop:
+            self.add(replace(unit, start=stop))
+        return replace(unit, stop=stop)
+
+
 @dataclass
 class Supervisor:
     """Keeps a pool busy with units until all are done or quarantined."""
 
-    pending: deque[Unit]
+    units: Iterable[Unit]
     """Runs of indices, cut into units as they are handed out."""
     pool: Pool
     workers: int
     work: Callable[[Unit], list[Outcome]] = train_unit
     """What a worker does with a unit."""
+    quarantined: list[Unit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._pending = _Queue(self.units)
         self._running: dict[Future[list[Outcome]], Unit] = {}
-        self._seconds_per_network = 0.0
+        self._seconds_per_network: dict[str, float] = {}
         self._breaks = 0
-        self.quarantined: list[Unit] = []
 
     def run(self) -> Iterator[list[tuple[Unit, list[Outcome]]]]:
         """Yield what has finished, about once a second, also when that is nothing.
@@ -193,7 +227,7 @@ class Supervisor:
             TinymldsError: workers die again and again without finishing anything.
         """
         last, batch = time.monotonic(), []
-        while self.pending or self._running:
+        while self._pending or self._running:
             self._hand_out()
             done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
             batch += self._collect(done)
@@ -204,28 +238,23 @@ class Supervisor:
 
     def _hand_out(self) -> None:
         self.pool.wait_for_start()
-        while self.pending and len(self._running) < self._places():
-            unit = self.pending.popleft()
-            if unit.deaths < DEATHS_UNTIL_ALONE:
-                size = self._unit_size()
-                if unit.stop - unit.start > size:
-                    self.pending.appendleft(replace(unit, start=unit.start + size))
-                    unit = replace(unit, stop=unit.start + size)
+        while self._pending and len(self._running) < self._places():
+            unit = self._pending.take(self._unit_size)
             try:
                 self._running[self.pool.submit(self.work, unit)] = unit
             except BrokenProcessPool:
-                self.pending.appendleft(unit)
+                self._pending.add(unit)
                 self._restart()
 
     def _places(self) -> int:
         """How many units may be out at once: one a worker and one waiting, or a single one that is under suspicion."""
-        suspicious = any(unit.deaths >= DEATHS_UNTIL_ALONE for unit in (self.pending[0], *self._running.values()))
+        suspicious = any(unit.deaths >= DEATHS_UNTIL_ALONE for unit in (self._pending.first, *self._running.values()))
         return 1 if suspicious else self.workers + 1 if self.workers > 1 else 1
 
-    def _unit_size(self) -> int:
-        if not self._seconds_per_network:
-            return 1
-        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / self._seconds_per_network)))
+    def _unit_size(self, unit: Unit) -> int:
+        """Networks that take about a second, by the last ones of the task."""
+        seconds = self._seconds_per_network.get(unit.task, _SECONDS_PER_UNIT)
+        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / max(seconds, 1e-3))))
 
     def _collect(self, done: set[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
         finished, broken = [], False
@@ -239,7 +268,7 @@ class Supervisor:
             if error is not None:
                 raise error
             outcomes = future.result()
-            self._seconds_per_network = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
+            self._seconds_per_network[unit.task] = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
             self._breaks = 0
             finished.append((unit, outcomes))
         if broken:
@@ -258,7 +287,6 @@ class Supervisor:
                 if single.deaths >= DEATHS_UNTIL_QUARANTINE:
                     self.quarantined.append(single)
                 else:
-                    self.pending.appendleft(single)
+                    self._pending.add(single)
         self._running.clear()
-        self.pending = deque(sorted(self.pending, key=lambda unit: unit.deaths))
         self.pool.restart()

@@ -20,8 +20,8 @@ class Network(Protocol):
         """A copy of the parameter vector, float32 [P]."""
         ...
 
-    def epoch(self, order: npt.NDArray[np.uint32]) -> Floats:
-        """Train one epoch on the training sequences in this order; the loss of every minibatch, float32."""
+    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
+        """Train an epoch on the training sequences in this order, at this learning rate; each minibatch's loss, float32."""
         ...
 
     def validation_loss(self) -> np.float32:

@@ -94,7 +94,7 @@ def workspace(shape: Shape, steps: int) -> Work:
 
 def constants(problem: Problem) -> Constants:
     """The constants of a problem, each rounded once from float64."""
-    _, beta1, beta2, eps = problem.adam
+    beta1, beta2, eps = problem.adam
     terms = problem.batch * problem.train.inputs.shape[1] * problem.shape.outputs
     return Constants(
         np.array([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps], np.float32),
@@ -299,9 +299,9 @@ class CpuNetwork:
     def weights(self) -> Floats:
         return self._state.p[: self._problem.shape.size].copy()
 
-    def epoch(self, order: npt.NDArray[np.uint32]) -> Floats:
+    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
         losses = np.empty(order.size // self._problem.batch, np.float32)
-        factors, self._powers = adam_factors(self._problem.adam, self._powers, losses.size)
+        factors, self._powers = adam_factors(self._problem.adam, lr, self._powers, losses.size)
         self._kernels.train(
             self._state, self._problem.train, order, self._problem.batch, factors, self._fixed, self._work, losses
         )
@@ -326,7 +326,7 @@ class CpuBackend:
         check_arithmetic()
         nothing = Sequences(np.zeros((1, 1), np.uint16), np.zeros((1, 1), np.uint16))
         network = self.network(Problem(shape, nothing, nothing, 1, Adam()), np.zeros(shape.size, np.float32))
-        network.epoch(np.zeros(1, np.uint32))
+        network.epoch(np.zeros(1, np.uint32), 0.0)
         network.validation_loss()
 
     def network(self, problem: Problem, weights: Floats) -> CpuNetwork:

@@ -67,9 +67,8 @@ class Sequences(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """Constants of Adam (Kingma and Ba 2015)."""
+    """Constants of Adam (Kingma and Ba 2015) that stay the same over a run."""
 
-    lr: float = 0.003
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -85,12 +84,14 @@ class Problem(NamedTuple):
     adam: Adam
 
 
-def adam_factors(adam: Adam, powers: tuple[float, float], steps: int) -> tuple[Floats, tuple[float, float]]:
+def adam_factors(adam: Adam, lr: float, powers: tuple[float, float], steps: int) -> tuple[Floats, tuple[float, float]]:
     """The two numbers in which Adam's steps differ: lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
 
     The powers are running products in float64, so that no `pow` of any library has a say in a bit.
 
     Args:
+        adam: the constants.
+        lr: the learning rate of these steps.
         powers: beta1^t and beta2^t after the steps done so far, (1.0, 1.0) at the start.
         steps: number of steps to come.
 
@@ -101,7 +102,7 @@ def adam_factors(adam: Adam, powers: tuple[float, float], steps: int) -> tuple[F
     running[:, 0] = powers
     running[:, 1:] = np.array([[adam.beta1], [adam.beta2]])
     running = np.multiply.accumulate(running, axis=1)
-    factors = np.stack([adam.lr / (1.0 - running[0, 1:]), 1.0 / np.sqrt(1.0 - running[1, 1:])], axis=1)
+    factors = np.stack([lr / (1.0 - running[0, 1:]), 1.0 / np.sqrt(1.0 - running[1, 1:])], axis=1)
     return factors.astype(np.float32), (float(running[0, -1]), float(running[1, -1]))
 
 

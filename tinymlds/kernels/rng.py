@@ -20,6 +20,7 @@ TRAIN_SEQUENCES = 2
 VALIDATION_SEQUENCES = 3
 SPLIT = 4
 FRESH_SEQUENCES = 5
+TABLES = 6
 
 Key = tuple[int, int]
 Words32 = npt.NDArray[np.uint32]

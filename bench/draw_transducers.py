@@ -1,0 +1,110 @@
+"""Draws the hundred transducers that ship as tinymlds/transducers.json, and shows that each can be learned.
+
+For each number, tables are drawn until one has no flaw (`transducers.flaw`), does not do the same as an earlier one, and is
+learned by every probe: networks 0 ... PROBES - 1 of seed 1 (datasets start at seed 0, so a probe is no network that anybody
+counts) must be complete within LIMIT epochs of RECIPE. The file records every draw that was given up, and why.
+
+python bench/draw_transducers.py            makes the file (two processes: some ten minutes)
+python bench/draw_transducers.py --check    draws again, without training, and compares
+"""
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tinymlds import transducers
+from tinymlds.farm import available_cpus
+from tinymlds.kernels import backend
+from tinymlds.mealy import Mealy
+from tinymlds.spec import Recipe
+from tinymlds.tasks import Task
+from tinymlds.training import Status, draw_data, make_problem, train_network
+
+FILE = Path(transducers.__file__).parent / "transducers.json"
+PROBES = 2
+SEED = 1
+LIMIT = 256
+RECIPE = Recipe(train_sequences=32768, lr_decay=150.0, max_epochs=LIMIT)
+"""The default recipe as it was when they were drawn, with half of its training sequences."""
+
+
+def probe(table: Mealy, number: int) -> list[int | None]:
+    """Epochs that each probe took; None for one that was not complete in time."""
+    task = Task(transducers.task_id(number), table, transducers.task_id(number))
+    setting = make_problem(draw_data(task, SEED, RECIPE), RECIPE)
+    epochs: list[int | None] = []
+    for index in range(PROBES):
+        outcome = train_network(backend.load("cpu"), setting, RECIPE, task.stream_key(SEED), index)
+        epochs.append(outcome.epochs if outcome.status == Status.COMPLETE else None)
+    return epochs
+
+
+def choose(number: int) -> dict[str, Any]:
+    """The first draw of this number that makes sense and is learned, with the record of those before it."""
+    replaced: list[dict[str, Any]] = []
+    for attempt in range(10_000):
+        table = transducers.draw(number, attempt, 8)
+        if why := transducers.flaw(table):
+            replaced.append({"attempt": attempt, "why": why})
+            continue
+        epochs = probe(table, number)
+        if None in epochs:
+            replaced.append({"attempt": attempt, "why": f"not learned in {LIMIT} epochs", "probes": epochs})
+            continue
+        return {
+            "number": number,
+            "attempt": attempt,
+            "next_state": table.next_state.tolist(),
+            "output": [[int(word).bit_length() - 1 for word in row] for row in table.output],
+            "output_shares": [round(share, 6) for share in transducers.output_shares(table)],
+            "probes": epochs,
+            "replaced": replaced,
+        }
+    raise SystemExit(f"no transducer {number}")
+
+
+def write(rows: list[dict[str, Any]]) -> None:
+    """One line for each transducer."""
+    about = (
+        f'"states":8,"probe_seed":{SEED},"probe_limit":{LIMIT},"probe_sequences":{RECIPE.train_sequences},'
+        f'"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},"made_by":"bench/draw_transducers.py"'
+    )
+    lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    FILE.write_text(f'{{{about},"transducers":[\n{lines}\n]}}\n', "ascii")
+
+
+def check(rows: list[dict[str, Any]]) -> None:
+    """Every table is the draw that the file says, the draws before it have the flaws that it says, and no two are alike."""
+    behaviours = set()
+    for number, row in enumerate(rows):
+        table = transducers.draw(number, row["attempt"], 8)
+        same = table.next_state.tolist() == row["next_state"]
+        same &= [[1 << word for word in line] for line in row["output"]] == table.output.tolist()
+        flaws = [transducers.flaw(transducers.draw(number, k["attempt"], 8)) for k in row["replaced"]]
+        wrong = [k for k, flaw in zip(row["replaced"], flaws, strict=True) if flaw != ("" if "probes" in k else k["why"])]
+        if row["number"] != number or not same or wrong or transducers.flaw(table):
+            raise SystemExit(f"transducer {number} is not what it was drawn as")
+        behaviours.add(transducers.behaviour(table))
+    if len(rows) != transducers.SHIPPED or len(behaviours) != len(rows):
+        raise SystemExit("there are not a hundred transducers, all of them different")
+    print(f"{len(rows)} transducers are as they were drawn")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="draw again and compare")
+    if not parser.parse_args().check:
+        rows = []
+        with ProcessPoolExecutor(available_cpus()) as pool:
+            for row in pool.map(choose, range(transducers.SHIPPED)):
+                rows.append(row)
+                print(f"{row['number']}: draw {row['attempt']}, probes {row['probes']}", file=sys.stderr, flush=True)
+        write(rows)
+    check(json.loads(FILE.read_text("ascii"))["transducers"])
+
+
+if __name__ == "__main__":
+    main()

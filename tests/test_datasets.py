@@ -1,0 +1,262 @@
+"""Datasets of many tasks: what is asked for, how the work is laid out, checkpoints, the status page, the forecast."""
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from running import SMALL, run_cli
+
+import tinymlds
+from tinymlds import farm, forecast, measures, overview, params, store, tasks, training
+from tinymlds.errors import UsageError
+from tinymlds.journal import Entry
+from tinymlds.kernels import backend
+from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
+from tinymlds.training import Outcome, Status
+from tinymlds.workers import InProcess, Supervisor, Unit
+
+CHECKPOINTS = (0, 1, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def ds2(tmp_path_factory):
+    """Two networks of each modified machine, matched, with checkpoints."""
+    folder = tmp_path_factory.mktemp("many") / "ds2"
+    tinymlds.train(dataset="ds2", count=2, out=folder, workers=1, matched=True, checkpoints=CHECKPOINTS, **SMALL)
+    return tinymlds.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "chosen"),
+    [
+        ({"machine": "SimpleXORMachine"}, "xor", ("xor",)),
+        ({"machine": "parity", "modified": True}, "parity_modified", ("parity_modified",)),
+        ({"machine": "ParityModified"}, "parity_modified", ("parity_modified",)),
+        ({"machine": "transducer_5"}, "transducer_005", ("transducer_005",)),
+        ({"dataset": "ds1"}, "ds1", ("eightbit", "direct", "invert", "xor", "parity")),
+        ({"dataset": "ds3", "only": 42}, "transducer_042", ("transducer_042",)),
+        ({"only": 42}, "transducer_042", ("transducer_042",)),
+        ({"dataset": "ds3", "transducers": 2}, "ds3", ("transducer_000", "transducer_001")),
+    ],
+)
+def test_what_is_asked_for(asked, name, chosen):
+    assert tasks.choose(**asked) == (name, chosen)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({}, "either a machine"),
+        ({"machine": "xor", "dataset": "ds1"}, "either a machine"),
+        ({"dataset": "ds4"}, "ds1, ds2, ds3"),
+        ({"dataset": "ds1", "modified": True}, "ds2"),
+        ({"dataset": "ds1", "only": 3}, "ds3"),
+        ({"machine": "xor", "transducers": 3}, "ds3"),
+        ({"machine": "transducer_5", "modified": True}, "no modified twin"),
+        ({"only": 3, "transducers": 3}, "only one"),
+        ({"transducers": 0}, "between 1 and"),
+        ({"only": -1}, "no task"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked, words):
+    with pytest.raises(UsageError, match=words):
+        tasks.choose(**asked)
+
+
+def test_the_command_line_asks_the_same_way(tmp_path):
+    done = run_cli("train", "--only", 7, "--count", 1, "--out", tmp_path / "a", "--workers", 1, "-q", recipe=SMALL)
+    assert done.returncode == 0, done.stderr
+    assert tinymlds.open(tmp_path / "a").tasks == ("transducer_007",)
+    done = run_cli("generate", "--machine", "xor", "--modified", "--out", tmp_path / "b", recipe=SMALL)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "b" / "data" / "xor_modified.dot").exists()
+    for arguments, word in (
+        (("--dataset", "ds9"), "ds9"),
+        (("--machine", "xor", "--trigger-key", "set 9"), "trigger_key"),
+        (("--machine", "xor", "--checkpoints", "3,1"), "ascend"),
+        (("--machine", "xor", "--checkpoints", "1,x"), "checkpoints"),
+        (("--machine", "xor", "--family", 3), "edits"),
+    ):
+        refused = run_cli("train", *arguments, "--count", 1, "--out", tmp_path / "c")
+        assert (refused.returncode, word in refused.stderr, (tmp_path / "c").exists()) == (2, True, False)
+
+
+def test_tasks_advance_together():
+    done = []
+
+    def note(unit):
+        done.append((unit.task, unit.start, unit.stop))
+        return [
+            Outcome(
+                k, Status.COMPLETE, "", *[np.zeros(1, np.float32)] * 3, np.zeros((0, 1), np.float32), seconds[unit.task]
+            )
+            for k in range(unit.start, unit.stop)
+        ]
+
+    seconds = {"xor": 0.1, "parity": 0.6, "eightbit": 5.0}
+    units = [Unit(task, 0, Recipe(), "cpu", 0, 30) for task in seconds]
+    for _ in Supervisor(units, InProcess(), 1, note).run():
+        pass
+    made = Counter()
+    for task, start, stop in done:
+        assert start == made[task], "every index once, in order"
+        assert start <= min(made[other] for other in seconds), "no task begins a unit while another is behind it"
+        made[task] = stop
+    assert made == dict.fromkeys(seconds, 30)
+    assert max(stop - start for task, start, stop in done if task == "xor") == 10  # about a second's worth
+
+
+def test_a_dataset_of_many_tasks(ds2):
+    assert ds2.tasks == tasks.DATASETS["ds2"]
+    assert [(row["task"], row["index"]) for row in ds2.manifest] == [(task, k) for task in ds2.tasks for k in range(2)]
+    assert ds2["ParityModified", 1].row == ds2["parity_modified", 1].row
+    assert tinymlds.verify(ds2.folder).ok
+    alone = tinymlds.train(
+        "xor", 2, ds2.folder.parent / "alone", modified=True, workers=1, matched=True, checkpoints=CHECKPOINTS, **SMALL
+    )
+    assert tinymlds.open(alone.folder).manifest == ds2.rows("xor_modified", unfinished=True)
+
+
+def test_checkpoints_are_the_weights_of_their_epochs(ds2):
+    for task in ds2.tasks:
+        stored = ds2.checkpoints(task)
+        assert (stored.shape, stored.dtype) == ((2, 4, 4364), np.float32)
+        assert np.isnan(stored[:, 3]).all(), "training ended after three epochs"
+        assert np.array_equal(stored[:, 2], ds2.weights(task, unfinished=True))
+        key = tasks.load(task, ds2.spec.recipe).stream_key(0)
+        assert np.array_equal(stored[1, 0], params.initial(ds2.shape, key, 1))
+    recipe = recipe_with(ds2.spec.recipe, {"max_epochs": 1})
+    (short,) = training.train_networks(backend.load("cpu"), "xor_modified", 0, recipe, range(1, 2))
+    assert np.array_equal(ds2.checkpoints("xor_modified")[1, 1], short.weights)
+    assert [row["checkpoints"] for row in ds2.manifest] == [3] * 10
+
+
+def test_checkpoints_never_reach_a_weight(ds2, tmp_path):
+    without = tinymlds.train(dataset="ds2", count=2, out=tmp_path / "ds2", workers=1, matched=True, **SMALL)
+    opened = tinymlds.open(without.folder)
+    for column in ("weights_sha256", "losses_sha256", *measures.COLUMNS):
+        assert [row[column] for row in opened.manifest] == [row[column] for row in ds2.manifest]
+    assert opened.checkpoints("xor_modified").shape == (2, 0, 4364)
+    with pytest.raises(UsageError, match="checkpoints"):
+        tinymlds.train(dataset="ds2", count=3, out=without.folder, workers=1, checkpoints=(0, 1))
+
+
+def test_checkpoints_survive_growth(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 2)
+    for folder, counts in (("grown", (1, 3, 5)), ("once", (5,))):
+        for count in counts:
+            tinymlds.train("xor", count, tmp_path / folder, workers=1, checkpoints=(0, 2), **SMALL)
+    grown, once = (tinymlds.open(tmp_path / folder) for folder in ("grown", "once"))
+    assert grown.digest == once.digest
+    assert grown.checkpoints("xor").tobytes() == once.checkpoints("xor").tobytes()
+    assert tinymlds.verify(grown.folder).ok
+
+
+def test_epochs_in_text():
+    assert parse_checkpoints("0,1, 2,4") == (0, 1, 2, 4)
+    assert parse_checkpoints("") == ()
+    for text in ("a", "1,,2", "-1", "1.5", "0,1,"):
+        with pytest.raises(UsageError, match="checkpoints"):
+            parse_checkpoints(text)
+
+
+def forge(folder, change):
+    """Change the manifest of a dataset and its checksum, as a clever forger would."""
+    rows = [json.loads(line) for line in (folder / store.MANIFEST).read_text().splitlines()]
+    change(rows)
+    text = "".join(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in rows)
+    old = store.read_sums(folder)[store.MANIFEST]
+    (folder / store.MANIFEST).write_text(text)
+    sums = (folder / store.SUMS).read_text()
+    (folder / store.SUMS).write_text(sums.replace(old, store.file_sha256(folder, store.MANIFEST)))
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("trigger_efficacy", "measures otherwise"),
+        ("accuracy", "measures otherwise"),
+        ("checkpoints", "other checkpoints"),
+        ("checkpoints_sha256", "other checkpoints"),
+    ],
+)
+def test_verify_measures_again(tmp_path, column, words):
+    tinymlds.train("xor_modified", 2, tmp_path, workers=1, checkpoints=(0, 1), **SMALL)
+    forge(tmp_path, lambda rows: rows[1].update({column: "0" * 64 if column.endswith("256") else 1}))
+    found = tinymlds.verify(tmp_path)
+    assert [words in problem and "xor_modified 1" in problem for problem in found.problems] == [True]
+
+
+def page(counts, asked):
+    spec = Spec(tuple((f"transducer_{k:03d}", asked) for k in range(len(counts))))
+    statuses = {f"transducer_{k:03d}": Counter(complete=n, stalled=asked // 100) for k, n in enumerate(counts)}
+    return overview.transducers(overview.FolderStatus(None, spec, statuses, None, [], {}))
+
+
+def test_the_page_of_transducers():
+    found = page([0, 10, 249, 250, 750, 751, 990, 1000], 1000)
+    assert list(found.shares.values()) == [1, 2, 2, 2, 1]
+    assert found.milestones == {100: 10 + 6 * 100, 1000: 4000}
+    assert (found.complete, found.total) == (4000, 8000)
+    assert page([5, 5], 5).milestones == {5: 10}
+
+
+def test_status_tells_what_is_under_way(ds2, tmp_path):
+    found = tinymlds.status(ds2.folder)
+    assert {task: (found.complete(task), found.in_progress(task)) for task in ds2.tasks} == dict.fromkeys(ds2.tasks, (0, 0))
+    assert set(found.updated) == set(ds2.tasks)
+    printed = run_cli("status", ds2.folder, "--watch")
+    assert printed.returncode == 0, "a sealed dataset is not waited for"
+    assert "4364" in printed.stdout
+    assert found.digest in printed.stdout
+    run_cli("train", "--dataset", "ds3", "--transducers", 3, "--count", 1, "--out", tmp_path / "t", "-q", recipe=SMALL)
+    printed = run_cli("status", tmp_path / "t")
+    assert "3 transducers: 0 of 3 networks complete, 3 other, 0 in progress" in printed.stdout
+    assert json.loads(run_cli("status", tmp_path / "t", "--json").stdout)["transducers"]["shares"]["0 %"] == 3
+
+
+def test_a_dry_run_makes_nothing(ds2, tmp_path):
+    dry = ("train", "--dataset", "ds2", "--dry-run", "--workers", 1)
+    printed = run_cli(*dry, "--count", 100, "--matched", "--out", tmp_path / "new", "--json")
+    assert printed.returncode == 0, printed.stderr
+    expected = json.loads(printed.stdout)
+    assert (expected["networks"], expected["there"], expected["tasks"]) == (500, 0, 5)
+    assert 0 < expected["seconds"][0] < expected["seconds"][1]
+    assert expected["known"]
+    assert not (tmp_path / "new").exists()
+    before = {path: path.stat().st_mtime_ns for path in ds2.folder.rglob("*")}
+    printed = run_cli(*dry, "--count", 3, "--out", ds2.folder)
+    assert "5 networks to make (10 are there), 5 tasks" in printed.stdout
+    assert "not the default one" in printed.stdout
+    assert {path: path.stat().st_mtime_ns for path in ds2.folder.rglob("*")} == before
+    refused = run_cli(*dry, "--count", 1, "--out", ds2.folder)
+    assert (refused.returncode, "shrink" in refused.stderr) == (2, True)
+
+
+def test_the_bytes_of_a_forecast_are_about_those_of_the_folder(ds2):
+    wanted = farm.Wanted(ds2.tasks, 2, None, None, {})
+    expected = forecast.forecast(wanted, ds2.folder, 1)
+    size = sum(path.stat().st_size for path in ds2.folder.rglob("*") if path.is_file())
+    assert 0.8 * size < expected.bytes < 1.2 * size
+    assert (expected.networks, expected.seconds) == (0, (0.0, 0.0))
+
+
+def test_the_forecast_of_a_run():
+    def entry(task, epochs, seconds):
+        losses, empty = np.zeros(epochs, np.float32), np.zeros(0, np.float32)
+        return Entry(task, 1, Outcome(0, Status.COMPLETE, "", empty, losses, losses, empty, seconds), 0.0)
+
+    gaps = [("xor", range(10)), ("parity", range(4)), ("direct", range(6, 8))]
+    made = [entry("xor", 10, 1.0), entry("xor", 30, 3.0), entry("parity", 200, 20.0)]
+    for recipe in (recipe_with(Recipe(), {"lr": 0.1}), Recipe()):
+        found = farm._Forecast(gaps, recipe)
+        assert found.networks_left == 16
+        assert found.seconds_left(2) == float("inf")
+        found.add(made)
+        xor, parity, direct = 20.0, 200.0, 80.0  # epochs: own means, and for direct the mean of all
+        if recipe == Recipe():
+            known = {task: training.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
+            xor, parity = (100 * known["xor"] + 40) / 102, (100 * known["parity"] + 200) / 101
+            direct = known["direct"]
+        assert found.seconds_left(2) == pytest.approx(0.1 * (8 * xor + 3 * parity + 2 * direct) / 2)
