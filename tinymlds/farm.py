@@ -289,7 +289,7 @@ class _Forecast:
     """How long what is missing will take: by the pace of this run, and by the epochs that networks of a task take.
 
     Few networks say little about a task where one network in thirty takes as long as all others together. So what is known
-    of the default recipe counts too, as the hundred networks that it comes from.
+    of the default recipe counts too, as the networks that it comes from.
     """
 
     def __init__(self, gaps: list[tuple[str, range]], recipe: Recipe) -> None:
