@@ -85,7 +85,8 @@ def examine(dataset: tinymlds.Dataset, task: str, sample: int, walks: int) -> di
             fine = (((outputs > 0.5) == wanted).all(axis=2) | ~inside).all(axis=1)
             passed += bool(fine.all())
             right.append(float(fine.mean()))
-        result[name] = {"tests": len(symbols), "equivalent": passed, "tests_passed": float(np.median(right))}
+        middle = float(np.median(right)) if right else None
+        result[name] = {"tests": len(symbols), "equivalent": passed, "tests_passed": middle}
     return result
 
 
@@ -103,7 +104,8 @@ def main() -> None:
         for name in ("training length", "twice that"):
             found = result[name]
             numbers = result["states"], result["networks"], name, found["tests"], found["equivalent"]
-            table.add_row(result["task"], *map(str, numbers), f"{found['tests_passed']:.2%}")
+            middle = "-" if found["tests_passed"] is None else f"{found['tests_passed']:.2%}"
+            table.add_row(result["task"], *map(str, numbers), middle)
     Console(width=140).print(table)
     if options.json:
         options.json.write_text(json.dumps({"folder": options.folder.name, "tasks": results}, indent=1) + "\n")

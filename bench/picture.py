@@ -57,7 +57,7 @@ def draw_losses(axes: Axes, dataset: tinymlds.Dataset, title: str, label: bool) 
     axes.axhline(dataset.spec.recipe.threshold, color="black", lw=0.8, ls=":")
     axes.set(title=title, xscale="log", yscale="log", xlabel="epoch")
     if label:
-        axes.legend(fontsize=6, loc="lower left")
+        axes.legend(fontsize=6, loc="upper right")
 
 
 def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task: str, index: int) -> None:

@@ -58,9 +58,9 @@ class Batch(NamedTuple):
 
 
 def expand(shape: Shape, sequences: Sequences) -> Batch:
-    """All sequences as one batch."""
+    """All sequences as one batch, contiguous: `index_select` copies the whole of a tensor that is not, at every step."""
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
-    return Batch(*(torch.from_numpy(lines(words.T, count)) for words, count in pairs))
+    return Batch(*(torch.from_numpy(np.ascontiguousarray(lines(words.T, count))) for words, count in pairs))
 
 
 class Loss(nn.Module):
