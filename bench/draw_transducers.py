@@ -27,8 +27,18 @@ FILE = Path(transducers.__file__).parent / "transducers.json"
 PROBES = 2
 SEED = 1
 LIMIT = 256
-RECIPE = Recipe(train_sequences=32768, lr_decay=150.0, max_epochs=LIMIT)
-"""The default recipe as it was when they were drawn, with half of its training sequences."""
+RECIPE = Recipe(
+    train_sequences=32768,
+    batch=128,
+    lr=0.005,
+    lr_decay=150.0,
+    beta2=0.999,
+    eps=1e-5,
+    max_epochs=LIMIT,
+    patience=96,
+    patience_gain=0.01,
+)
+"""What the probes were trained with: an earlier default recipe with half of its training sequences."""
 
 
 def probe(table: Mealy, number: int) -> list[int | None]:
@@ -70,7 +80,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     """One line for each transducer."""
     about = (
         f'"states":8,"probe_seed":{SEED},"probe_limit":{LIMIT},"probe_sequences":{RECIPE.train_sequences},'
-        f'"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},"made_by":"bench/draw_transducers.py"'
+        f'"probe_batch":{RECIPE.batch},"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},'
+        f'"probe_beta2":{RECIPE.beta2},"probe_eps":{RECIPE.eps},"made_by":"bench/draw_transducers.py"'
     )
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     FILE.write_text(f'{{{about},"transducers":[\n{lines}\n]}}\n', "ascii")
