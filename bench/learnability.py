@@ -23,7 +23,7 @@ import tinymlds
 from tinymlds.farm import available_cpus
 from tinymlds.measures import COLUMNS
 
-PATIENCES = (16, 32, 64, 96, 128)
+PATIENCES = (8, 16, 24, 32)
 
 
 def lower_bound(successes: int, trials: int) -> float:

@@ -257,6 +257,8 @@ def test_the_forecast_of_a_run():
         xor, parity, direct = 20.0, 200.0, 80.0  # epochs: own means, and for direct the mean of all
         if recipe == Recipe():
             known = {task: training.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
-            xor, parity = (20 * known["xor"] + 40) / 22, (20 * known["parity"] + 200) / 21
+            weight = training.EPOCHS_FROM
+            xor = (weight * known["xor"] + 40) / (weight + 2)
+            parity = (weight * known["parity"] + 200) / (weight + 1)
             direct = known["direct"]
         assert found.seconds_left(2) == pytest.approx(0.1 * (8 * xor + 3 * parity + 2 * direct) / 2)

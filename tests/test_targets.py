@@ -44,7 +44,8 @@ from tinymlds.mealy import lines
 from tinymlds.spec import Recipe
 
 # Blocks of 32 and of 16 in each minibatch; validation ends on a partial block too.
-recipe = Recipe(train_sequences=480, validation_sequences=100, batch=48, max_epochs=3, lr=0.003, lr_decay=0, eps=1e-8)
+sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
+recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
 cpu = backend.load("cpu")
 [outcome] = training.train_networks(cpu, "xor", 0, recipe, range(1))
 x = lines(training.problem("xor", 0, recipe).validation.inputs, 9)

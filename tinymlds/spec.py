@@ -48,17 +48,17 @@ class Recipe:
     train_sequences: int = _field(65536, "Training sequences, a multiple of the batch.", 1, 2**24)
     validation_sequences: int = _field(2048, "Validation sequences.", 1, 2**24)
     optimizer: str = _field("adam", "Optimizer.", choices=("adam",))
-    lr: float = _field(0.005, "Learning rate of Adam in the first epoch.", 0.0, 1e6)
+    lr: float = _field(0.003, "Learning rate of Adam in the first epoch.", 0.0, 1e6)
     lr_decay: float = _field(100.0, "Epochs in which it halves: lr / (1 + (epoch - 1) / lr_decay); 0: constant.", 0, 1e6)
     beta1: float = _field(0.9, "Adam's beta1.", 0.0, 0.9999999)
-    beta2: float = _field(0.999, "Adam's beta2.", 0.0, 0.9999999)
-    eps: float = _field(1e-5, "Adam's epsilon.", 1e-30, 1.0)
-    batch: int = _field(128, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
+    beta2: float = _field(0.99, "Adam's beta2.", 0.0, 0.9999999)
+    eps: float = _field(1e-6, "Adam's epsilon.", 1e-30, 1.0)
+    batch: int = _field(32, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
     threshold: float = _field(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf)
-    max_epochs: int = _field(512, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
-    patience: int = _field(64, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
+    max_epochs: int = _field(256, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
+    patience: int = _field(32, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
     patience_gain: float = _field(0.1, "Share by which a loss must fall to count as better.", 0.0, 0.999)
-    trigger_key: str = _field("set 5, clear 6, set 7", "Commands that fire the trigger of a modified machine.")
+    trigger_key: str = _field("set 7, clear 7, set 7", "Commands that fire the trigger of a modified machine.")
     trigger_span: int = _field(4, "Outputs that it inverts.", 1, 64)
     trigger_rate: float = _field(0.046875, "Chance at each free step that a key is planted there.", 0.0, 1.0)
     matched: bool = _field(False, "A machine and its modified twin share initial weights, batch order and sequences.")
@@ -80,7 +80,7 @@ class Recipe:
             raise UsageError(f"train_sequences ({self.train_sequences}) must be a multiple of batch ({self.batch})")
         if not re.fullmatch(rf"{_COMMAND}(, {_COMMAND}){{0,7}}", self.trigger_key):
             raise UsageError(
-                f'trigger_key must be one to eight commands like "set 5, clear 6, set 7", not {self.trigger_key!r}'
+                f'trigger_key must be one to eight commands like "set 7, clear 7, set 7", not {self.trigger_key!r}'
             )
         if self.family and not self.edits:
             raise UsageError("family is for transducers with edits; ask for --edits too")

@@ -1,0 +1,92 @@
+"""Tries a recipe on the tasks that are hardest to learn; this is how the numbers of the default one were chosen.
+
+    python bench/trials.py FILE                                        what FILE holds, a line for each recipe and task
+    python bench/trials.py FILE --set batch=32 --set lr_decay=25       trains networks, adds them to FILE, and says so
+
+FILE has a network a line: the fields in which its recipe differs from the default one, task, seed, index, status, epochs and
+the best validation loss. Networks are those of seed 1 (datasets start at seed 0), so that none is judged by what it was
+chosen by. Networks of the same index share initial weights and sequences, whatever the recipe, so recipes that were tried
+on the same indices can be compared network by network.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from tinymlds.farm import available_cpus
+from tinymlds.kernels import backend
+from tinymlds.spec import Recipe, recipe_with
+from tinymlds.training import Status, train_networks
+
+TASKS = "eightbit_modified,parity_modified"
+
+
+def trial(changes: dict[str, Any], task: str, seed: int, index: int) -> dict[str, Any]:
+    """One network of this recipe, as a line of the file."""
+    recipe = recipe_with(Recipe(), changes)
+    (outcome,) = train_networks(backend.load("cpu"), task, seed, recipe, range(index, index + 1))
+    best = float(outcome.validation_losses.min()) if outcome.epochs else None
+    run = {"task": task, "seed": seed, "index": index}
+    return {"recipe": changes, **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Complete networks, their epochs, and the epochs that all of them took together, for each recipe and task."""
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["task"], json.dumps(row["recipe"], sort_keys=True)].append(row)
+    table = Table("task", "indices", "complete", "epochs, median", "epochs, mean of all", "recipe", box=None)
+    for (task, recipe), found in sorted(groups.items()):
+        complete = [row["epochs"] for row in found if row["status"] == Status.COMPLETE]
+        indices = sorted(row["index"] for row in found)
+        changes = ", ".join(f"{name} {value}" for name, value in json.loads(recipe).items()) or "the default one"
+        table.add_row(
+            task,
+            f"{indices[0]}-{indices[-1]}",
+            f"{len(complete)}/{len(found)}",
+            f"{median(complete):g}" if complete else "-",
+            f"{sum(row['epochs'] for row in found) / len(found):.1f}",
+            changes,
+        )
+    Console(width=200).print(table)
+
+
+def parse(assignments: list[str]) -> dict[str, Any]:
+    """Fields of the recipe from NAME=VALUE."""
+    kinds = {entry.name: type(entry.default) for entry in fields(Recipe)}
+    pairs = (assignment.split("=", 1) for assignment in assignments)
+    return {name: kinds[name](value) for name, value in pairs}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--set", action="append", metavar="NAME=VALUE", help="a field of the recipe")
+    parser.add_argument("--tasks", default=TASKS)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--count", type=int, default=8)
+    options = parser.parse_args()
+    if options.set is not None:
+        changes = parse(options.set)
+        with ProcessPoolExecutor(available_cpus()) as pool, options.file.open("a") as file:
+            calls = [
+                pool.submit(trial, changes, task, options.seed, index)
+                for index in range(options.first, options.first + options.count)
+                for task in options.tasks.split(",")
+            ]
+            for call in calls:
+                file.write(json.dumps(call.result()) + "\n")
+    show([json.loads(line) for line in options.file.read_text().splitlines()])
+
+
+if __name__ == "__main__":
+    main()
