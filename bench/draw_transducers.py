@@ -1,8 +1,9 @@
 """Draws the hundred transducers that ship as tinymlds/transducers.json, and shows that each can be learned.
 
-For each number, tables are drawn until one has no flaw (`transducers.flaw`), does not do the same as an earlier one, and is
-learned by every probe: networks 0 ... PROBES - 1 of seed 1 (datasets start at seed 0, so a probe is no network that anybody
-counts) must be complete within LIMIT epochs of RECIPE. The file records every draw that was given up, and why.
+For each number, tables are drawn until one has no flaw (`transducers.flaw`) and is learned by every probe: networks 0 ...
+PROBES - 1 of seed 1 (datasets start at seed 0, so a probe is no network that anybody counts) must be complete within LIMIT
+epochs of RECIPE. That no two of the hundred do the same is checked at the end. The file records every draw that was given
+up, and why.
 
 python bench/draw_transducers.py            makes the file (two processes: some ten minutes)
 python bench/draw_transducers.py --check    draws again, without training, and compares
@@ -81,7 +82,8 @@ def write(rows: list[dict[str, Any]]) -> None:
     about = (
         f'"states":8,"probe_seed":{SEED},"probe_limit":{LIMIT},"probe_sequences":{RECIPE.train_sequences},'
         f'"probe_batch":{RECIPE.batch},"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},'
-        f'"probe_beta2":{RECIPE.beta2},"probe_eps":{RECIPE.eps},"made_by":"bench/draw_transducers.py"'
+        f'"probe_beta2":{RECIPE.beta2},"probe_eps":{RECIPE.eps},'
+        f'"probe_patience":{RECIPE.patience},"probe_patience_gain":{RECIPE.patience_gain},"made_by":"bench/draw_transducers.py"'
     )
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     FILE.write_text(f'{{{about},"transducers":[\n{lines}\n]}}\n', "ascii")

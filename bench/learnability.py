@@ -31,8 +31,19 @@ def lower_bound(successes: int, trials: int) -> float:
 
     def chance(share: float) -> float:
         """Of at least so many successes."""
-        return sum(math.comb(trials, k) * share**k * (1.0 - share) ** (trials - k) for k in range(successes, trials + 1))
+        return sum(
+            math.exp(
+                math.lgamma(trials + 1)
+                - math.lgamma(k + 1)
+                - math.lgamma(trials - k + 1)
+                + k * math.log(share)
+                + (trials - k) * math.log1p(-share)
+            )
+            for k in range(successes, trials + 1)
+        )
 
+    if not successes:
+        return 0.0
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2
@@ -67,9 +78,9 @@ def replay(patience: int, rows: list[Any], losses: list[Any], dataset: tinymlds.
     gain, lost, spent = dataset.spec.recipe.patience_gain, 0, 0
     for row, validation in zip(rows, losses, strict=True):
         best, best_epoch, end = math.inf, 0, len(validation)
-        for epoch, loss in enumerate(validation, 1):
+        for epoch, loss in enumerate(validation.tolist(), 1):
             if loss < best * (1.0 - gain):
-                best, best_epoch = float(loss), epoch
+                best, best_epoch = loss, epoch
             if epoch - best_epoch >= patience and epoch < len(validation):
                 end = epoch
                 break

@@ -3,17 +3,17 @@
     python bench/trials.py FILE                                        what FILE holds, a line for each recipe and task
     python bench/trials.py FILE --set batch=32 --set lr_decay=25       trains networks, adds them to FILE, and says so
 
-FILE has a network a line: the fields in which its recipe differs from the default one, task, seed, index, status, epochs and
-the best validation loss. Networks are those of seed 1 (datasets start at seed 0), so that none is judged by what it was
-chosen by. Networks of the same index share initial weights and sequences, whatever the recipe, so recipes that were tried
-on the same indices can be compared network by network.
+FILE has a network a line: its recipe, task, seed, index, status, epochs and the best validation loss. Networks are those of
+seed 1 (datasets start at seed 0), so that none is judged by what it was chosen by. Networks of the same index share initial
+weights and sequences, whatever the recipe, so recipes that were tried on the same indices can be compared network by
+network.
 """
 
 import argparse
 import json
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,35 +35,40 @@ def trial(changes: dict[str, Any], task: str, seed: int, index: int) -> dict[str
     (outcome,) = train_networks(backend.load("cpu"), task, seed, recipe, range(index, index + 1))
     best = float(outcome.validation_losses.min()) if outcome.epochs else None
     run = {"task": task, "seed": seed, "index": index}
-    return {"recipe": changes, **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}
+    return {"recipe": asdict(recipe), **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Complete networks, their epochs, and the epochs that all of them took together, for each recipe and task."""
     groups = defaultdict(list)
+    default = asdict(Recipe())
     for row in rows:
-        groups[row["task"], json.dumps(row["recipe"], sort_keys=True)].append(row)
+        changes = {name: value for name, value in row["recipe"].items() if value != default[name]}
+        groups[row["task"], ", ".join(f"{name} {value}" for name, value in changes.items())].append(row)
     table = Table("task", "indices", "complete", "epochs, median", "epochs, mean of all", "recipe", box=None)
-    for (task, recipe), found in sorted(groups.items()):
+    for (task, changes), found in sorted(groups.items()):
         complete = [row["epochs"] for row in found if row["status"] == Status.COMPLETE]
         indices = sorted(row["index"] for row in found)
-        changes = ", ".join(f"{name} {value}" for name, value in json.loads(recipe).items()) or "the default one"
         table.add_row(
             task,
             f"{indices[0]}-{indices[-1]}",
             f"{len(complete)}/{len(found)}",
             f"{median(complete):g}" if complete else "-",
             f"{sum(row['epochs'] for row in found) / len(found):.1f}",
-            changes,
+            changes or "the default one",
         )
     Console(width=200).print(table)
 
 
 def parse(assignments: list[str]) -> dict[str, Any]:
-    """Fields of the recipe from NAME=VALUE."""
-    kinds = {entry.name: type(entry.default) for entry in fields(Recipe)}
-    pairs = (assignment.split("=", 1) for assignment in assignments)
-    return {name: kinds[name](value) for name, value in pairs}
+    """Fields of the recipe from NAME=VALUE; a value is JSON, or else text."""
+    changes = {}
+    for name, _, value in (assignment.partition("=") for assignment in assignments):
+        try:
+            changes[name] = json.loads(value)
+        except json.JSONDecodeError:
+            changes[name] = value
+    return changes
 
 
 def main() -> None:

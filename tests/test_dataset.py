@@ -21,7 +21,8 @@ from tinymlds.training import Status
 def dataset(tmp_path_factory):
     """Eight networks with a threshold that some of them reach."""
     folder = tmp_path_factory.mktemp("dataset") / "direct"
-    recipe = {**SMALL, "train_sequences": 2048, "max_epochs": 4, "threshold": 0.024}
+    pace = {"batch": 128, "lr": 0.005, "lr_decay": 100, "beta2": 0.999, "eps": 1e-5}
+    recipe = {**SMALL, **pace, "train_sequences": 2048, "max_epochs": 4, "threshold": 0.024}
     tinymlds.train("direct", 8, folder, workers=1, **recipe)
     return tinymlds.open(folder)
 

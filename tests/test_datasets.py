@@ -188,6 +188,21 @@ def test_verify_measures_again(tmp_path, column, words):
     assert [words in problem and "xor_modified 1" in problem for problem in found.problems] == [True]
 
 
+def test_verify_looks_at_checkpoints_that_were_not_reached(tmp_path):
+    tinymlds.train("xor", 1, tmp_path, workers=1, checkpoints=(1, 5), **SMALL)
+    name = store.shard_name("checkpoints", "xor", 0)
+    file = store.TensorFile(tmp_path, name)
+    tensors = {key: array.copy() for key, array in file.read().items()}
+    tensors["head.4.bias"][0, 1] = 7.0
+    old = store.read_sums(tmp_path)[name]
+    (tmp_path / name).write_bytes(store.tensors_bytes(tensors, file.metadata))
+    sums = (tmp_path / store.SUMS).read_text()
+    (tmp_path / store.SUMS).write_text(sums.replace(old, store.file_sha256(tmp_path, name)))
+    problems = tinymlds.verify(tmp_path).problems
+    assert len(problems) == 1
+    assert "xor 0 has checkpoints of epochs that it did not reach" in problems[0]
+
+
 def page(counts, asked):
     spec = Spec(tuple((f"transducer_{k:03d}", asked) for k in range(len(counts))))
     statuses = {f"transducer_{k:03d}": Counter(complete=n, stalled=asked // 100) for k, n in enumerate(counts)}
@@ -230,8 +245,36 @@ def test_a_dry_run_makes_nothing(ds2, tmp_path):
     assert "5 networks to make (10 are there), 5 tasks" in printed.stdout
     assert "not the default one" in printed.stdout
     assert {path: path.stat().st_mtime_ns for path in ds2.folder.rglob("*")} == before
-    refused = run_cli(*dry, "--count", 1, "--out", ds2.folder)
-    assert (refused.returncode, "shrink" in refused.stderr) == (2, True)
+    for arguments, words in (
+        (("--count", 1, "--out", ds2.folder), "shrink"),
+        (("--count", 1, "--out", tmp_path / "new", "--workers", 0), "workers must be at least 1"),
+        (("--count", 1, "--out", tmp_path / "new", "--backend", "abacus"), "no backend 'abacus'"),
+        (("--count", 1, "--out", ds2.folder / store.MANIFEST), "is a file"),
+    ):
+        refused = run_cli(*dry, *arguments)
+        assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_dry_run_of_what_is_there(ds2):
+    printed = run_cli("train", "--dataset", "ds2", "--dry-run", "--count", 2, "--out", ds2.folder, "--json")
+    expected = json.loads(printed.stdout, parse_constant=pytest.fail)
+    assert (expected["networks"], expected["there"], expected["journal_bytes"]) == (0, 10, 0)
+    assert expected["epochs_per_second"] is None
+    printed = run_cli("train", "--dataset", "ds2", "--dry-run", "--count", 2, "--out", ds2.folder)
+    assert "nothing to make" in printed.stdout
+
+
+def test_all_workers_try_how_fast_they_are():
+    assert forecast._epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
+
+
+def test_the_range_of_a_forecast():
+    epochs = {"xor": (2.0, 1.0), "transducer_000": (10.0, 3.0), "transducer_001": (10.0, 3.0)}
+    missing = {"xor": 5, "transducer_000": 10, "transducer_001": 20}
+    n = training.EPOCHS_FROM
+    spread = 2 * np.sqrt((5 + 25 / n) * 1.0 + (30 + 900 / n) * 9.0)  # transducers share one mean
+    assert forecast._epochs_range(missing, epochs) == pytest.approx((310 - spread, 310 + spread))
+    assert forecast._epochs_range({"xor": 1}, {"xor": (1.0, 9.0)})[0] == 0.0
 
 
 def test_the_bytes_of_a_forecast_are_about_those_of_the_folder(ds2):
@@ -261,4 +304,8 @@ def test_the_forecast_of_a_run():
             xor = (weight * known["xor"] + 40) / (weight + 2)
             parity = (weight * known["parity"] + 200) / (weight + 1)
             direct = known["direct"]
-        assert found.seconds_left(2) == pytest.approx(0.1 * (8 * xor + 3 * parity + 2 * direct) / 2)
+        work = 0.1 * (8 * xor + 3 * parity + 2 * direct)
+        assert found.seconds_left(2) == pytest.approx(work / 2)
+        assert found.seconds_left(2, 0.5) == pytest.approx(work / 2 - 0.5)
+        assert found.seconds_left(2, 1e6) == 0.0
+        assert found.seconds_left(100) == pytest.approx(work / 13), "no more workers than networks are left"

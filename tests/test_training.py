@@ -102,6 +102,7 @@ def test_sequences_depend_on_task_and_seed():
     + [
         ({"hidden": 14}, "multiple of 4"),
         ({"lr": float("inf")}, "lr"),
+        ({"states": 3, "edits": 13}, "edits must not exceed the 12"),
         ({"steps": 4096, "train_sequences": 2**20}, "steps"),
     ],
 )

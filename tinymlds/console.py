@@ -104,7 +104,10 @@ def print_forecast(expected: Forecast) -> None:
     """What a run would make."""
     there = f" ({expected.there} are there)" if expected.there else ""
     print(f"{expected.folder}: {expected.networks} networks to make{there}, {expected.tasks} tasks")
-    print(f"size {expected.bytes / 1e6:,.1f} MB; while it runs, its journal takes about as much again")
+    print(f"size {expected.bytes / 1e6:,.1f} MB; until it is sealed, a journal of {expected.journal_bytes / 1e6:,.1f} MB")
+    if expected.epochs_per_second is None:
+        print("there is nothing to make")
+        return
     low, high = expected.seconds
     print(f"time {_duration(low)} to {_duration(high)} ({expected.epochs_per_second:.1f} epochs/s measured here)")
     if not expected.known:

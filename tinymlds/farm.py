@@ -103,15 +103,8 @@ def train(
     """
     name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
     wanted = Wanted(chosen, count, seed, checkpoints, recipe)
-    try:
-        target = backends.load(backend)
-        check_arithmetic()
-    except (ValueError, ArithmeticError) as error:
-        raise UsageError(str(error)) from error
+    workers = check_means(backend, workers)
     folder = Path(out if out is not None else name)
-    workers = available_cpus() if workers is None else workers
-    if workers < 1:
-        raise UsageError(f"workers must be at least 1, not {workers}")
     if not folder.exists():
         wanted.of(None)  # complain before a folder is made
     _prepare_folder(folder)
@@ -120,7 +113,7 @@ def train(
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final = _fill(journal, target.name, workers, progress)
+            final = _fill(journal, backend, workers, progress)
             _require_all(folder, journal)
             return RunResult(folder, sealing.seal(folder, journal), final)
         finally:
@@ -166,6 +159,36 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def check_means(backend: str, workers: int | None) -> int:
+    """How many workers there will be; None is one for each CPU.
+
+    Raises:
+        UsageError: no such backend, less than one worker, or a process that does not do IEEE arithmetic.
+    """
+    try:
+        backends.load(backend)
+        check_arithmetic()
+    except (ValueError, ArithmeticError) as error:
+        raise UsageError(str(error)) from error
+    workers = available_cpus() if workers is None else workers
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
+    return workers
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that the folder is not there yet, or empty, or one of ours.
+
+    Raises:
+        UsageError: it holds something else, or is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another --out")
+    ours = {store.JOURNAL, store.LOCK, store.SUMS}
+    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
+        raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
+
+
 def _prepare_folder(folder: Path) -> None:
     """Make sure that the folder exists and is ours to write to.
 
@@ -173,12 +196,8 @@ def _prepare_folder(folder: Path) -> None:
         UsageError: it holds something else.
         TinymldsError: it cannot be written.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is a file; choose another --out")
+    check_folder(folder)
     store.make_folder(folder)
-    ours = {store.JOURNAL, store.LOCK, store.SUMS}
-    if any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
-        raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise TinymldsError(f"cannot write to {folder}: no permission; choose another --out")
 
@@ -258,7 +277,7 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
     workers = min(workers, left)
     run = journal.start_run(_run_info(backend, workers))
     units = [Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints) for task, gap in gaps]
-    start = time.monotonic()
+    start = latest = time.monotonic()
     report(state)
     pool = ProcessPool(workers, backend, spec.recipe) if workers > 1 else InProcess()
     supervisor = Supervisor(units, pool, workers)
@@ -268,6 +287,7 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
             entries = [Entry(unit.task, run, outcome, now) for unit, outcomes in batch for outcome in outcomes]
             if entries:
                 journal.add(entries)
+                latest = time.monotonic()
             forecast.add(entries)
             state = Progress(
                 state.done + len(entries),
@@ -275,7 +295,7 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
                 state.made + len(entries),
                 state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
-                forecast.seconds_left(workers),
+                forecast.seconds_left(workers, time.monotonic() - latest),
             )
             report(state)
     finally:
@@ -313,12 +333,13 @@ class _Forecast:
             self._epochs[entry.task] += entry.outcome.epochs
             self._seconds += entry.outcome.seconds
 
-    def seconds_left(self, workers: int) -> float:
-        """Infinite before the first network."""
+    def seconds_left(self, workers: int, waited: float = 0.0) -> float:
+        """Infinite before the first network; `waited` seconds have passed since the latest one."""
         if not self._made:
             return math.inf
         pace = self._seconds / max(1, self._epochs.total())
-        return pace * sum(number * self._epochs_of(task) for task, number in self._left.items()) / workers
+        work = pace * sum(number * self._epochs_of(task) for task, number in self._left.items())
+        return max(0.0, work / max(1, min(workers, self.networks_left)) - waited)
 
     def _epochs_of(self, task: str) -> float:
         """Mean epochs of a network; a task of which nothing is known counts as the mean of the others."""

@@ -1,17 +1,19 @@
 """What a run would come to, before it is started: networks, bytes and a range for the time (`tinymlds train --dry-run`)."""
 
 import math
+import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinymlds import overview, params, tasks
 from tinymlds.dataset import graph_files
-from tinymlds.farm import Wanted, available_cpus
+from tinymlds.farm import Wanted, check_folder, check_means
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels import rng
 from tinymlds.spec import Recipe
-from tinymlds.training import expected_epochs, problem
+from tinymlds.training import EPOCHS_FROM, expected_epochs, problem
 from tinymlds.workers import InProcess, ProcessPool
 
 _TRIAL_SECONDS = 3.0
@@ -19,6 +21,7 @@ _MACHINE = 0.8, 1.35
 """How much faster or slower than in the trial a machine may turn out over a long run."""
 _ROW_BYTES = 900
 """A row of the manifest with its row of the provenance, roughly."""
+_MEETING_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class Forecast:
     there: int
     """Made before."""
     bytes: int
-    """Of the whole folder when it is sealed; the journal takes about as much again meanwhile."""
-    epochs_per_second: float
-    """Of all workers together, measured for some seconds."""
+    """Of the whole folder when it is sealed."""
+    journal_bytes: int
+    """Of the journal, beside that, before it is."""
+    epochs_per_second: float | None
+    """Of all workers together, measured for some seconds; None if there is nothing to make."""
     seconds: tuple[float, float]
     """Least and most that the run is expected to take."""
     known: bool
@@ -48,25 +53,42 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
         UsageError: as `farm.train` would.
         DatasetError: the folder is damaged.
     """
+    workers = check_means(backend, workers)
+    check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
     spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))
     there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
     missing = {task: count - there[task] for task, count in spec.tasks}
     left = sum(missing.values())
-    workers = min(available_cpus() if workers is None else workers, max(1, left))
-    speed = _epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, workers) if left else math.inf
-    expected = {task: expected_epochs(task, spec.recipe) for task in missing}
-    known = all(expected.values())
-    epochs = {task: found or expected_epochs(task, Recipe()) or (0.0, 0.0) for task, found in expected.items()}
-    mean = sum(number * epochs[task][0] for task, number in missing.items())
-    spread = math.sqrt(sum(number * epochs[task][1] ** 2 for task, number in missing.items()))
-    low = max(0.0, mean - 2.0 * spread) / speed * _MACHINE[0]
-    high = (mean + 2.0 * spread) / speed * _MACHINE[1]
+    known = all(expected_epochs(task, spec.recipe) for task in missing)
+    epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
+    speed, seconds = None, (0.0, 0.0)
+    if left:
+        speed = _epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
+        low, high = _epochs_range(missing, epochs)
+        seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe
     network = 4 * recipe.shape.size * (1 + len(spec.checkpoints)) + _ROW_BYTES
-    losses = sum(8 * count * epochs[task][0] for task, count in spec.tasks)
-    size = sum(_task_bytes(task, recipe) for task, _ in spec.tasks) + spec.networks * network + int(losses)
-    return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, speed, (low, high), known)
+    networks, new = (
+        sum(round(count * (network + 8 * epochs[task][0])) for task, count in counts)
+        for counts in (spec.tasks, missing.items())
+    )
+    size = sum(_task_bytes(task, recipe) for task, _ in spec.tasks) + networks
+    return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, speed, seconds, known)
+
+
+def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    """Two standard deviations around the epochs expected of all networks.
+
+    Two things are uncertain: how networks scatter about the mean of their task, and that mean itself, which comes from
+    `EPOCHS_FROM` networks and is the same for all transducers.
+    """
+    mean = sum(number * epochs[task][0] for task, number in missing.items())
+    pooled: Counter[tuple[float, float]] = Counter()
+    for task, number in missing.items():
+        pooled[epochs[task]] += number
+    variance = sum((number + number**2 / EPOCHS_FROM) * deviation**2 for (_, deviation), number in pooled.items())
+    return max(0.0, mean - 2.0 * math.sqrt(variance)), mean + 2.0 * math.sqrt(variance)
 
 
 def _task_bytes(task: str, recipe: Recipe) -> int:
@@ -81,10 +103,19 @@ def _epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, worke
     pool = ProcessPool(workers, backend, recipe) if workers > 1 else InProcess()
     try:
         pool.wait_for_start()
+        met: set[int] = set()
+        while len(met) < workers:  # compiled kernels are loaded when a worker starts, one after the other
+            met |= {call.result() for call in [pool.submit(_meet) for _ in range(workers)]}
         trials = [pool.submit(_trial, task, seed, recipe, backend) for _ in range(workers)]
         return float(sum(trial.result() for trial in trials))
     finally:
         pool.end()
+
+
+def _meet() -> int:
+    """The process that this ran in; it keeps it busy for a moment, so that others have to take the other calls."""
+    time.sleep(_MEETING_SECONDS)
+    return os.getpid()
 
 
 def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:

@@ -82,6 +82,8 @@ class Recipe:
             raise UsageError(
                 f'trigger_key must be one to eight commands like "set 7, clear 7, set 7", not {self.trigger_key!r}'
             )
+        if self.edits > (transitions := 4 * self.states):
+            raise UsageError(f"edits must not exceed the {transitions} transitions of a transducer, not {self.edits}")
         if self.family and not self.edits:
             raise UsageError("family is for transducers with edits; ask for --edits too")
         if max(self.train_sequences, self.validation_sequences) * self.steps > _LARGEST_DATA:

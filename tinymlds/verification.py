@@ -133,6 +133,8 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
         kept = checkpoints[k, : len(reached)]
         if row["checkpoints"] != len(reached) or store.array_sha256(kept) != row["checkpoints_sha256"]:
             result.problems.append(f"{name} has other checkpoints than the manifest says")
+        if not np.isnan(checkpoints[k, len(reached) :]).all():
+            result.problems.append(f"{name} has checkpoints of epochs that it did not reach")
         for epoch, weights_then in zip(reached, kept, strict=True):
             if epoch == 0:
                 right = weights_then.tobytes() == params.initial(dataset.shape, key, row["index"]).tobytes()
