@@ -1,6 +1,6 @@
 """What does the patience rule cost, and what does it save? Networks that it ended are trained again without it.
 
-    python bench/patience.py FOLDER... [--json FILE]
+    python bench/patience.py FOLDER... [--sample 12] [--json FILE]
 
 Such a network makes the same epochs again and then goes on, to the threshold or to `max_epochs`: the rule has lost those
 that are complete then. What it saved are the epochs after the point at which it ended them.
@@ -29,6 +29,7 @@ def without_patience(task: str, index: int, seed: int, recipe: Recipe, ended: in
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--sample", type=int, default=2**31, help="networks of each folder, spread evenly; default: all")
     parser.add_argument("--json", type=Path, help="write the figures there")
     options = parser.parse_args()
     results = {}
@@ -37,15 +38,17 @@ def main() -> None:
             dataset = tinymlds.open(folder)
             spec, rows = dataset.spec, dataset.manifest
             stalled = [row for row in rows if row["status"] == Status.STALLED]
+            chosen = stalled[:: -(-len(stalled) // options.sample) or 1]
             calls = [
                 pool.submit(without_patience, row["task"], row["index"], spec.seed, spec.recipe, row["epochs"])
-                for row in stalled
+                for row in chosen
             ]
             again = [call.result() for call in calls]
             figures = {
                 "complete": sum(row["status"] == Status.COMPLETE for row in rows),
                 "epochs": sum(row["epochs"] for row in rows),
                 "stalled": len(stalled),
+                "trained_again": len(again),
                 "lost": sum(row["status"] == Status.COMPLETE for row in again),
                 "epochs_saved": sum(row["epochs"] - row["ended_after"] for row in again),
             }

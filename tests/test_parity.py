@@ -81,8 +81,8 @@ def test_outputs_are_those_of_pytorch(shape: Shape) -> None:
 
 # ------------------------------------------------------------------ a hundred steps
 
-RECIPE = Recipe(train_sequences=100 * 128)
-"""The project's recipe, on just so many sequences that an epoch has 100 steps."""
+RECIPE = Recipe(train_sequences=100 * 128, batch=128)
+"""The project's recipe with larger batches, on just so many sequences that an epoch has 100 steps."""
 
 
 class Trajectory(NamedTuple):
@@ -131,9 +131,9 @@ def distance(a: Trajectory, b: Trajectory) -> tuple[float, float]:
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_hundred_steps_of_training(index: int) -> None:
-    """Weights move by up to 0.4 in these steps, and the loss falls to less than half.
+    """Weights move by up to 0.3 in these steps, and the loss falls to less than half.
 
-    PyTorch's own float32 ends 8e-7 (weights) and 2e-7 (losses) from float64, ours 1.2e-6 and 3e-7: rounding differences
+    PyTorch's own float32 ends 4e-7 (weights) and 2e-7 (losses) from float64, ours 4e-7 and 3e-7: rounding differences
     of a gradient, amplified by Adam where a gradient is small beside its own history. The two differ by about as much as
     each differs from float64; the tolerances are eight times that, for other CPUs and versions of PyTorch.
     """
@@ -141,8 +141,8 @@ def test_hundred_steps_of_training(index: int) -> None:
     pytorch, exact = (pytorch_trajectory(index, dtype) for dtype in (torch.float32, torch.float64))
     loss_difference, weight_difference = distance(ours, pytorch)
     assert loss_difference <= 3e-6
-    assert weight_difference <= 1e-5
+    assert weight_difference <= 3e-6
     for mine, theirs in zip(distance(ours, exact), distance(pytorch, exact), strict=True):
-        assert mine <= 4.0 * theirs  # measured over six networks: between 0.8 and 1.7
+        assert mine <= 4.0 * theirs  # measured over six networks: between 0.8 and 2.0
     assert exact.losses[-1] < 0.5 * exact.losses[0]
     assert np.abs(exact.weights - start(index)[1]).max() > 0.1
