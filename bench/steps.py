@@ -30,7 +30,7 @@ B = 128), and 1.8e-6 with torch.compile at B = 1024. Without bias correction the
 
 WEIGHT_TOLERANCE = 5e-6
 """Largest difference between their weights then (measured: 2.7e-7 at B = 16, less above). Adam moves every weight by up to
-0.005 a step, however small its gradient, so a gradient that is wrong or missing shows a thousandfold."""
+0.003 a step, however small its gradient, so a gradient that is wrong or missing shows a thousandfold."""
 
 
 class Stepper:
