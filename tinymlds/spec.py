@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from tinymlds.errors import UsageError
-from tinymlds.kernels.problem import NUMERICS, Adam, Shape
-from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES
+from tinymlds.kernels.shape import NUMERICS, Adam, Shape
 
 FORMAT = 2
 """Version of the dataset folder. 2: modified machines and transducers, and measured columns in the manifest."""
@@ -56,7 +55,7 @@ class Recipe:
     batch: int = _field(32, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
     threshold: float = _field(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf)
     max_epochs: int = _field(256, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
-    patience: int = _field(32, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
+    patience: int = _field(64, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
     patience_gain: float = _field(0.1, "Share by which a loss must fall to count as better.", 0.0, 0.999)
     trigger_key: str = _field("set 7, clear 7, set 7", "Commands that fire the trigger of a modified machine.")
     trigger_span: int = _field(4, "Outputs that it inverts.", 1, 64)
@@ -92,7 +91,7 @@ class Recipe:
     @property
     def shape(self) -> Shape:
         """The sizes of a network of this recipe."""
-        return Shape(INPUT_LINES, self.hidden, OUTPUT_LINES, self.gru_layers, self.linear_maps, self.head_activation)
+        return Shape(hidden=self.hidden, layers=self.gru_layers, maps=self.linear_maps, activation=self.head_activation)
 
     @property
     def adam(self) -> Adam:
