@@ -82,7 +82,8 @@ def test_the_command_line_asks_the_same_way(tmp_path):
         assert (refused.returncode, word in refused.stderr, (tmp_path / "c").exists()) == (2, True, False)
 
 
-def test_tasks_advance_together():
+def handed_out(seconds, count, workers):
+    """The units that a supervisor hands out, in order, where a network of a task takes `seconds[task]`."""
     done = []
 
     def note(unit):
@@ -94,10 +95,15 @@ def test_tasks_advance_together():
             for k in range(unit.start, unit.stop)
         ]
 
-    seconds = {"xor": 0.1, "parity": 0.6, "eightbit": 5.0}
-    units = [Unit(task, 0, Recipe(), "cpu", 0, 30) for task in seconds]
-    for _ in Supervisor(units, InProcess(), 1, note).run():
+    units = [Unit(task, 0, Recipe(), "cpu", 0, count) for task in seconds]
+    for _ in Supervisor(units, InProcess(), workers, note).run():
         pass
+    return done
+
+
+def test_tasks_advance_together():
+    seconds = {"xor": 0.1, "parity": 0.6, "eightbit": 5.0}
+    done = handed_out(seconds, 30, workers=1)
     made = Counter()
     for task, start, stop in done:
         assert start == made[task], "every index once, in order"
@@ -105,6 +111,16 @@ def test_tasks_advance_together():
         made[task] = stop
     assert made == dict.fromkeys(seconds, 30)
     assert max(stop - start for task, start, stop in done if task == "xor") == 10  # about a second's worth
+
+
+def test_the_longest_networks_do_not_come_last():
+    """With two workers the other would wait for a network that is started last and takes 50 times as long as the rest."""
+    seconds = {"xor": 1.0, "eightbit": 50.0, "parity": 1.0}
+    alone, two = (handed_out(seconds, 30, workers) for workers in (1, 2))
+    assert sorted(alone) == sorted(two) == sorted((task, k, k + 1) for task in seconds for k in range(30))
+    assert "eightbit" in [task for task, *_ in alone[-3:]]
+    assert {task for task, *_ in two[-6:]} == {"xor", "parity"}
+    assert [unit for unit in two if unit[0] == "eightbit"] == [("eightbit", k, k + 1) for k in range(30)]
 
 
 def test_a_dataset_of_many_tasks(ds2):
@@ -265,7 +281,7 @@ def test_a_dry_run_of_what_is_there(ds2):
 
 
 def test_all_workers_try_how_fast_they_are():
-    assert forecast._epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
+    assert forecast.epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
 
 
 def test_the_range_of_a_forecast():

@@ -64,7 +64,7 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
     epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
     speed, seconds = None, (0.0, 0.0)
     if left:
-        speed = _epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
+        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
         low, high = _epochs_range(missing, epochs)
         seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe
@@ -98,8 +98,8 @@ def _task_bytes(task: str, recipe: Recipe) -> int:
     return sequences + 3 * found.table.next_state.size + sum(len(text) for text in graph_files(found).values())
 
 
-def _epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
-    """What all workers make together when all of them work."""
+def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
+    """What all workers make together when all of them work, measured for some seconds."""
     pool = ProcessPool(workers, backend, recipe) if workers > 1 else InProcess()
     try:
         pool.wait_for_start()

@@ -193,6 +193,16 @@ class _Queue:
         self._added += 1
         heapq.heappush(self._heap, (unit.deaths, unit.start, self._added, unit))
 
+    def __iter__(self) -> Iterator[Unit]:
+        """All units, in no order."""
+        return (entry[-1] for entry in self._heap)
+
+    def put_first(self, unit: Unit) -> None:
+        """Have this unit, which is in the queue, taken next."""
+        [place] = [k for k, entry in enumerate(self._heap) if entry[-1] is unit]
+        self._heap[place] = (unit.deaths, -1, 0, unit)
+        heapq.heapify(self._heap)
+
     def take(self, size: Callable[[Unit], int]) -> Unit:
         """Take the first `size(unit)` indices of the first unit; a unit with a death to its name is taken whole."""
         unit = heapq.heappop(self._heap)[-1]
@@ -239,6 +249,7 @@ class Supervisor:
     def _hand_out(self) -> None:
         self.pool.wait_for_start()
         while self._pending and len(self._running) < self._places():
+            self._longest_first_at_the_end()
             unit = self._pending.take(self._unit_size)
             try:
                 self._running[self.pool.submit(self.work, unit)] = unit
@@ -246,15 +257,31 @@ class Supervisor:
                 self._pending.add(unit)
                 self._restart()
 
+    def _longest_first_at_the_end(self) -> None:
+        """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
+
+        Networks whose workers died still come last, as they may take others with them.
+        """
+        if self.workers == 1 or self._pending.first.deaths:
+            return
+        units = [unit for unit in self._pending if not unit.deaths]
+        slowest = max(units, key=self._seconds)
+        left = sum((unit.stop - unit.start) * self._seconds(unit) for unit in units)
+        if left < 2 * self.workers * self._seconds(slowest):
+            self._pending.put_first(slowest)
+
+    def _seconds(self, unit: Unit) -> float:
+        """What a network of the unit takes, by the latest ones of its task; if there are none, what a unit should."""
+        return self._seconds_per_network.get(unit.task, _SECONDS_PER_UNIT)
+
     def _places(self) -> int:
         """How many units may be out at once: one a worker and one waiting, or a single one that is under suspicion."""
         suspicious = any(unit.deaths >= DEATHS_UNTIL_ALONE for unit in (self._pending.first, *self._running.values()))
         return 1 if suspicious else self.workers + 1 if self.workers > 1 else 1
 
     def _unit_size(self, unit: Unit) -> int:
-        """Networks that take about a second, by the last ones of the task."""
-        seconds = self._seconds_per_network.get(unit.task, _SECONDS_PER_UNIT)
-        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / max(seconds, 1e-3))))
+        """Networks that take about a second."""
+        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / max(self._seconds(unit), 1e-3))))
 
     def _collect(self, done: set[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
         finished, broken = [], False
@@ -268,7 +295,9 @@ class Supervisor:
             if error is not None:
                 raise error
             outcomes = future.result()
-            self._seconds_per_network[unit.task] = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
+            seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
+            before = self._seconds_per_network.get(unit.task, seconds)
+            self._seconds_per_network[unit.task] = (before + seconds) / 2  # networks of a task differ a lot
             self._breaks = 0
             finished.append((unit, outcomes))
         if broken:
