@@ -20,7 +20,7 @@ COMPILE = """
 import json, sys
 import numpy as np
 from tinymlds.kernels import cpu
-from tinymlds.kernels.problem import Shape
+from tinymlds.kernels.shape import Shape
 
 cpu.CpuBackend().prepare(Shape())
 entry_points = cpu.kernels(Shape())

@@ -9,9 +9,10 @@ from numba import njit
 
 from tinymlds import params
 from tinymlds.kernels import cpu
+from tinymlds.kernels.block import CELLS, OPTIONS
 from tinymlds.kernels.cells import TANH_LIMIT
-from tinymlds.kernels.layers import CELLS, OPTIONS
-from tinymlds.kernels.problem import Adam, Floats, Problem, Sequences, Shape, adam_factors
+from tinymlds.kernels.problem import Floats, Problem, Sequences, adam_factors
+from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.kernels.simd import LANES, load, store, tree_sum
 
 LR = 0.003
@@ -20,6 +21,10 @@ SHAPES = {
     "tanh": Shape(hidden=8, layers=2, maps=3, activation="tanh"),
     "relu": Shape(hidden=4, layers=1, maps=2, activation="relu"),
     "one_layer": Shape(hidden=4, layers=1, maps=1),
+    "wide": Shape(hidden=20, layers=2, maps=3),  # more units than lanes, and no multiple of them
+    "wide_tanh": Shape(hidden=32, layers=1, maps=2, activation="tanh"),
+    "odd": Shape(hidden=13, layers=1, maps=2),  # a prime: tiles of one row
+    "largest": Shape(hidden=64, layers=1, maps=8),
 }
 STEPS = 16
 BACKEND = cpu.CpuBackend()
@@ -27,10 +32,10 @@ BACKEND = cpu.CpuBackend()
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
-def random_sequences(count: int, seed: int = 0) -> Sequences:
+def random_sequences(count: int, seed: int = 0, steps: int = STEPS) -> Sequences:
     """All nine input lines and all eight output lines are live."""
     generator = np.random.default_rng(seed)
-    return Sequences(*(generator.integers(0, top, (count, STEPS), np.uint16) for top in (1 << 9, 1 << 8)))
+    return Sequences(*(generator.integers(0, top, (count, steps), np.uint16) for top in (1 << 9, 1 << 8)))
 
 
 def random_weights(shape: Shape) -> Floats:
@@ -76,6 +81,19 @@ def test_gradients(shape: Shape, batch: int) -> None:
     expected = [oracle(shape, weights, sequences, chosen) for chosen in np.split(order, 2)]
     assert losses.tolist() == pytest.approx([loss for loss, _ in expected], rel=LOSS_TOLERANCE)
     naive.assert_close(gradients, expected[-1][1], GRADIENT_TOLERANCE)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 33])
+def test_gradients_of_other_lengths(steps: int) -> None:
+    """At the first step h = 0, and its products are left out."""
+    for shape in (SHAPES["tanh"], SHAPES["wide"]):
+        sequences, weights, order = random_sequences(32, steps=steps), random_weights(shape), np.arange(32)
+        losses, gradients = loss_and_gradients(shape, weights, sequences, order, 32)
+        loss, expected = oracle(shape, weights, sequences, order)
+        assert losses.tolist() == pytest.approx([loss], rel=LOSS_TOLERANCE)
+        unused = [name for name in expected if steps == 1 and "weight_hh" in name]
+        assert all(not gradients.pop(name).any() and not expected.pop(name).any() for name in unused)
+        naive.assert_close(gradients, expected, GRADIENT_TOLERANCE)
 
 
 @pytest.mark.parametrize("batch", [1, 15, 17, 31, 33])

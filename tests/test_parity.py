@@ -11,7 +11,8 @@ import pytest
 from tinymlds import params, training
 from tinymlds.kernels import rng
 from tinymlds.kernels.cpu import CpuBackend
-from tinymlds.kernels.problem import Adam, Floats, Problem, Sequences, Shape
+from tinymlds.kernels.problem import Floats, Problem, Sequences
+from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.spec import Recipe
 
 torch = pytest.importorskip("torch")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinymlds.kernels.problem import NUMERICS
+from tinymlds.kernels.shape import NUMERICS
 
 ROOT = Path(__file__).parent.parent
 
@@ -27,13 +27,20 @@ TARGETS = {
 }
 
 GOLDEN = {
-    1: {
-        "weights": "5c95e56c90872f38c0217bbcf54238639da5b17993b20db54339209c2b68ffc3",
-        "losses": "48a718b58d6b15d80cc16b75ab852c2d2d27fe8dae93096e43a6556b9a8e2a03",
-        "outputs": "f8befc3885178a58ce705b7588e2ea0aa4c88394df8a01e4af5e942c29bcba8d",
+    2: {
+        "default: weights": "4c6e7af122875bc3ff57a7279b86bad1d6a7f4da67df4ce451d982ed6ebd48ec",
+        "default: losses": "4619f0e3ad488817276306a472b941eefccab61a1cea9478ccc2ddd6f061f0c5",
+        "default: outputs": "a94281ec46844d54b0eeca65d80f42c68de9b8ad50c48a480a00db3f1ad71db3",
+        "wide: weights": "05f1691971ba6ac08747b3938fcf5f9431f8ee2379c85e8fc637d7e8b9ab897e",
+        "wide: losses": "87b8721f4af56b617d76c037a50e12a8d9c4c0c3a0c57971451013a06751e31e",
+        "wide: outputs": "196682ea485e0e2d2ce3cd42f12ed49c35dc50f4eac0eefb04b5baab25bd6b6e",
+        "tanh: weights": "fca29e3f38719b2943e5f275b533010a8e9f93133f401390486646959fc2014e",
+        "tanh: losses": "3bf998fda313535f615cba8b8ffb0687b1461ab8a938525ed436ef20b88211de",
+        "tanh: outputs": "e605197ef7cba18aba80657e31ab1935ed04066f4eff74b8a895f98e247d4acd",
     }
 }
-"""Numerics version -> sha256 of what `TRAIN` computes. Other bits are another version: raise NUMERICS, and say so."""
+"""Numerics version -> sha256 of what `TRAIN` computes. Frozen: other bits are another version, so raise NUMERICS, add a
+line and say so in CHANGELOG.md. (Version 1 was never frozen.)"""
 
 TRAIN = """
 import hashlib, json
@@ -45,16 +52,19 @@ from tinymlds.spec import Recipe
 
 # Blocks of 32 and of 16 in each minibatch; validation ends on a partial block too.
 sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
-recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
-cpu = backend.load("cpu")
-[outcome] = training.train_networks(cpu, "xor", 0, recipe, range(1))
-x = lines(training.problem("xor", 0, recipe).validation.inputs, 9)
-assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
-results = {
-    "weights": outcome.weights,
-    "losses": np.concatenate([outcome.train_losses, outcome.validation_losses]),
-    "outputs": cpu.outputs(recipe.shape, outcome.weights, x),
+recipes = {
+    "default": Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8),
+    "wide": Recipe(**sizes, hidden=20, gru_layers=2, linear_maps=3),
+    "tanh": Recipe(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
 }
+cpu, results = backend.load("cpu"), {}
+for name, recipe in recipes.items():
+    [outcome] = training.train_networks(cpu, "xor", 0, recipe, range(1))
+    x = lines(training.problem("xor", 0, recipe).validation.inputs, 9)
+    assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
+    results[f"{name}: weights"] = outcome.weights
+    results[f"{name}: losses"] = np.concatenate([outcome.train_losses, outcome.validation_losses])
+    results[f"{name}: outputs"] = cpu.outputs(recipe.shape, outcome.weights, x)
 digests = {name: hashlib.sha256(array.astype("<f4").tobytes()).hexdigest() for name, array in results.items()}
 print(json.dumps({"digests": digests, "features": cache.target_features()}))
 """

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tinymlds import machines, tasks
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.mealy import Mealy
+from tinymlds.kernels.shape import Shape
+from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy
 
 ANSWERS = {
     "eightbit": lambda bits: bits,
@@ -17,6 +18,10 @@ ANSWERS = {
     "xor": lambda bits: [bits[0] ^ bits[1]],
     "parity": lambda bits: [sum(bits) % 2],
 }
+
+
+def test_a_network_has_a_line_for_each_of_a_table():
+    assert (Shape().inputs, Shape().outputs) == (INPUT_LINES, OUTPUT_LINES)
 
 
 @pytest.mark.parametrize("task", machines.MACHINES)

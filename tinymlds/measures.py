@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from tinymlds import tasks
 from tinymlds.kernels import backend, rng
-from tinymlds.kernels.problem import Floats, Shape
+from tinymlds.kernels.problem import Floats
+from tinymlds.kernels.shape import Shape
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, lines
 from tinymlds.spec import Recipe
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.kernels import rng
-from tinymlds.kernels.problem import Shape
+from tinymlds.kernels.shape import Shape
 
 Floats = npt.NDArray[np.float32]
 

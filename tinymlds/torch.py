@@ -5,7 +5,7 @@ from typing import Any
 
 from tinymlds.dataset import Network
 from tinymlds.errors import UsageError
-from tinymlds.kernels.problem import Shape
+from tinymlds.kernels.shape import Shape
 
 try:
     import torch

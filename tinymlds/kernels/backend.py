@@ -9,7 +9,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.kernels.problem import Floats, Problem, Sequences, Shape
+from tinymlds.kernels.problem import Floats, Problem, Sequences
+from tinymlds.kernels.shape import Shape
 
 
 class Network(Protocol):

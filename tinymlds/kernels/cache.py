@@ -65,11 +65,17 @@ class _KernelCache(FunctionCache):
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         self._cache_file = self._file_for(sig, target_context.codegen())
-        return super()._load_overload(sig, target_context)
+        try:
+            return super()._load_overload(sig, target_context)
+        except Exception:  # pickle may raise anything on a damaged file: it is emptied, and replaced after compilation
+            with contextlib.suppress(OSError):
+                self._cache_file.flush()
+            return None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
         self._cache_file = self._file_for(sig, data.codegen)
-        super()._save_overload(sig, data)
+        with contextlib.suppress(Exception):  # a full or a read-only disk, a damaged file that it would not let go:
+            super()._save_overload(sig, data)  # the next process compiles again
 
 
 def cached_njit(identity: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -80,7 +86,7 @@ def cached_njit(identity: str, **options: Any) -> Callable[[Callable[..., Any]],
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(**options)(function)
-        with contextlib.suppress(RuntimeError):  # Numba found no folder to write to
+        with contextlib.suppress(RuntimeError, OSError):  # Numba found no folder to write to
             dispatcher._cache = _KernelCache(function, f"{source_fingerprint()}:{identity}")
         return dispatcher
 

@@ -46,7 +46,8 @@ class Cells(NamedTuple):
     """The cells, compiled for one target. Each takes and returns lanes."""
 
     tanh: Any
-    gru_forward: Any
+    gru_gates: Any
+    gru_state: Any
     gru_backward: Any
     squared_error: Any
     adam: Any
@@ -60,14 +61,26 @@ def bind(jit: Callable[[Callable[..., Any]], Any], primitives: Primitives) -> Ce
     limit, minus_limit = np.float32(TANH_LIMIT), np.float32(-TANH_LIMIT)
     n0, n1, n2, n3, n4 = (np.float32(c) for c in TANH_NUMERATOR)
     d0, d1, d2, d3, d4 = (np.float32(c) for c in TANH_DENOMINATOR)
+    two_limits, minus_two_limits = np.float32(2.0 * TANH_LIMIT), np.float32(-2.0 * TANH_LIMIT)
+    hn0, hn1, hn2, hn3, hn4 = (np.float32(c) * np.float32(0.25 ** (k + 1)) for k, c in enumerate(TANH_NUMERATOR))
+    hd1, hd2, hd3, hd4 = (np.float32(c) * np.float32(0.25**k) for k, c in enumerate(TANH_DENOMINATOR) if k)
 
     @jit
     def tanh_parts(x: Any) -> Any:
-        """tanh(x) as numerator and denominator, so that two gates can share one division."""
+        """tanh(x) as numerator and denominator, so that two can share a division."""
         x = clamp(x, minus_limit, limit)
         s = x * x
         numerator = fma(fma(fma(fma(s, n4, n3), s, n2), s, n1), s, n0)
         denominator = fma(fma(fma(fma(s, d4, d3), s, d2), s, d1), s, d0)
+        return x * numerator, denominator
+
+    @jit
+    def half_tanh_parts(x: Any) -> Any:
+        """tanh(x / 2) / 2 in the same way. Its coefficients are those of tanh times powers of two, which rounds nothing."""
+        x = clamp(x, minus_two_limits, two_limits)
+        s = x * x
+        numerator = fma(fma(fma(fma(s, hn4, hn3), s, hn2), s, hn1), s, hn0)
+        denominator = fma(fma(fma(fma(s, hd4, hd3), s, hd2), s, hd1), s, d0)
         return x * numerator, denominator
 
     @jit
@@ -76,24 +89,25 @@ def bind(jit: Callable[[Callable[..., Any]], Any], primitives: Primitives) -> Ce
         return numerator / denominator
 
     @jit
-    def gru_forward(ar: Any, az: Any, an: Any, q: Any, h: Any) -> Any:
-        """One unit of a GRU layer, one step.
+    def gru_gates(ar: Any, az: Any) -> Any:
+        """r = sigmoid(ar), z = sigmoid(az), with sigmoid(a) = tanh(a / 2) / 2 + 1/2.
 
-        ar, az: W_i x + b_i + W_h h + b_h of the reset and update gates; an: W_in x + b_in; q: W_hn h + b_hn.
-            r = sigmoid(ar), z = sigmoid(az), n = tanh(an + r q), h' = (1 - z) n + z h
-        with sigmoid(a) = tanh(a / 2) / 2 + 1/2. Returns r, z, n, h'.
+        ar, az: W_i x + b_i + W_h h + b_h of the reset and update gates.
         """
-        r_top, r_bottom = tanh_parts(ar * _HALF)
-        z_top, z_bottom = tanh_parts(az * _HALF)
-        half_over_both = _HALF / (r_bottom * z_bottom)
-        r = fma(r_top * z_bottom, half_over_both, _HALF)
-        z = fma(z_top * r_bottom, half_over_both, _HALF)
+        r_top, r_bottom = half_tanh_parts(ar)
+        z_top, z_bottom = half_tanh_parts(az)
+        one_over_both = _ONE / (r_bottom * z_bottom)
+        return fma(r_top * z_bottom, one_over_both, _HALF), fma(z_top * r_bottom, one_over_both, _HALF)
+
+    @jit
+    def gru_state(r: Any, z: Any, an: Any, q: Any, h: Any) -> Any:
+        """n = tanh(an + r q) and the new state h' = (1 - z) n + z h. an: W_in x + b_in; q: W_hn h + b_hn."""
         n = tanh(fma(r, q, an))
-        return r, z, n, fma(z, h - n, n)
+        return n, fma(z, h - n, n)
 
     @jit
     def gru_backward(r: Any, z: Any, n: Any, q: Any, h: Any, dh_next: Any) -> Any:
-        """Undo `gru_forward`: from dL/dh' to the gradients before the activations.
+        """Undo `gru_state` and `gru_gates`: from dL/dh' to the gradients before the activations.
 
         h' = fma(z, h - n, n):  dn = dh' (1 - z), dz = dh' (h - n), and dh' z goes straight to h
         n = tanh(an + r q):     dan = dn (1 - n^2), dq = dan r, dr = dan q
@@ -133,4 +147,4 @@ def bind(jit: Callable[[Callable[..., Any]], Any], primitives: Primitives) -> Ce
         return unless_negative(a, a)
 
     activations = {"tanh": (tanh, tanh_backward), "relu": (relu, unless_negative)}
-    return Cells(tanh, gru_forward, gru_backward, squared_error, adam, activations)
+    return Cells(tanh, gru_gates, gru_state, gru_backward, squared_error, adam, activations)

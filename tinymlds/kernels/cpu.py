@@ -7,11 +7,12 @@ before the next block starts, so that its activations stay in the cache. All buf
     x       [T, I, 32]              input lines              target  [T, O, 32]        output lines
     hidden  [layers, T + 1, H, 32]  h; row 0 of T + 1 is h = 0
     gates   [layers, T, 4, H, 32]   r, z, q, n; the backward pass puts dar, daz, dq, dan in their place
-    maps    [maps - 1, T, H, 32]    outputs of the hidden linear maps
+    maps    [maps - 1, T, H, 32]    outputs of the hidden linear maps, where an activation follows them
     output  [T, O, 32]              outputs, then their gradient
     even, odd [T, H, 32]            gradients on their way down, in turn      carry [H, 32]   dL/dh on its way back in time
+    biases  [layers, 2, H]          b_ih + b_hh of r and z   head           see `head.py`
 
-The order of every sum is fixed by `docs/numerics.md`. The layers themselves are in `layers.py`.
+The order of every sum is fixed by `docs/numerics.md`. The layers themselves are in `gru.py` and `head.py`.
 """
 
 from functools import cache
@@ -21,14 +22,17 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS
 from tinymlds.kernels.cache import cached_njit
-from tinymlds.kernels.layers import BLOCK, CELLS, OPTIONS, gru_layer, linear_map
-from tinymlds.kernels.problem import Adam, Floats, Problem, Sequences, Shape, Words, adam_factors, check_arithmetic
+from tinymlds.kernels.gru import gru_layer
+from tinymlds.kernels.head import head, sizes
+from tinymlds.kernels.problem import Floats, Problem, Sequences, Words, adam_factors, check_arithmetic
+from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.kernels.simd import LANES, bit_lanes, keep, load, store, tree_sum, zero
 
 
 class Work(NamedTuple):
-    """Buffers for one block; their shapes stand at the top of this file. What a call leaves in them means nothing."""
+    """Buffers for one block; shapes stand at the top of this file. What a call leaves means nothing to the next."""
 
     words: Words
     x: Floats
@@ -40,6 +44,8 @@ class Work(NamedTuple):
     even: Floats
     odd: Floats
     carry: Floats
+    biases: Floats
+    head: Floats
     gradient: Floats
 
 
@@ -77,17 +83,20 @@ def _padded(vector: Floats) -> Floats:
 def workspace(shape: Shape, steps: int) -> Work:
     """Fresh buffers for sequences of this many steps."""
     unit, row = steps * BLOCK, shape.hidden * BLOCK
+    head_sizes = sizes(shape)
     return Work(
         words=np.zeros(2 * unit, np.uint16),
         x=_aligned(unit * shape.inputs),
         target=_aligned(unit * shape.outputs),
         hidden=_aligned(shape.layers * (steps + 1) * row),
         gates=_aligned(shape.layers * steps * 4 * row),
-        maps=_aligned((shape.maps - 1) * steps * row),
+        maps=_aligned(steps * head_sizes.maps),
         output=_aligned(unit * shape.outputs),
         even=_aligned(steps * row),
         odd=_aligned(steps * row),
         carry=_aligned(row),
+        biases=_aligned(shape.layers * 2 * shape.hidden),
+        head=_aligned(head_sizes.head),
         gradient=_padded(np.zeros(shape.size, np.float32)),
     )
 
@@ -102,93 +111,59 @@ def constants(problem: Problem) -> Constants:
     )
 
 
-# ------------------------------------------------------------------ a network over one block
+# ------------------------------------------------------------------ what a minibatch consists of
 
 
-class Passes(NamedTuple):
-    """The passes of a whole network over the block in `Work`."""
+class Stages(NamedTuple):
+    """The stages of a minibatch in their order; those from `gather` to `gru_gradient` are repeated for each block."""
 
-    forward: Any
-    backward: Any
+    start: Any
+    """start(p, work): zeroes, and what follows from the parameters alone. An evaluation needs it too."""
+    gather: Any
+    """gather(T, sequences, order, first, live, work): sequences order[first : first + live], as lines in lanes."""
+    gru_forward: Any
+    """gru_forward(T, p, work)"""
+    head_forward: Any
+    """head_forward(T, p, work): work.output."""
+    error: Any
+    """error(T, live, scale, work): the sum of squared errors; work.output becomes the gradient."""
+    head_backward: Any
+    """head_backward(T, p, work): down to the GRU in work.even, and this block's part of the head's gradient."""
+    gru_backward: Any
+    """gru_backward(k, T, p, work): the gates of layer k become their gradients before the activation; top layer first."""
+    gru_gradient: Any
+    """gru_gradient(k, T, work): this block's part of the gradient of layer k, right after its `gru_backward`."""
+    finish: Any
+    """finish(p, work): makes work.gradient complete."""
+    update: Any
+    """update(state, work, adam, step_size, root_scale): a step of Adam."""
 
 
 @cache
-def passes(shape: Shape) -> Passes:
-    """Forward and backward through all layers of this shape."""
-    H, LAYERS, MAPS = shape.hidden, shape.layers, shape.maps
+def stages(shape: Shape) -> Stages:
+    """The stages for networks of this shape."""
+    I, H, O, LAYERS = shape.inputs, shape.hidden, shape.outputs, shape.layers
     ROW = H * BLOCK
-    first, other = gru_layer(shape.inputs, H, True), gru_layer(H, H, False)
-    hidden_map, last_map = linear_map(H, H, shape.activation), linear_map(H, shape.outputs, "none")
-    FIRST_SIZE, OTHER_SIZE = 3 * H * (shape.inputs + H) + 6 * H, 6 * H * H + 6 * H
-    MAP_SIZE = H * H + H
+    first, other, top = gru_layer(I, H, True), gru_layer(H, H, False), head(shape)
+    FIRST_SIZE, OTHER_SIZE = 3 * H * (I + H) + 6 * H, 6 * H * H + 6 * H
     HEAD = FIRST_SIZE + (LAYERS - 1) * OTHER_SIZE
-    LAST = HEAD + (MAPS - 1) * MAP_SIZE
-    first_forward, first_backward, first_gradient = first
-    other_forward, other_backward, other_gradient = other
-    map_forward, map_backward, map_gradient = hidden_map
-    last_forward, last_backward, last_gradient = last_map
+    first_sum_biases, first_forward, first_backward, first_gradient = first
+    other_sum_biases, other_forward, other_backward, other_gradient = other
+    map_start, map_forward, map_backward, map_finish = top
+    squared_error, adam_step = CELLS.squared_error, CELLS.adam
 
     @njit(**OPTIONS)
-    def forward(T, p, work):  # type: ignore[no-untyped-def]
-        """work.output from work.x."""
-        unit, states, gates = T * ROW, (T + 1) * ROW, T * 4 * ROW
-        first_forward(T, work.x, work.hidden, work.gates, p, 0)
+    def start(p, work):  # type: ignore[no-untyped-def]
+        for e in range(0, work.gradient.size, LANES):
+            store(work.gradient, e, zero())
+        first_sum_biases(p, 0, work.biases)
         for k in range(1, LAYERS):
-            below, w = work.hidden[(k - 1) * states + ROW :], FIRST_SIZE + (k - 1) * OTHER_SIZE
-            other_forward(T, below, work.hidden[k * states :], work.gates[k * gates :], p, w)
-        x = work.hidden[(LAYERS - 1) * states + ROW :]
-        for k in range(MAPS - 1):
-            map_forward(T, x, work.maps[k * unit :], p, HEAD + k * MAP_SIZE)
-            x = work.maps[k * unit :]
-        last_forward(T, x, work.output, p, LAST)
-
-    @njit(**OPTIONS)
-    def backward(T, p, work):  # type: ignore[no-untyped-def]
-        """Add this block's part to work.gradient, from the gradient of the outputs in work.output."""
-        unit, states, gates = T * ROW, (T + 1) * ROW, T * 4 * ROW
-        dy, dx = work.even, work.odd
-        top = work.hidden[(LAYERS - 1) * states + ROW :]
-        x = work.maps[(MAPS - 2) * unit :] if MAPS > 1 else top
-        last_backward(T, work.output, work.output, dy, p, LAST)
-        last_gradient(T, x, work.output, work.gradient, LAST)
-        for k in range(MAPS - 2, -1, -1):
-            x = work.maps[(k - 1) * unit :] if k > 0 else top
-            map_backward(T, work.maps[k * unit :], dy, dx, p, HEAD + k * MAP_SIZE)
-            map_gradient(T, x, dy, work.gradient, HEAD + k * MAP_SIZE)
-            dy, dx = dx, dy
-        for k in range(LAYERS - 1, 0, -1):
-            h, g, w = work.hidden[k * states :], work.gates[k * gates :], FIRST_SIZE + (k - 1) * OTHER_SIZE
-            other_backward(T, h, g, dy, dx, work.carry, p, w)
-            other_gradient(T, work.hidden[(k - 1) * states + ROW :], h, g, work.gradient, w)
-            dy, dx = dx, dy
-        first_backward(T, work.hidden, work.gates, dy, dx, work.carry, p, 0)
-        first_gradient(T, work.x, work.hidden, work.gates, work.gradient, 0)
-
-    return Passes(forward, backward)
-
-
-# ------------------------------------------------------------------ loops over blocks, compiled once for a shape
-
-
-class Kernels(NamedTuple):
-    """The compiled entry points for a shape."""
-
-    train: Any
-    evaluate: Any
-    outputs: Any
-
-
-@cache
-def kernels(shape: Shape) -> Kernels:
-    """Compile (or load from the cache) the entry points for this shape."""
-    I, O = shape.inputs, shape.outputs
-    forward, backward = passes(shape)
-    squared_error, adam = CELLS.squared_error, CELLS.adam
-    compiled = cached_njit(repr(shape), **OPTIONS)
+            other_sum_biases(p, FIRST_SIZE + (k - 1) * OTHER_SIZE, work.biases[k * 2 * H :])
+        map_start(p, HEAD, work.head)
 
     @njit(**OPTIONS)
     def gather(T, sequences, order, first, live, work):  # type: ignore[no-untyped-def]
-        """Spread the bits of sequences order[first : first + live] over the lanes; lanes beyond `live` are 0."""
+        """Lanes beyond `live` are 0."""
         unit = T * BLOCK
         for lane in range(BLOCK):
             for t in range(T):
@@ -206,8 +181,22 @@ def kernels(shape: Shape) -> Kernels:
                     store(work.target, (t * O + i) * BLOCK + v, bit_lanes(work.words, unit + t * BLOCK + v, i))
 
     @njit(**OPTIONS)
+    def gru_forward(T, p, work):  # type: ignore[no-untyped-def]
+        states, gates = (T + 1) * ROW, T * 4 * ROW
+        first_forward(T, work.x, work.hidden, work.gates, p, 0, work.biases)
+        for k in range(1, LAYERS):
+            below, w = work.hidden[(k - 1) * states + ROW :], FIRST_SIZE + (k - 1) * OTHER_SIZE
+            h, g = work.hidden[k * states :], work.gates[k * gates :]
+            other_forward(T, below, h, g, p, w, work.biases[k * 2 * H :])
+
+    @njit(**OPTIONS)
+    def head_forward(T, p, work):  # type: ignore[no-untyped-def]
+        x = work.hidden[(LAYERS - 1) * (T + 1) * ROW + ROW :]
+        map_forward(T, x, work.maps, work.output, p, HEAD, work.head)
+
+    @njit(**OPTIONS)
     def error(T, live, scale, work):  # type: ignore[no-untyped-def]
-        """Sum of squared errors of the live lanes; work.output becomes the gradient. Order: t, output line, vector."""
+        """Order of the sum over the live lanes: t, output line, vector."""
         total = zero()
         for e in range(0, T * O * BLOCK, BLOCK):
             for v in range(0, BLOCK, LANES):
@@ -216,44 +205,99 @@ def kernels(shape: Shape) -> Kernels:
                 store(work.output, e + v, dy)
         return tree_sum(total)
 
+    @njit(**OPTIONS)
+    def head_backward(T, p, work):  # type: ignore[no-untyped-def]
+        x = work.hidden[(LAYERS - 1) * (T + 1) * ROW + ROW :]
+        map_backward(T, x, work.maps, work.output, work.even, work.odd, work.gradient, p, HEAD, work.head)
+
+    @njit(**OPTIONS)
+    def gru_backward(k, T, p, work):  # type: ignore[no-untyped-def]
+        h, g = work.hidden[k * (T + 1) * ROW :], work.gates[k * T * 4 * ROW :]
+        dy, dx = (work.even, work.odd) if (LAYERS - k) % 2 == 1 else (work.odd, work.even)
+        if k == 0:
+            first_backward(T, h, g, dy, dx, work.carry, p, 0)
+        else:
+            other_backward(T, h, g, dy, dx, work.carry, p, FIRST_SIZE + (k - 1) * OTHER_SIZE)
+
+    @njit(**OPTIONS)
+    def gru_gradient(k, T, work):  # type: ignore[no-untyped-def]
+        h, g = work.hidden[k * (T + 1) * ROW :], work.gates[k * T * 4 * ROW :]
+        if k == 0:
+            first_gradient(T, work.x, h, g, work.gradient, 0)
+        else:
+            below = work.hidden[(k - 1) * (T + 1) * ROW + ROW :]
+            other_gradient(T, below, h, g, work.gradient, FIRST_SIZE + (k - 1) * OTHER_SIZE)
+
+    @njit(**OPTIONS)
+    def finish(p, work):  # type: ignore[no-untyped-def]
+        map_finish(work.gradient, p, HEAD, work.head)
+
+    @njit(**OPTIONS)
+    def update(state, work, adam, step_size, root_scale):  # type: ignore[no-untyped-def]
+        for e in range(0, state.p.size, LANES):
+            p, m, v = load(state.p, e), load(state.m, e), load(state.v, e)
+            p, m, v = adam_step(p, m, v, load(work.gradient, e), adam, step_size, root_scale)
+            store(state.p, e, p)
+            store(state.m, e, m)
+            store(state.v, e, v)
+
+    return Stages(
+        start, gather, gru_forward, head_forward, error, head_backward, gru_backward, gru_gradient, finish, update
+    )
+
+
+# ------------------------------------------------------------------ loops over blocks, compiled once for a shape
+
+
+class Kernels(NamedTuple):
+    """The compiled entry points for a shape."""
+
+    train: Any
+    evaluate: Any
+    outputs: Any
+
+
+@cache
+def kernels(shape: Shape) -> Kernels:
+    """Compile (or load from the cache) the entry points for this shape."""
+    I, O, LAYERS = shape.inputs, shape.outputs, shape.layers
+    (
+        start, gather, gru_forward, head_forward, error, head_backward, gru_backward, gru_gradient, finish, update
+    ) = stages(shape)  # fmt: skip
+    compiled = cached_njit(repr(shape), **OPTIONS)
+
     @compiled
     def train(state, sequences, order, batch, factors, fixed, work, losses):  # type: ignore[no-untyped-def]
         """One epoch: `order.size // batch` minibatches in this order. losses[k] is the mean squared error of the k-th."""
         T = sequences.inputs.shape[1]
         for k in range(losses.size):
-            for e in range(0, work.gradient.size, LANES):
-                store(work.gradient, e, zero())
             total = np.float32(0.0)
-            for start in range(0, batch, BLOCK):
-                live = min(BLOCK, batch - start)
-                gather(T, sequences, order, k * batch + start, live, work)
-                forward(T, state.p, work)
+            start(state.p, work)
+            for done in range(0, batch, BLOCK):
+                live = min(BLOCK, batch - done)
+                gather(T, sequences, order, k * batch + done, live, work)
+                gru_forward(T, state.p, work)
+                head_forward(T, state.p, work)
                 total += error(T, live, fixed.mean[1], work)
-                backward(T, state.p, work)
+                head_backward(T, state.p, work)
+                for layer in range(LAYERS - 1, -1, -1):
+                    gru_backward(layer, T, state.p, work)
+                    gru_gradient(layer, T, work)
+            finish(state.p, work)
+            update(state, work, fixed.adam, factors[k, 0], factors[k, 1])
             losses[k] = total * fixed.mean[0]
-            for e in range(0, state.p.size, LANES):
-                p, m, v = adam(
-                    load(state.p, e),
-                    load(state.m, e),
-                    load(state.v, e),
-                    load(work.gradient, e),
-                    fixed.adam,
-                    factors[k, 0],
-                    factors[k, 1],
-                )
-                store(state.p, e, p)
-                store(state.m, e, m)
-                store(state.v, e, v)
 
     @compiled
     def evaluate(p, sequences, order, work):  # type: ignore[no-untyped-def]
         """Sum of squared errors over the sequences order[0], order[1], ...: blocks are added in this order."""
         T = sequences.inputs.shape[1]
         total = np.float32(0.0)
-        for start in range(0, order.size, BLOCK):
-            live = min(BLOCK, order.size - start)
-            gather(T, sequences, order, start, live, work)
-            forward(T, p, work)
+        start(p, work)
+        for done in range(0, order.size, BLOCK):
+            live = min(BLOCK, order.size - done)
+            gather(T, sequences, order, done, live, work)
+            gru_forward(T, p, work)
+            head_forward(T, p, work)
             total += error(T, live, np.float32(0.0), work)
         return total
 
@@ -261,18 +305,20 @@ def kernels(shape: Shape) -> Kernels:
     def outputs(p, x, y, work):  # type: ignore[no-untyped-def]
         """y [N, T, O] from x [N, T, I]."""
         T = x.shape[1]
-        for start in range(0, x.shape[0], BLOCK):
-            live = min(BLOCK, x.shape[0] - start)
+        start(p, work)
+        for done in range(0, x.shape[0], BLOCK):
+            live = min(BLOCK, x.shape[0] - done)
             for t in range(T):
                 for i in range(I):
                     for lane in range(BLOCK):
-                        value = x[start + lane, t, i] if lane < live else np.float32(0.0)
+                        value = x[done + lane, t, i] if lane < live else np.float32(0.0)
                         work.x[(t * I + i) * BLOCK + lane] = value
-            forward(T, p, work)
+            gru_forward(T, p, work)
+            head_forward(T, p, work)
             for t in range(T):
                 for i in range(O):
                     for lane in range(live):
-                        y[start + lane, t, i] = work.output[(t * O + i) * BLOCK + lane]
+                        y[done + lane, t, i] = work.output[(t * O + i) * BLOCK + lane]
 
     return Kernels(train, evaluate, outputs)
 

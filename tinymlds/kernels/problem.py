@@ -1,60 +1,14 @@
-"""What is trained on what: the shape of a network, the sequences, the optimizer; the same for every backend."""
+"""What is trained on what, the same for every backend: sequences, problem, the factors of Adam's steps."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-NUMERICS = 1
-"""The numerics version: raised by any change that changes a bit of a trained network."""
+from tinymlds.kernels.shape import Adam, Shape
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint16]
-
-
-class Shape(NamedTuple):
-    """The sizes of a network: GRU layers, then linear maps.
-
-    The parameter vector holds, layer by layer, what PyTorch calls weight_ih [3H, I], weight_hh [3H, H], bias_ih [3H] and
-    bias_hh [3H] (gates in the order r, z, n), then for each linear map weight [out, in] and bias [out].
-    """
-
-    inputs: int = 9
-    hidden: int = 12
-    outputs: int = 8
-    layers: int = 4
-    maps: int = 5
-    activation: str = "none"
-
-    @property
-    def layer_inputs(self) -> tuple[int, ...]:
-        """Inputs of each GRU layer."""
-        return (self.inputs,) + (self.hidden,) * (self.layers - 1)
-
-    @property
-    def map_outputs(self) -> tuple[int, ...]:
-        """Outputs of each linear map; all have `hidden` inputs."""
-        return (self.hidden,) * (self.maps - 1) + (self.outputs,)
-
-    @property
-    def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """PyTorch's name and shape of every tensor, in the order of the parameter vector."""
-        named: list[tuple[str, tuple[int, ...]]] = []
-        rows = 3 * self.hidden
-        for layer, inputs in enumerate(self.layer_inputs):
-            named.append((f"gru.weight_ih_l{layer}", (rows, inputs)))
-            named.append((f"gru.weight_hh_l{layer}", (rows, self.hidden)))
-            named.append((f"gru.bias_ih_l{layer}", (rows,)))
-            named.append((f"gru.bias_hh_l{layer}", (rows,)))
-        for k, outputs in enumerate(self.map_outputs):
-            named.append((f"head.{k}.weight", (outputs, self.hidden)))
-            named.append((f"head.{k}.bias", (outputs,)))
-        return tuple(named)
-
-    @property
-    def size(self) -> int:
-        """Number of parameters (4,364 for the shape of MLDS)."""
-        return sum(int(np.prod(shape)) for _, shape in self.tensors)
 
 
 class Sequences(NamedTuple):
@@ -64,14 +18,6 @@ class Sequences(NamedTuple):
     """uint16 [N, T]."""
     outputs: Words
     """uint16 [N, T]."""
-
-
-class Adam(NamedTuple):
-    """Constants of Adam (Kingma and Ba 2015) that stay the same over a run."""
-
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
 
 
 class Problem(NamedTuple):

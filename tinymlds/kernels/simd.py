@@ -95,12 +95,16 @@ def _at(builder: Any, offset: Any, stride: Any, count: int) -> Any:
 def _tree(builder: Any, vectors: list[Any]) -> Any:
     """Sum the lanes of 16 vectors at once: lane i of the result is the sum of the lanes of vector i.
 
-    The order is a fixed binary tree over neighbours: ((0+1)+(2+3))+((4+5)+(6+7)) and so on.
+    The order is a fixed binary tree over neighbours: ((0+1)+(2+3))+((4+5)+(6+7)) and so on. At each level the lanes whose
+    number has the bit `distance` are taken from the second of two vectors, and their partners in the sum lie that far away.
     """
-    even, odd = _indices(range(0, 2 * LANES, 2)), _indices(range(1, 2 * LANES, 2))
+    distance = 1
     while len(vectors) > 1:
+        owner = [i if i & distance == 0 else i + LANES for i in range(LANES)]
+        own, partner = _indices(owner), _indices([i ^ distance for i in owner])
         pairs = zip(vectors[::2], vectors[1::2], strict=True)
-        vectors = [builder.fadd(builder.shuffle_vector(a, b, even), builder.shuffle_vector(a, b, odd)) for a, b in pairs]
+        vectors = [builder.fadd(builder.shuffle_vector(a, b, own), builder.shuffle_vector(a, b, partner)) for a, b in pairs]
+        distance *= 2
     return vectors[0]
 
 

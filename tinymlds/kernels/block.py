@@ -1,0 +1,85 @@
+"""What the layers share: the block of 32 samples, sizes of register tiles, and the sums of gradients over a block.
+
+Layouts are those of `cpu.py`: [T, rows, 32], flat. Sums run over t, then the two vectors of the block, in 16 lanes, which a
+fixed tree adds up; `docs/numerics.md` has the whole order.
+"""
+
+from typing import Any, NamedTuple
+
+from numba import njit
+
+from tinymlds.kernels import cells, simd
+from tinymlds.kernels.cache import target_features
+from tinymlds.kernels.simd import LANES, tile
+
+VECTORS = 2
+BLOCK = VECTORS * LANES
+"""Samples in a block. It is part of the numerics: the sums over samples are taken block by block."""
+
+CACHED_ROWS = 12
+"""Rows of a block with 16 steps that fill half of a first-level cache of 48 KB."""
+
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+CELLS = cells.bind(njit(**OPTIONS), cells.Primitives(simd.fma, simd.clamp, simd.sqrt, simd.unless_negative))
+
+
+class Tiles(NamedTuple):
+    """Sizes of register tiles, chosen to fill the registers of a target without spilling. They change no bit."""
+
+    units: int
+    """rows of a matrix product (times two vectors)."""
+    outer_rows: int
+    outer_columns: int
+
+
+def tiles_of_target() -> Tiles:
+    """32 registers of 16 lanes (AVX-512), or 16 of 8 lanes (AVX2; 32 of 4 lanes on ARM hold as much)."""
+    return Tiles(12, 6, 4) if "+avx512f" in target_features() else Tiles(3, 3, 2)
+
+
+def divisor(size: int, wanted: int) -> int:
+    """The largest number up to `wanted` that divides `size`."""
+    return max(k for k in range(1, wanted + 1) if size % k == 0)
+
+
+def outer_gradient(outer: simd.Tile, columns: int, stride: int, rows: int, da_step: int, x_step: int) -> Any:
+    """dW[i, j] += sum over samples and steps from `first` on of da[t, i] x[t, j], for `rows` x `columns` weights.
+
+    Rows of dW lie `stride` floats apart, steps of da and x da_step and x_step.
+    """
+    ROWS, COLUMNS = outer.rows, outer.columns
+    GROUP = max(1, CACHED_ROWS // ROWS) * ROWS  # rows that stay in the first-level cache while all columns pass by
+    o_zero, o_outer, o_collect = outer.zero, outer.outer, outer.collect
+
+    @njit(**OPTIONS)
+    def gradient(first, T, da, x, out, w):  # type: ignore[no-untyped-def]
+        for group in range(0, rows, GROUP):
+            for j in range(0, columns, COLUMNS):
+                for i in range(group, min(group + GROUP, rows), ROWS):
+                    a = o_zero()
+                    for t in range(first, T):
+                        for v in range(0, BLOCK, LANES):
+                            a = o_outer(a, da, t * da_step + i * BLOCK + v, BLOCK, x, t * x_step + j * BLOCK + v, BLOCK)
+                    o_collect(out, w + i * stride + j, stride, a)
+
+    return gradient
+
+
+def row_sums(rows: int, da_step: int) -> Any:
+    """out[w + i] += sum over steps and samples of da[t, i]; the same in a second place, unless that is negative."""
+    sums = tile(divisor(rows, 12), 1)
+    ROWS = sums.rows
+    s_zero, s_load, s_add, s_collect = sums.zero, sums.load, sums.add, sums.collect
+
+    @njit(**OPTIONS)
+    def gradient(T, da, out, w, second):  # type: ignore[no-untyped-def]
+        for i in range(0, rows, ROWS):
+            a = s_zero()
+            for t in range(T):
+                for v in range(0, BLOCK, LANES):
+                    a = s_add(a, s_load(da, t * da_step + i * BLOCK + v, BLOCK))
+            s_collect(out, w + i, 1, a)
+            if second >= 0:
+                s_collect(out, second + i, 1, a)
+
+    return gradient
