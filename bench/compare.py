@@ -1,6 +1,6 @@
 """Our trainer and PyTorch's on the same work in one run.
 
-    python bench/compare.py [--networks 20] [--rounds 9] [--compiled]
+    python bench/compare.py [--networks 20] [--rounds 9] [--compiled] [--rivals]
 
 (in a checkout that is not installed: `PYTHONPATH=. python bench/compare.py`)
 
@@ -8,6 +8,8 @@
    the median over the turns of the ratio within a turn, with the least and the greatest behind it.
 2. Networks to the threshold of the recipe, network by network in turns.
 3. Our share of the core's peak of fused multiply-adds (see `peak.py`).
+4. With `--rivals`: PyTorch with many networks stacked by hand, and JAX with one network and with many (see `rivals.py`;
+   JAX has to be installed), for several numbers of networks and ways to unroll.
 
 Times are CPU seconds of this process: all rivals run on one thread, and a busy neighbour on the machine costs them less
 than it would in wall time. It still costs, and PyTorch more than us (its step goes through far more code and memory), so
@@ -19,10 +21,13 @@ JSON file in bench/results/.
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,13 +37,16 @@ import numpy as np
 from peak import measure_peak, products
 from rich.console import Console
 from rich.table import Table
-from steps import BATCHES, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, warm_up
+from steps import BATCHES, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, cpu_seconds, warm_up
 
 from tinymlds.spec import Recipe
 from tinymlds.training import Outcome, train_networks
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_STEPS = 8
+NETWORKS_AT_ONCE = (8, 32)
+UNROLLED = (1, 16)
+BATCHES_OF_RIVALS = (32, 128)
 TURN_SECONDS = 0.15
 """CPU seconds that each rival works in a turn, at least."""
 
@@ -50,22 +58,39 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def cpu_seconds(work: Callable[[], Any]) -> float:
-    """CPU seconds of this process that `work` takes."""
-    start = time.process_time()
-    work()
-    return time.process_time() - start
+def other_trainers(batch: int) -> dict[str, Callable[[], Any]]:
+    """Name -> steps of one network in JAX, or of many at once, in JAX and in PyTorch."""
+    from rivals import Jax, Population, StackedTorch
+
+    recipe = replace(Recipe(), batch=batch)
+
+    def stacked(count: int) -> StackedTorch:
+        return StackedTorch(Population(TASK, SEED, recipe, count))
+
+    def jax(count: int, unroll: int) -> Jax:
+        return Jax(Population(TASK, SEED, recipe, count), unroll)
+
+    result: dict[str, Callable[[], Any]] = {f"torch, {n} stacked": partial(stacked, n) for n in NETWORKS_AT_ONCE}
+    for count in (1, *NETWORKS_AT_ONCE):
+        for unroll in UNROLLED:
+            name = f"jax, {f'vmap over {count}' if count > 1 else 'one network'}, unroll {unroll}"
+            result[name] = partial(jax, count, unroll)
+    return result
 
 
-def compare_steps(batch: int, names: list[str], rounds: int) -> Figures:
-    """Sample-steps per second of each rival, and the ratios of ours to the others."""
-    steppers = {name: Stepper(RIVALS[name](), batch) for name in names}
+def compare_steps(batch: int, makers: dict[str, Callable[[], Any]], rounds: int) -> Figures:
+    """Sample-steps per second of each rival, and the ratios of ours, the first, to the others."""
+    names = list(makers)
+    steppers = {name: make() for name, make in makers.items()}
     first = {name: stepper(FIRST_STEPS) for name, stepper in steppers.items()}
     for name in names[1:]:
-        np.testing.assert_allclose(first[names[0]], first[name], rtol=LOSS_TOLERANCE, err_msg=f"B = {batch}, {name}")
-        weights = steppers[names[0]].weights, steppers[name].weights
+        losses = first[names[0]], first[name].reshape(FIRST_STEPS, -1)[:, 0]  # of network 0, where there are many
+        np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE, err_msg=f"B = {batch}, {name}")
+        weights = steppers[names[0]].weights, np.atleast_2d(steppers[name].weights)[0]
         np.testing.assert_allclose(*weights, rtol=0.0, atol=WEIGHT_TOLERANCE, err_msg=f"B = {batch}, {name}")
     repeats = {name: _repeats(stepper) for name, stepper in steppers.items()}
+    for name, stepper in steppers.items():
+        stepper(repeats[name])  # JAX compiles for every number of steps
     rates: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(rounds):
         for name in names if turn % 2 == 0 else names[::-1]:
@@ -79,13 +104,13 @@ def compare_steps(batch: int, names: list[str], rounds: int) -> Figures:
         "ratio": {name: median(values) for name, values in ratios.items()},
         "ratio_range": {name: [values[0], values[-1]] for name, values in ratios.items()},
         "ratio_of_fastest": {name: max(ours) / max(rates[name]) for name in names[1:]},
-        "loss_after_first_steps": {name: float(losses[-1]) for name, losses in first.items()},
+        "loss_after_first_steps": {name: float(losses[-1].flat[0]) for name, losses in first.items()},
     }
 
 
 def _repeats(stepper: Stepper) -> int:
     """Steps that fill a turn."""
-    return max(2, round(FIRST_STEPS * TURN_SECONDS / cpu_seconds(lambda: stepper(FIRST_STEPS))))
+    return math.ceil(FIRST_STEPS * TURN_SECONDS / cpu_seconds(lambda: stepper(FIRST_STEPS)))
 
 
 def compare_thresholds(names: list[str], networks: int) -> Figures:
@@ -134,19 +159,49 @@ def table(figures: Figures, names: list[str]) -> Table:
     return result
 
 
-def measure(names: list[str], networks: int, rounds: int) -> Figures:
+def rivals_table(figures: Figures) -> Table:
+    """The rivals for people."""
+    result = Table(title="The rivals: M sample-steps/s, all networks together, and our ratio to them")
+    result.add_column("rival")
+    for row in figures["rivals"]:
+        result.add_column(f"B = {row['batch']}", justify="right")
+        result.add_column("ratio", justify="right")
+    for name in figures["rivals"][0]["sample_steps_per_second"]:
+        cells = [name]
+        for row in figures["rivals"]:
+            ratio = (
+                "{:.1f} ({:.1f}-{:.1f})".format(row["ratio"][name], *row["ratio_range"][name])
+                if name in row["ratio"]
+                else ""
+            )
+            cells += [f"{row['sample_steps_per_second'][name] / 1e6:.3f}", ratio]
+        result.add_row(*cells)
+    return result
+
+
+def measure(names: list[str], networks: int, rounds: int, with_rivals: bool) -> Figures:
     """All figures of a run."""
     figures: Figures = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine.describe()}
-    per_sample_step, peak = products(Recipe().shape), measure_peak()
+    per_sample_step, peak = products(Recipe().shape, Recipe().steps), measure_peak()
     figures["peak"] = {"fused_multiply_adds_per_second": peak, "fused_multiply_adds_per_sample_step": per_sample_step}
     figures["steps"] = []
     for batch in BATCHES:
         note(f"steps at B = {batch}")
-        row = compare_steps(batch, names, rounds)
+        row = compare_steps(batch, {name: partial(_stepper, name, batch) for name in names}, rounds)
         row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * per_sample_step / peak
         figures["steps"].append(row)
+    if with_rivals:
+        figures["rivals"] = []
+        for batch in BATCHES_OF_RIVALS:
+            note(f"rivals at B = {batch}")
+            makers = {"tinymlds": partial(_stepper, "tinymlds", batch), **other_trainers(batch)}
+            figures["rivals"].append(compare_steps(batch, makers, rounds))
     figures["threshold"] = compare_thresholds(names, networks)
     return figures
+
+
+def _stepper(name: str, batch: int) -> Stepper:
+    return Stepper(RIVALS[name](), batch)
 
 
 def main() -> None:
@@ -154,14 +209,17 @@ def main() -> None:
     parser.add_argument("--networks", type=int, default=20, help="networks to train to the threshold (20)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each rival for the training steps (9)")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile, which compiles for some minutes first")
+    parser.add_argument("--rivals", action="store_true", help="also JAX, and many networks at once in JAX and in PyTorch")
     arguments = parser.parse_args()
     names = ["tinymlds", "torch"] + ["torch compiled"] * arguments.compiled
-    figures = measure(names, arguments.networks, arguments.rounds)
+    figures = measure(names, arguments.networks, arguments.rounds, arguments.rivals)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(figures, names))
+    if arguments.rivals:
+        console.print(rivals_table(figures))
     peak = figures["peak"]
     console.print(
-        f"A trained sample-step is {peak['fused_multiply_adds_per_sample_step']:,} fused multiply-adds in matrix products; "
+        f"A trained sample-step is {peak['fused_multiply_adds_per_sample_step']:,.0f} fused multiply-adds in products; "
         f"the core's peak is {peak['fused_multiply_adds_per_second'] / 1e9:.1f} G/s."
     )
     RESULTS.mkdir(exist_ok=True)

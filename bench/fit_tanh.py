@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.polynomial import chebyshev, polynomial
 
+from tinymlds.kernels.block import CELLS
 from tinymlds.kernels.cells import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
-from tinymlds.kernels.layers import CELLS
 from tinymlds.kernels.simd import LANES, load, store
 
 DEGREE = 4

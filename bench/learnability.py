@@ -23,7 +23,7 @@ import tinymlds
 from tinymlds.farm import available_cpus
 from tinymlds.measures import COLUMNS
 
-PATIENCES = (8, 16, 24, 32)
+PATIENCES = (16, 32, 48, 64)
 
 
 def lower_bound(successes: int, trials: int) -> float:

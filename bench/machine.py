@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("numpy", "numba", "llvmlite", "torch")
+PACKAGES = ("numpy", "numba", "llvmlite", "torch", "jax")
 ROOT = Path(__file__).parent.parent
 
 
@@ -38,6 +38,13 @@ def commit() -> str:
     return (_output("git", "rev-parse", "HEAD") or "unknown") + ("+changes" if changed else "")
 
 
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def describe() -> dict[str, Any]:
     """The machine and the software, for JSON."""
     return {
@@ -47,5 +54,5 @@ def describe() -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in PACKAGES},
+        **{name: found for name in PACKAGES if (found := _version(name))},
     }

@@ -5,25 +5,35 @@ import time
 import numpy as np
 from numba import njit
 
-from tinymlds.kernels.backend import Shape
+from tinymlds.kernels.block import OPTIONS
 from tinymlds.kernels.cache import target_features
-from tinymlds.kernels.layers import OPTIONS
+from tinymlds.kernels.shape import Shape
 from tinymlds.kernels.simd import LANES, tile
 
 
-def products(shape: Shape) -> int:
-    """Fused multiply-adds of the matrix products of one trained sample-step (one sequence, one time step).
+def gru_products(shape: Shape, steps: int) -> float:
+    """Fused multiply-adds of a sample-step in the GRU layers, forwards, on average over the steps of a sequence.
 
-    A product with an [m, n] matrix is m n of them:
-        forward    each GRU layer 3H (I + H), with I the inputs of the layer; each linear map in x out
-        gradients of the weights: the same again, an outer product for every matrix
-        gradients of the inputs: the same again, but for dx of the first layer, which nobody needs
-    Left out: gates, biases, loss and Adam. Counted: the products with h = 0 at the first step, and those of dL/dh there.
+    3 H (I + H) for each layer, with I its inputs, but 3 H I at the first step, where h = 0.
     """
     H = shape.hidden
-    layers = sum(3 * H * (inputs + H) for inputs in shape.layer_inputs)
-    maps = sum(H * outputs for outputs in shape.map_outputs)
-    return 3 * (layers + maps) - 3 * H * shape.inputs
+    return sum(3 * H * (inputs + H * (steps - 1) / steps) for inputs in shape.layer_inputs)
+
+
+def head_products(shape: Shape) -> int:
+    """The same in the linear maps as they are computed: without an activation as a single map (see `kernels/head.py`)."""
+    outputs = (shape.outputs,) if shape.activation == "none" else shape.map_outputs
+    return sum(shape.hidden * count for count in outputs)
+
+
+def products(shape: Shape, steps: int) -> float:
+    """Fused multiply-adds of the matrix products of one trained sample-step (one sequence, one time step), on average.
+
+    Forwards, again for the gradients of the weights (an outer product for every matrix), and again for the gradients of
+    the inputs, but for dx of the first layer, which nobody needs. Left out: gates, biases, loss, Adam, and what happens
+    once per minibatch.
+    """
+    return 3 * (gru_products(shape, steps) + head_products(shape)) - 3 * shape.hidden * shape.inputs
 
 
 def _registers() -> tuple[int, int]:

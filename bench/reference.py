@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinymlds import params, training
-from tinymlds.kernels.backend import Floats, Problem, Sequences, Shape
+from tinymlds.kernels.problem import Floats, Problem, Sequences
+from tinymlds.kernels.shape import Shape
 from tinymlds.mealy import lines
 from tinymlds.spec import Recipe
 from tinymlds.torch import GruLinear

@@ -1,5 +1,6 @@
 """Training steps of the rivals on the same batches, for `test_step.py` and `compare.py`."""
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -33,18 +34,25 @@ WEIGHT_TOLERANCE = 5e-6
 0.003 a step, however small its gradient, so a gradient that is wrong or missing shows a thousandfold."""
 
 
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """CPU seconds of this process that `work` takes."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 class Stepper:
     """A network of the task, ready to make steps of `batch` sequences on one thread. Each step takes the next batch."""
 
-    def __init__(self, backend: Backend, batch: int) -> None:
+    def __init__(self, backend: Backend, batch: int, index: int = 0) -> None:
         recipe = replace(Recipe(), batch=batch)
         key = rng.stream_key(SEED, TASK)
         self.sample_steps = batch * recipe.steps
         """Of one step: sequences x time steps."""
         self._batch, self._lr = batch, recipe.lr
-        self._order = rng.permutation(key, 0, 1, recipe.train_sequences)
+        self._order = rng.permutation(key, index, 1, recipe.train_sequences)
         self._next = 0
-        self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, 0))
+        self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, index))
 
     @property
     def weights(self) -> Floats:

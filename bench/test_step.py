@@ -6,9 +6,14 @@
 and so gives the fairer ratios.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from steps import BATCHES, LOSS_TOLERANCE, RIVALS, WEIGHT_TOLERANCE, Stepper
+from rivals import Jax, Population, StackedTorch
+from steps import BATCHES, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper
+
+from tinymlds.spec import Recipe
 
 FIRST_STEPS = 8
 
@@ -20,6 +25,20 @@ def test_rivals_learn_the_same(batch):
     assert losses[-1] < 0.9 * losses[0], "the losses must have moved to prove anything"
     np.testing.assert_allclose(losses, reference(FIRST_STEPS), rtol=LOSS_TOLERANCE)
     np.testing.assert_allclose(ours.weights, reference.weights, rtol=0.0, atol=WEIGHT_TOLERANCE)
+
+
+@pytest.mark.parametrize("rival", ["torch", "jax"])
+def test_rivals_with_many_networks_learn_the_same(rival):
+    if rival == "jax":
+        pytest.importorskip("jax", reason="JAX is not installed")
+    recipe = replace(Recipe(), batch=16)
+    population = Population(TASK, SEED, recipe, 3)
+    many = StackedTorch(population) if rival == "torch" else Jax(population, unroll=4)
+    losses = many(FIRST_STEPS)
+    for index in range(population.count):
+        ours = Stepper(RIVALS["tinymlds"](), recipe.batch, index)
+        np.testing.assert_allclose(ours(FIRST_STEPS), losses[:, index], rtol=LOSS_TOLERANCE)
+        np.testing.assert_allclose(ours.weights, many.weights[index], rtol=0.0, atol=WEIGHT_TOLERANCE)
 
 
 @pytest.mark.parametrize("batch", BATCHES)
