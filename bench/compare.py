@@ -4,8 +4,9 @@
 
 (in a checkout that is not installed: `PYTHONPATH=. python bench/compare.py`)
 
-1. Training steps at T = 16 for several batch sizes. The rivals take turns, first one and then the other ahead; a ratio is
-   the median over the turns of the ratio within a turn, with the least and the greatest behind it.
+1. Training steps for several batch sizes, and for another length and other widths. The rivals take turns, first one and
+   then the other ahead; a ratio is the median over the turns of the ratio within a turn, with the least and the greatest
+   behind it.
 2. Networks to the threshold of the recipe, network by network in turns.
 3. Our share of the core's peak of fused multiply-adds (see `peak.py`).
 4. With `--rivals`: PyTorch with many networks stacked by hand, and JAX with one network and with many (see `rivals.py`;
@@ -37,7 +38,7 @@ import numpy as np
 from peak import measure_peak, products
 from rich.console import Console
 from rich.table import Table
-from steps import BATCHES, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, cpu_seconds, warm_up
+from steps import GRID, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, cpu_seconds, warm_up
 
 from tinymlds.spec import Recipe
 from tinymlds.training import Outcome, train_networks
@@ -58,11 +59,9 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def other_trainers(batch: int) -> dict[str, Callable[[], Any]]:
+def other_trainers(recipe: Recipe) -> dict[str, Callable[[], Any]]:
     """Name -> steps of one network in JAX, or of many at once, in JAX and in PyTorch."""
     from rivals import Jax, Population, StackedTorch
-
-    recipe = replace(Recipe(), batch=batch)
 
     def stacked(count: int) -> StackedTorch:
         return StackedTorch(Population(TASK, SEED, recipe, count))
@@ -78,16 +77,16 @@ def other_trainers(batch: int) -> dict[str, Callable[[], Any]]:
     return result
 
 
-def compare_steps(batch: int, makers: dict[str, Callable[[], Any]], rounds: int) -> Figures:
+def compare_steps(recipe: Recipe, makers: dict[str, Callable[[], Any]], rounds: int) -> Figures:
     """Sample-steps per second of each rival, and the ratios of ours, the first, to the others."""
-    names = list(makers)
+    names, size = list(makers), f"T = {recipe.steps}, B = {recipe.batch}, H = {recipe.hidden}"
     steppers = {name: make() for name, make in makers.items()}
     first = {name: stepper(FIRST_STEPS) for name, stepper in steppers.items()}
     for name in names[1:]:
         losses = first[names[0]], first[name].reshape(FIRST_STEPS, -1)[:, 0]  # of network 0, where there are many
-        np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE, err_msg=f"B = {batch}, {name}")
+        np.testing.assert_allclose(*losses, rtol=LOSS_TOLERANCE, err_msg=f"{size}, {name}")
         weights = steppers[names[0]].weights, np.atleast_2d(steppers[name].weights)[0]
-        np.testing.assert_allclose(*weights, rtol=0.0, atol=WEIGHT_TOLERANCE, err_msg=f"B = {batch}, {name}")
+        np.testing.assert_allclose(*weights, rtol=0.0, atol=WEIGHT_TOLERANCE, err_msg=f"{size}, {name}")
     repeats = {name: _repeats(stepper) for name, stepper in steppers.items()}
     for name, stepper in steppers.items():
         stepper(repeats[name])  # JAX compiles for every number of steps
@@ -99,7 +98,7 @@ def compare_steps(batch: int, makers: dict[str, Callable[[], Any]], rounds: int)
     ours = rates[names[0]]
     ratios = {name: sorted(a / b for a, b in zip(ours, rates[name], strict=True)) for name in names[1:]}
     return {
-        "batch": batch,
+        **{"size": size, "steps": recipe.steps, "batch": recipe.batch, "hidden": recipe.hidden},
         "sample_steps_per_second": {name: median(values) for name, values in rates.items()},
         "ratio": {name: median(values) for name, values in ratios.items()},
         "ratio_range": {name: [values[0], values[-1]] for name, values in ratios.items()},
@@ -147,9 +146,7 @@ def table(figures: Figures, names: list[str]) -> Table:
     for row in figures["steps"]:
         rates = [f"{row['sample_steps_per_second'][name] / 1e6:.3f}" for name in names]
         ratios = ["{:.1f} ({:.1f}-{:.1f})".format(row["ratio"][name], *row["ratio_range"][name]) for name in others]
-        result.add_row(
-            f"step, T = 16, B = {row['batch']}", "M sample-steps/s", *rates, *ratios, f"{row['share_of_peak']:.1%}"
-        )
+        result.add_row(f"step, {row['size']}", "M sample-steps/s", *rates, *ratios, f"{row['share_of_peak']:.1%}")
     found = figures["threshold"]
     rates = [f"{found['networks_per_hour'][name]:,.0f}" for name in names]
     ratios = [f"{found['ratio'][name]:.1f}" for name in others]
@@ -185,23 +182,25 @@ def measure(names: list[str], networks: int, rounds: int, with_rivals: bool) -> 
     per_sample_step, peak = products(Recipe().shape, Recipe().steps), measure_peak()
     figures["peak"] = {"fused_multiply_adds_per_second": peak, "fused_multiply_adds_per_sample_step": per_sample_step}
     figures["steps"] = []
-    for batch in BATCHES:
-        note(f"steps at B = {batch}")
-        row = compare_steps(batch, {name: partial(_stepper, name, batch) for name in names}, rounds)
-        row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * per_sample_step / peak
+    for recipe in GRID:
+        row = compare_steps(recipe, {name: partial(_stepper, name, recipe) for name in names}, rounds)
+        needed = products(recipe.shape, recipe.steps)
+        row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * needed / peak
+        note(f"steps, {row['size']}: {row['ratio']}")
         figures["steps"].append(row)
     if with_rivals:
         figures["rivals"] = []
         for batch in BATCHES_OF_RIVALS:
             note(f"rivals at B = {batch}")
-            makers = {"tinymlds": partial(_stepper, "tinymlds", batch), **other_trainers(batch)}
-            figures["rivals"].append(compare_steps(batch, makers, rounds))
+            recipe = replace(Recipe(), batch=batch)
+            makers = {"tinymlds": partial(_stepper, "tinymlds", recipe), **other_trainers(recipe)}
+            figures["rivals"].append(compare_steps(recipe, makers, rounds))
     figures["threshold"] = compare_thresholds(names, networks)
     return figures
 
 
-def _stepper(name: str, batch: int) -> Stepper:
-    return Stepper(RIVALS[name](), batch)
+def _stepper(name: str, recipe: Recipe) -> Stepper:
+    return Stepper(RIVALS[name](), recipe)
 
 
 def main() -> None:

@@ -16,6 +16,12 @@ from tinymlds.spec import Recipe
 
 TASK, SEED = "xor", 0
 BATCHES = (16, 32, 64, 128, 1024)
+GRID = (
+    *(replace(Recipe(), batch=batch) for batch in BATCHES),
+    replace(Recipe(), batch=128, steps=32),
+    replace(Recipe(), batch=128, hidden=32),
+    replace(Recipe(), batch=128, hidden=64),
+)
 
 RIVALS: dict[str, Callable[[], Any]] = {
     "tinymlds": CpuBackend,
@@ -42,14 +48,13 @@ def cpu_seconds(work: Callable[[], Any]) -> float:
 
 
 class Stepper:
-    """A network of the task, ready to make steps of `batch` sequences on one thread. Each step takes the next batch."""
+    """A network of the task, ready to make training steps on one thread. Each step takes the next batch."""
 
-    def __init__(self, backend: Backend, batch: int, index: int = 0) -> None:
-        recipe = replace(Recipe(), batch=batch)
+    def __init__(self, backend: Backend, recipe: Recipe, index: int = 0) -> None:
         key = rng.stream_key(SEED, TASK)
-        self.sample_steps = batch * recipe.steps
+        self.sample_steps = recipe.batch * recipe.steps
         """Of one step: sequences x time steps."""
-        self._batch, self._lr = batch, recipe.lr
+        self._batch, self._lr = recipe.batch, recipe.lr
         self._order = rng.permutation(key, index, 1, recipe.train_sequences)
         self._next = 0
         self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, index))

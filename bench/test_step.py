@@ -20,7 +20,7 @@ FIRST_STEPS = 8
 
 @pytest.mark.parametrize("batch", BATCHES)
 def test_rivals_learn_the_same(batch):
-    ours, reference = (Stepper(RIVALS[name](), batch) for name in ("tinymlds", "torch"))
+    ours, reference = (Stepper(RIVALS[name](), replace(Recipe(), batch=batch)) for name in ("tinymlds", "torch"))
     losses = ours(FIRST_STEPS)
     assert losses[-1] < 0.9 * losses[0], "the losses must have moved to prove anything"
     np.testing.assert_allclose(losses, reference(FIRST_STEPS), rtol=LOSS_TOLERANCE)
@@ -36,7 +36,7 @@ def test_rivals_with_many_networks_learn_the_same(rival):
     many = StackedTorch(population) if rival == "torch" else Jax(population, unroll=4)
     losses = many(FIRST_STEPS)
     for index in range(population.count):
-        ours = Stepper(RIVALS["tinymlds"](), recipe.batch, index)
+        ours = Stepper(RIVALS["tinymlds"](), recipe, index)
         np.testing.assert_allclose(ours(FIRST_STEPS), losses[:, index], rtol=LOSS_TOLERANCE)
         np.testing.assert_allclose(ours.weights, many.weights[index], rtol=0.0, atol=WEIGHT_TOLERANCE)
 
@@ -44,7 +44,7 @@ def test_rivals_with_many_networks_learn_the_same(rival):
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("rival", ["tinymlds", "torch"])
 def test_step(benchmark, rival, batch):
-    stepper = Stepper(RIVALS[rival](), batch)
+    stepper = Stepper(RIVALS[rival](), replace(Recipe(), batch=batch))
     first = stepper(FIRST_STEPS)  # compiles and warms up
     benchmark(stepper, 1)
     benchmark.extra_info[f"loss after {FIRST_STEPS} steps"] = float(first[-1])
