@@ -36,6 +36,8 @@ from tinymlds.spec import Recipe
 
 ROUNDS = 25
 LEAST_SECONDS = 0.01
+NOISE = 0.01
+"""Share of a minibatch below which the time of a stage is too uncertain for a rate."""
 
 
 class Stage(NamedTuple):
@@ -206,10 +208,12 @@ def table(figures: dict[str, Any]) -> Table:
     for column in ("stage", "us", "share", "G fma/s", "of peak", "GB/s at least"):
         result.add_column(column, justify="left" if column == "stage" else "right")
     for stage in figures["stages"]:
-        rate = stage["products"] / max(stage["seconds"], 1e-12)
-        products = (f"{rate / 1e9:.1f}", f"{rate / peak:.0%}") if stage["products"] else ("", "")
-        moved = f"{stage['bytes'] / max(stage['seconds'], 1e-12) / 1e9:.0f}"
-        result.add_row(stage["name"], f"{stage['seconds'] * 1e6:.1f}", f"{stage['seconds'] / total:.1%}", *products, moved)
+        cells = [stage["name"], f"{stage['seconds'] * 1e6:.1f}", f"{stage['seconds'] / total:.1%}"]
+        if stage["seconds"] > NOISE * total:
+            rate = stage["products"] / stage["seconds"]
+            cells += (f"{rate / 1e9:.1f}", f"{rate / peak:.0%}") if rate else ("", "")
+            cells += (f"{stage['bytes'] / stage['seconds'] / 1e9:.0f}",)
+        result.add_row(*cells)
     rate = sum(stage["products"] for stage in figures["stages"]) / total
     result.add_section()
     result.add_row("all", f"{total * 1e6:.1f}", "", f"{rate / 1e9:.1f}", f"{rate / peak:.0%}", "")
