@@ -4,12 +4,18 @@ import hashlib
 import json
 import random
 import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
-from running import SMALL, run_cli
+from running import SMALL, cli_command, run_cli
 
 import tinymlds
-from tinymlds import store
+from tinymlds import sealing, store
+from tinymlds.journal import Entry, Journal
+from tinymlds.kernels import backend
+from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.training import train_networks
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +205,119 @@ def test_a_damaged_journal_is_refused(tmp_path):
     assert contents(tmp_path) == before
 
 
+@pytest.fixture
+def unsealed(tmp_path):
+    """A folder whose journal has six networks, and a spec that asks for more."""
+    recipe = recipe_with(Recipe(), SMALL)
+    journal = Journal.create(tmp_path, Spec((("xor", 8),), 0, recipe), {}, [], {1: {}})
+    outcomes = train_networks(backend.load("cpu"), "xor", 0, recipe, range(6))
+    journal.add([Entry("xor", 1, outcome, 0.0) for outcome in outcomes])
+    journal.close()
+    return tmp_path
+
+
+def test_damage_anywhere_in_a_journal_is_found_or_harmless(unsealed, tmp_path_factory):
+    """Every damaged copy is refused with one line, or becomes the dataset that the intact one becomes."""
+    draw = random.Random(11)
+    print("seed 11")
+    intact = (unsealed / store.JOURNAL).read_bytes()
+    digest = tinymlds.train("xor", 8, shutil.copytree(unsealed, tmp_path_factory.mktemp("a") / "x"), workers=1).digest
+    refusals = []
+    for _ in range(60):
+        copy = shutil.copytree(unsealed, tmp_path_factory.mktemp("damaged") / "x")
+        damaged = bytearray(intact)
+        start = draw.randrange(len(damaged))
+        damaged[start : start + draw.choice([1, 1, 1, 100, 4096])] = b""
+        damaged = bytearray(intact[:start] + bytes(len(intact) - len(damaged)) + damaged[start:])
+        (copy / store.JOURNAL).write_bytes(damaged)
+        try:
+            found = tinymlds.train("xor", 8, copy, workers=1).digest
+        except tinymlds.DatasetError as error:
+            refusals.append(str(error))
+        else:
+            assert found == digest
+    assert len(refusals) > 10
+    assert all(store.JOURNAL in message for message in refusals)
+
+
+def test_a_folder_in_place_of_the_journal(tmp_path):
+    (tmp_path / store.JOURNAL).mkdir()
+    refused(run_cli(*TRAIN, tmp_path, "--count", 1), 1, store.JOURNAL)
+
+
+def write_description(folder, description):
+    """Put another description into a dataset, with the right hashes."""
+    sums = store.read_sums(folder)
+    sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
+    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+
+
+def test_a_description_must_be_whole(folder):
+    description = json.loads((folder / store.DESCRIPTION).read_text())
+    recipe = description["recipe"]
+    for change, word in (
+        ({"recipe": {key: value for key, value in recipe.items() if key != "patience"}}, "lacks patience"),
+        ({"recipe": {**recipe, "hidden": 13}}, "hidden"),
+        ({"tasks": description["tasks"] * 2}, "twice"),
+    ):
+        write_description(folder, {**description, **change})
+        refused(run_cli("inspect", folder), 2, store.DESCRIPTION, word)
+
+
+@pytest.mark.parametrize(("key", "value"), [("epochs", -1), ("split", "exam"), ("checkpoints", -1)])
+def test_rows_with_values_that_no_network_has(folder, key, value):
+    rows = [json.loads(line) for line in (folder / store.MANIFEST).read_text().splitlines()]
+    rows[2][key] = value
+    sums = store.read_sums(folder)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
+    store.commit(folder / store.SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+    with pytest.raises(tinymlds.DatasetError, match="xor 2"):
+        tinymlds.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [({"lr": 1e39}, "lr"), ({"lr": 10**400}, "lr"), ({"hidden": 10**400}, "hidden"), ({"workers": "2"}, "workers")],
+)
+def test_numbers_beyond_all_bounds(tmp_path, changes, word):
+    with pytest.raises(tinymlds.UsageError, match=word):
+        tinymlds.train("xor", 1, tmp_path / "new", **changes)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_name_that_no_folder_can_have(tmp_path):
+    refused(run_cli(*TRAIN, tmp_path / ("x" * 300), "--count", 1), 2, "name of a folder")
+
+
+def test_a_network_is_found_by_task_and_index(folder):
+    dataset = tinymlds.open(folder)
+    for key in ("xor", ("xor",), ("xor", "1"), ("xor", 1, 2)):
+        with pytest.raises(KeyError, match="task and index"):
+            dataset[key]
+    with pytest.raises(tinymlds.UsageError, match="array of numbers"):
+        dataset["xor", 0].forward([[[1.0] * 9], [[1.0] * 8]])
+
+
+def test_a_generation_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise tinymlds.TinymldsError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sealing, "describe", full)  # the tables and sequences are written by then
+        with pytest.raises(tinymlds.TinymldsError, match="no space"):
+            tinymlds.generate("xor", tmp_path / "new", **SMALL)
+    assert list((tmp_path / "new").iterdir()) == []
+    tinymlds.generate("xor", tmp_path / "new", **SMALL)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
+def test_output_to_a_full_device(folder):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(cli_command("inspect", folder), stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    refused(done, 1, "cannot write")
+
+
 def test_what_is_not_a_dataset(tmp_path):
     for command in ("status", "verify", "inspect"):
         refused(run_cli(command, tmp_path / "nothing"), 1, "nothing")
@@ -213,9 +332,7 @@ def test_inspect_names_what_there_is(folder):
 def test_another_version_is_refused_by_name(folder):
     description = json.loads((folder / store.DESCRIPTION).read_text())
     description["numerics"] += 1
-    sums = store.read_sums(folder)
-    sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
-    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+    write_description(folder, description)
     refused(run_cli("verify", folder), 2, "numerics version")
     refused(run_cli(*TRAIN, folder, "--count", 9), 2, "numerics version")
 

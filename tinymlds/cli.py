@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 1
 """
 
 import dataclasses
+import errno
 import functools
 import inspect as inspection
 import json
@@ -64,6 +65,8 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
         try:
             signal.signal(signal.SIGTERM, _terminate)
             code = function(*args, **kwargs) or 0
+            sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
+            sys.stdout.flush()  # a full disk is noticed here, and not when Python ends
         except TinymldsError as error:
             _fail(str(error))
             code = error.code
@@ -74,16 +77,25 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
             _fail("terminated; finished networks are safe, and the same command goes on")
             code = 143
         except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             code = 1
         except Exception as error:
             if os.environ.get("TINYMLDS_TRACEBACK"):
                 raise
-            _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                _drop_output()
+                _fail(f"cannot write: {error}")
+            else:
+                _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
             code = 1
         raise typer.Exit(code)
 
     return run
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffer of stdout nowhere, as Python would try to write it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

@@ -40,6 +40,8 @@ ROW_TYPES: dict[str, tuple[type, ...]] = {
 }
 """The columns of manifest.jsonl and their types."""
 
+SPLITS = ("train", "validation", "test")
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -61,7 +63,10 @@ class Network:
         Raises:
             UsageError: x has another shape.
         """
-        inputs = np.asarray(x, np.float32)
+        try:
+            inputs = np.asarray(x, np.float32)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"forward takes an array of numbers [B, T, {self.shape.inputs}] ({error})") from error
         if inputs.ndim != 3 or inputs.shape[2] != self.shape.inputs:
             raise UsageError(f"forward takes inputs [B, T, {self.shape.inputs}], not {list(inputs.shape)}")
         return backend.load("cpu").outputs(self.shape, self.weights, inputs)
@@ -128,7 +133,9 @@ class Dataset:
         Raises:
             KeyError: there is none.
         """
-        task, index = self.task_id(key[0]), key[1]
+        if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int | np.integer)):
+            raise KeyError(f'a network is found by its task and index, as in ds["xor", 17], not by {key!r}')
+        task, index = self.task_id(key[0]), int(key[1])
         if not 0 <= index < self.counts[task]:
             raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
         row = self.manifest[self._first[task] + index]
@@ -260,6 +267,8 @@ def _manifest_rows(folder: Path, spec: Spec) -> Iterator[Row]:
             place = (task, index, store.shard_name("networks", task, shard), position)
             if (row["task"], row["index"], row["shard"], row["row"]) != place or row["status"] not in list(Status):
                 raise DatasetError(f"{name} is damaged: {task} {index} is not where it should be")
+            if row["epochs"] < 0 or row["checkpoints"] < 0 or row["split"] not in SPLITS:
+                raise DatasetError(f"{name} is damaged: {task} {index} has values that no network has")
             yield row
     if next(rows, None) is not None:
         raise DatasetError(f"{name} is damaged: it has more rows than {store.DESCRIPTION} announces")
@@ -319,4 +328,4 @@ def splits(seed: int, indices: range) -> list[str]:
     The same for all tasks and counts, so that matched networks of two tasks stay together.
     """
     draws = rng.below(rng.first_words(rng.stream_key(seed, ""), rng.SPLIT, indices), 10)
-    return ["train" if draw < 8 else "validation" if draw == 8 else "test" for draw in draws]
+    return [SPLITS[max(0, int(draw) - 7)] for draw in draws]

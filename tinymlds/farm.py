@@ -105,6 +105,7 @@ def train(
     wanted = Wanted(chosen, count, seed, checkpoints, recipe)
     workers = check_means(backend, workers)
     folder = Path(out if out is not None else name)
+    check_folder(folder)
     if not folder.exists():
         wanted.of(None)  # complain before a folder is made
     _prepare_folder(folder)
@@ -144,7 +145,13 @@ def generate(
     with RunLock(folder):
         if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
             raise UsageError(f"{folder} holds networks or other sequences; choose another --out")
-        sealing.seal_sequences(folder, spec)
+        unsealed = not (folder / store.SUMS).exists()
+        try:
+            sealing.seal_sequences(folder, spec)
+        except BaseException:
+            if unsealed:  # half a folder would be nobody's, and refused the next time
+                sealing.remove_sequences(folder)
+            raise
     return folder
 
 
@@ -171,6 +178,8 @@ def check_means(backend: str, workers: int | None) -> int:
     except (ValueError, ArithmeticError) as error:
         raise UsageError(str(error)) from error
     workers = available_cpus() if workers is None else workers
+    if type(workers) is not int:
+        raise UsageError(f"workers must be a whole number, not {workers!r}")
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}")
     return workers
@@ -182,6 +191,12 @@ def check_folder(folder: Path) -> None:
     Raises:
         UsageError: it holds something else, or is a file.
     """
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long, or with a character that a name cannot have
+        raise UsageError(f"{str(folder)[:80]!r} cannot be the name of a folder ({error}); choose another --out") from error
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose another --out")
     ours = {store.JOURNAL, store.LOCK, store.SUMS}

@@ -4,6 +4,7 @@ SQLite with a rollback journal and synchronous=EXTRA: a transaction that returne
 writes; others may read at any time.
 """
 
+import hashlib
 import json
 import os
 import socket
@@ -27,7 +28,8 @@ CREATE TABLE runs (run INTEGER PRIMARY KEY, info TEXT NOT NULL);
 CREATE TABLE networks (
     task TEXT NOT NULL, "index" INTEGER NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL, epochs INTEGER NOT NULL,
     run INTEGER NOT NULL, seconds REAL NOT NULL, weights BLOB NOT NULL, train_losses BLOB NOT NULL,
-    validation_losses BLOB NOT NULL, checkpoints BLOB NOT NULL, finished REAL NOT NULL, PRIMARY KEY (task, "index"));
+    validation_losses BLOB NOT NULL, checkpoints BLOB NOT NULL, finished REAL NOT NULL, sha256 TEXT NOT NULL,
+    PRIMARY KEY (task, "index"));
 CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
 """
 
@@ -66,16 +68,22 @@ class Journal:
         path = folder / JOURNAL
         if not path.exists():
             return None
-        connection = sqlite3.connect(path)
+        connection = None
         try:
+            connection = sqlite3.connect(path)
             _configure(connection)
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 connection.close()  # a run ended before its first transaction
                 return None
             return Journal(connection, path)
         except (sqlite3.DatabaseError, KeyError, ValueError) as error:
-            connection.close()
-            raise DatasetError(f"{path} is damaged ({error}); remove it to start from the sealed networks") from error
+            if connection is not None:
+                connection.close()
+            raise _damaged(path, error) from error
+        except BaseException:
+            if connection is not None:
+                connection.close()
+            raise
 
     @staticmethod
     def create(
@@ -148,7 +156,10 @@ class Journal:
         """Networks in the journal by task and status."""
         result: dict[str, dict[Status, int]] = {}
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
-            result.setdefault(task, {})[Status(status)] = count
+            try:
+                result.setdefault(task, {})[Status(status)] = count
+            except ValueError as error:
+                raise _damaged(self._path, error) from error
         return result
 
     def updated(self) -> dict[str, float]:
@@ -157,23 +168,34 @@ class Journal:
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks with these indices, ascending."""
-        rows = self._connection.execute(
-            'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, seconds, run, finished '
-            "FROM networks "
-            'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
-            (task, indices.start, indices.stop),
-        )
-        for index, status, reason, *blobs, seconds, run, finished in rows:
-            weights, train, validation, checkpoints = (np.frombuffer(blob, "<f4").astype(np.float32) for blob in blobs)
-            arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
-            yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
+        try:
+            rows = self._connection.execute(
+                'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
+                "seconds, run, finished, sha256 FROM networks "
+                'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
+                (task, indices.start, indices.stop),
+            )
+            for index, status, reason, *blobs, seconds, run, finished, wanted in rows:
+                if _row_sha256(task, index, status, reason, blobs) != wanted:
+                    raise _damaged(self._path, f"{task} {index} is not what was written")
+                weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
+                arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
+                yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
+        except (sqlite3.Error, TypeError, ValueError) as error:
+            raise _damaged(self._path, error) from error
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
-        return {run: json.loads(info) for run, info in self._query("SELECT run, info FROM runs ORDER BY run")}
+        try:
+            return {run: json.loads(info) for run, info in self._query("SELECT run, info FROM runs ORDER BY run")}
+        except (TypeError, ValueError) as error:
+            raise _damaged(self._path, error) from error
 
     def _query(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        return self._connection.execute(statement, parameters).fetchall()
+        try:
+            return self._connection.execute(statement, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise _damaged(self._path, error) from error
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         try:
@@ -185,7 +207,7 @@ class Journal:
 
 def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
     connection.executemany(
-        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
                 task,
@@ -195,13 +217,27 @@ def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
                 done.epochs,
                 run,
                 done.seconds,
-                *(a.astype("<f4").tobytes() for a in arrays),
+                *blobs,
                 finished,
+                _row_sha256(task, done.index, done.status.value, done.reason, blobs),
             )
             for task, run, done, finished in entries
-            for arrays in [(done.weights, done.train_losses, done.validation_losses, done.checkpoints)]
+            for blobs in [_blobs(done)]
         ),
     )
+
+
+def _blobs(outcome: Outcome) -> list[bytes]:
+    arrays = outcome.weights, outcome.train_losses, outcome.validation_losses, outcome.checkpoints
+    return [array.astype("<f4").tobytes() for array in arrays]
+
+
+def _row_sha256(task: str, index: int, status: str, reason: str, blobs: list[bytes]) -> str:
+    """Of everything in a row that reaches a dataset; SQLite itself does not notice a changed byte in a blob."""
+    digest = hashlib.sha256(canonical_json([task, index, status, reason, [len(blob) for blob in blobs]]).encode())
+    for blob in blobs:
+        digest.update(blob)
+    return digest.hexdigest()
 
 
 def _configure(connection: sqlite3.Connection) -> None:
@@ -211,7 +247,13 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA fullfsync=1")  # macOS: through the drive's cache; elsewhere it does nothing
 
 
+def _damaged(path: Path, why: object) -> DatasetError:
+    return DatasetError(f"{path} is damaged ({why}); remove it to start from the sealed networks")
+
+
 def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
+    if type(error) is sqlite3.DatabaseError:  # "malformed"; what the file system refuses is an OperationalError
+        return _damaged(path, error)
     return TinymldsError(f"cannot write {path}: {error}; networks that were kept before are safe, run again once mended")
 
 

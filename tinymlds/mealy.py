@@ -36,6 +36,8 @@ class Mealy:
         states, symbols = self.next_state.shape
         if self.output.shape != (states, symbols) or self.inputs.shape != (symbols,) or len(self.symbols) != symbols:
             raise ValueError("a Mealy table needs next_state and output [S, A] and inputs and symbols [A]")
+        if symbols > 256:
+            raise ValueError(f"a Mealy table has at most 256 symbols, not {symbols}: sequences hold them as uint8")
         if self.next_state.max() >= states or self.inputs.max() >= 1 << INPUT_LINES:
             raise ValueError("a Mealy table leads to a state that it does not have, or uses more than nine input lines")
 

@@ -4,6 +4,8 @@ Sealing derives every file from the journal and from whole shards that were seal
 and SHA256SUMS last. If it is interrupted anywhere, the journal is still there and sealing is simply done again.
 """
 
+import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,14 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     description = canonical_json(describe(spec, "sequences")) + "\n"
     sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
+
+
+def remove_sequences(folder: Path) -> None:
+    """Remove what `seal_sequences` may have written before it failed."""
+    shutil.rmtree(folder / "data", ignore_errors=True)
+    for name in (store.MANIFEST, store.DESCRIPTION):
+        with contextlib.suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
 
 
 def reopen(dataset: Dataset, spec: Spec) -> Journal:

@@ -19,6 +19,7 @@ FORMAT = 2
 
 LARGEST_COUNT = 2**31
 _LARGEST_DATA = 2**30
+_LARGEST_SHOWN = 10**40
 _COMMAND = "(set|clear) [0-7]"
 
 
@@ -117,8 +118,9 @@ def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any
         raise UsageError(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
     if isinstance(value, str | bool):
         return
-    if not (limits["low"] <= value <= limits["high"] and math.isfinite(value)):
-        raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {value}")
+    if not (limits["low"] <= value <= limits["high"] and value < math.inf):  # no conversion: 10**400 is no float
+        shown = value if isinstance(value, float) or abs(value) < _LARGEST_SHOWN else "a number of many digits"
+        raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {shown}")
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,8 @@ class Spec:
                 raise UsageError(f"{name} must be a whole number, not {value!r}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be between 0 and 2^63 - 1, not {self.seed}")
+        if len({task for task, _ in self.tasks}) < len(self.tasks):
+            raise UsageError("a task is asked for twice")
         for task, count in self.tasks:
             if not 1 <= count <= LARGEST_COUNT:
                 raise UsageError(f"count must be between 1 and {LARGEST_COUNT}, not {count} (task {task})")
@@ -178,9 +182,14 @@ class Spec:
                         f"{origin} has {name} version {found[name]!r}, and this version of tinymlds knows {known}; "
                         f"use the version of tinymlds that made it"
                     )
+            if lacking := {entry.name for entry in fields(Recipe)} - data["recipe"].keys():
+                raise ValueError(f"its recipe lacks {', '.join(sorted(lacking))}")
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
-            return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
-        except (KeyError, TypeError, ValueError) as error:
+            try:
+                return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
+            except UsageError as error:
+                raise ValueError(str(error)) from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 
     def extend(self, wanted: "Spec", where: str) -> "Spec":

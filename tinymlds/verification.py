@@ -87,10 +87,12 @@ def _check_files(folder: Path, result: Verification) -> None:
 def _check_data(dataset: Dataset, task: str, result: Verification) -> None:
     """The files of a task against the table and the sequences that the spec gives."""
     name, found = store.data_name(task), tasks.load(task, dataset.spec.recipe)
-    tensors, _ = data_tensors(found, dataset.data(task))
+    tensors, metadata = data_tensors(found, dataset.data(task))
     try:
-        stored = store.TensorFile(dataset.folder, name).read()
+        file = store.TensorFile(dataset.folder, name)
+        stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
+        same = same and file.metadata == metadata
         if not same:
             result.problems.append(f"{dataset.folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():

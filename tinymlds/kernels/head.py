@@ -1,7 +1,7 @@
 """The linear maps after the GRU, over one block of 32 samples.
 
-With an activation between them they are computed one by one (`chain`). Without one they are a single linear map in
-function, and are computed as such (`collapsed`): once per minibatch the product of the matrices, then for each block one
+With an activation between them they are computed one by one (`_chain`). Without one they are a single linear map in
+function, and are computed as such (`_collapsed`): once per minibatch the product of the matrices, then for each block one
 small map forwards and backwards, and at the end of the minibatch the gradient of every map out of the gradient of the
 product. That takes 288 fused multiply-adds a sample-step in place of 2,016 (four maps 12 x 12 and one 12 x 8).
 
