@@ -210,6 +210,8 @@ def test_generated_sequences(tmp_path):
         state = arrays["table.next_state"][state, symbols]
     (row,) = (json.loads(line) for line in (tmp_path / "one" / "manifest.jsonl").read_text().splitlines())
     assert (row["task"], row["shapes"]["train.symbols"]) == ("eightbit", [256, 16])
+    checked = run_cli("verify", tmp_path / "one")
+    assert (checked.returncode, "ok: 5 files, sequences and tables of 1 tasks" in checked.stdout) == (0, True)
     refused = run_cli("train", "--machine", "eightbit", "--count", 1, "--out", tmp_path / "one")
     assert (refused.returncode, "sequences without networks" in refused.stderr) == (2, True)
 
@@ -250,3 +252,23 @@ def test_importing_the_package_is_light_and_its_names_are_there():
         "assert all(callable(getattr(tinymlds, name)) for name in names)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("name", ["data/xor.safetensors", "data/xor.dot", "manifest.jsonl", "dataset.json"])
+@pytest.mark.parametrize("sealed_again", [False, True])
+def test_changed_sequences_are_found(tmp_path, name, sealed_again):
+    """Also where somebody has put the right hash beside the wrong bytes."""
+    tinymlds.generate("xor", tmp_path, **SMALL)
+    assert tinymlds.verify(tmp_path).ok
+    path = tmp_path / name
+    before, after = {"dataset.json": (b'"alias":"', b'"alias":"X'), "data/xor.safetensors": (b"set 3", b"sat 3")}.get(
+        name, (b"xor", b"xro")
+    )
+    assert before in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(before, after, 1))
+    if sealed_again:
+        sums = store.read_sums(tmp_path)
+        sums[name] = store.file_sha256(tmp_path, name)
+        store.commit(tmp_path / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+    result = tinymlds.verify(tmp_path)
+    assert any(name in problem for problem in result.problems)

@@ -180,6 +180,8 @@ def print_verification(result: Verification) -> None:
     for problem in result.problems:
         print(f"problem: {problem}")
     counted = f"{result.files} files, {result.networks} networks, {result.losses_recomputed} losses computed again"
+    if not result.networks:
+        counted = f"{result.files} files, sequences and tables of {result.tasks} tasks made again"
     print(f"{'ok' if result.ok else f'{len(result.problems)} problems'}: {counted}")
     if result.digest:
         print(f"digest {result.digest}")

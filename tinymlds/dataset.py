@@ -87,7 +87,9 @@ class Dataset:
         self.sums = store.read_sums(self.folder)
         for name in (store.DESCRIPTION, store.MANIFEST):
             self.check_hash(name)
-        self.description: dict[str, Any] = _description(self.folder)
+        self.description = read_description(self.folder)
+        if self.description["kind"] == "sequences":
+            raise UsageError(f"{self.folder} holds sequences without networks (made by `tinymlds generate`)")
         self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
         for task, _ in self.spec.tasks:
             try:
@@ -242,13 +244,16 @@ def require_dataset(folder: Path) -> None:
         raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}")
 
 
-def _description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """dataset.json of a folder; its "kind" is "networks" or "sequences".
+
+    Raises:
+        DatasetError: it is damaged, or describes something else.
+    """
     name = folder / store.DESCRIPTION
     description = store.parse_json(store.read_bytes(folder, store.DESCRIPTION), str(name))
     if not isinstance(description, dict) or description.get("kind") not in ("networks", "sequences"):
         raise DatasetError(f"{name} does not describe a tinymlds dataset")
-    if description["kind"] == "sequences":
-        raise UsageError(f"{folder} holds sequences without networks (made by `tinymlds generate`)")
     return description
 
 

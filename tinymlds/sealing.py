@@ -182,13 +182,18 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     rows: list[Row] = []
     for task, _ in spec.tasks:
         sums |= _seal_task(folder, spec, task)
-        name = store.data_name(task)
-        shapes = {key: list(shape) for key, (_, shape) in store.TensorFile(folder, name).tensors.items()}
-        rows.append({**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes})
+        rows.append(sequences_row(folder, spec, task))
     sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _json_lines(rows))
     description = canonical_json(describe(spec, "sequences")) + "\n"
     sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
+
+
+def sequences_row(folder: Path, spec: Spec, task: str) -> Row:
+    """The manifest row of a task in a folder with sequences alone, whose file of the task is there."""
+    name = store.data_name(task)
+    shapes = {key: list(shape) for key, (_, shape) in store.TensorFile(folder, name).tensors.items()}
+    return {**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes}
 
 
 def remove_sequences(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Checks that anyone can make of a dataset made by anyone: hashes, and losses computed again from the written files."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from tinymlds import params, sealing, store, tasks
-from tinymlds.dataset import Dataset, data_tensors, graph_files, require_dataset, splits
+from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
 from tinymlds.errors import DatasetError
 from tinymlds.kernels import backend
 from tinymlds.measures import COLUMNS, measure
-from tinymlds.spec import Recipe
-from tinymlds.training import Floats, Status, StopRule
+from tinymlds.spec import Recipe, Spec
+from tinymlds.training import Floats, Status, StopRule, task_data
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Verification:
     folder: str
     digest: str = ""
     files: int = 0
+    tasks: int = 0
+    """Tables and sequences made again."""
     networks: int = 0
     losses_recomputed: int = 0
     problems: list[str] = field(default_factory=list)
@@ -38,6 +41,8 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
     The sequences and tables are made again from the spec; the validation loss of each network is computed from its written
     weights by the kernel that trained it, and must have the same bits as the manifest says.
 
+    In a folder made by `generate` the sequences, tables and manifest are made again.
+
     Args:
         folder: a sealed dataset folder.
         progress: called with (networks checked, networks) along the way.
@@ -47,6 +52,9 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
     require_dataset(path)
     try:
         _check_files(path, result)
+        if read_description(path)["kind"] == "sequences":
+            _check_sequences(path, result)
+            return result
         dataset = Dataset(path)
     except DatasetError as error:
         result.problems.append(str(error))
@@ -56,7 +64,8 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
         result.problems.append(f"{path / store.DESCRIPTION} says other things than its spec and tasks give")
     done = 0
     for task in dataset.tasks:
-        _check_data(dataset, task, result)
+        _check_data(path, dataset.spec, task, result)
+        result.tasks += 1
         for shard in range(-(-dataset.counts[task] // store.SHARD)):
             try:
                 for _ in _check_shard(dataset, task, shard, result):
@@ -84,20 +93,38 @@ def _check_files(folder: Path, result: Verification) -> None:
             result.problems.append(str(error))
 
 
-def _check_data(dataset: Dataset, task: str, result: Verification) -> None:
+def _check_sequences(folder: Path, result: Verification) -> None:
+    """A folder made by `generate`: everything in it follows from its spec, and is made again."""
+    description, asked = read_description(folder), {}
+    with contextlib.suppress(KeyError, TypeError):  # then `from_dict` says what is wrong
+        asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
+    spec = Spec.from_dict({**description, **asked}, str(folder / store.DESCRIPTION))
+    result.digest = store.dataset_digest(store.read_sums(folder))
+    if sealing.describe(spec, "sequences") != description:
+        result.problems.append(f"{folder / store.DESCRIPTION} says other things than its spec and tasks give")
+    rows = []
+    for task, _ in spec.tasks:
+        _check_data(folder, spec, task, result)
+        rows.append(sealing.sequences_row(folder, spec, task))
+        result.tasks += 1
+    if list(store.read_lines(folder, store.MANIFEST)) != rows:
+        result.problems.append(f"{folder / store.MANIFEST} says other things than the files of its tasks")
+
+
+def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> None:
     """The files of a task against the table and the sequences that the spec gives."""
-    name, found = store.data_name(task), tasks.load(task, dataset.spec.recipe)
-    tensors, metadata = data_tensors(found, dataset.data(task))
+    name, found = store.data_name(task), tasks.load(task, spec.recipe)
+    tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
     try:
-        file = store.TensorFile(dataset.folder, name)
+        file = store.TensorFile(folder, name)
         stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
         same = same and file.metadata == metadata
         if not same:
-            result.problems.append(f"{dataset.folder / name} is not the table and sequences of {task}")
+            result.problems.append(f"{folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():
-            if store.read_bytes(dataset.folder, graph) != text:
-                result.problems.append(f"{dataset.folder / graph} is not the machine of {task}")
+            if store.read_bytes(folder, graph) != text:
+                result.problems.append(f"{folder / graph} is not the machine of {task}")
     except DatasetError as error:
         result.problems.append(str(error))
 
