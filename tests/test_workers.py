@@ -2,7 +2,10 @@
 
 import os
 import signal
+import struct
+import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -29,6 +32,33 @@ def die_once(unit):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return train_unit(unit)
+
+
+def die_within_a_result(unit):
+    """Network 5 kills its worker in the middle of sending a result, the first time only."""
+    mark = Path(os.environ["TINYMLDS_TEST_MARK"])
+    if unit.start <= 5 < unit.stop and not mark.exists():
+        mark.touch()
+        begin_a_result()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return train_unit(unit)
+
+
+def exit_within_a_result(unit):
+    """As when the parent ends the pool while this worker sends a result."""
+    begin_a_result()
+    os._exit(1)
+
+
+def begin_a_result():
+    """Write the head of a message to the pipe of results, with its lock held, as `SimpleQueue.put` does."""
+    frame = sys._getframe()
+    while "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    queue = frame.f_locals["result_queue"]
+    if queue._wlock is not None:  # Windows has no lock there
+        queue._wlock.acquire()
+    queue._writer._send(struct.pack("!i", 10_000) + b"not all of it")
 
 
 def die_always(unit):
@@ -69,6 +99,27 @@ def test_a_worker_that_dies_once_loses_nothing(undisturbed, tmp_path, monkeypatc
     assert (tmp_path / "died").exists()
     assert outcomes == undisturbed
     assert supervisor.quarantined == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
+def test_a_worker_that_dies_within_a_result_loses_nothing(undisturbed, tmp_path, monkeypatch):
+    """The executor alone would wait forever for the rest of the result."""
+    monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "died"))
+    outcomes, supervisor = supervise(die_within_a_result, ProcessPool(2, "cpu", RECIPE), 2)
+    assert (tmp_path / "died").exists()
+    assert outcomes == undisturbed
+    assert supervisor.quarantined == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
+def test_a_pool_ends_although_a_result_is_half_sent():
+    pool = ProcessPool(1, "cpu", RECIPE)
+    pool.wait_for_start()
+    [process] = pool.executor._processes.values()
+    future = pool.submit(exit_within_a_result, None)
+    process.join()
+    pool.end()
+    assert isinstance(future.exception(), BrokenProcessPool)
 
 
 def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed):

@@ -6,6 +6,7 @@ third one is certainly its own doing, and it is handed back as quarantined.
 """
 
 import heapq
+import math
 import os
 import signal
 import sys
@@ -27,6 +28,7 @@ DEATHS_UNTIL_ALONE = 2
 DEATHS_UNTIL_QUARANTINE = 3
 _SECONDS_PER_UNIT = 1.0
 _LARGEST_UNIT = 64
+_SECONDS_TO_NOTICE = 3.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,10 @@ class Pool(Protocol):
         """Wait until a worker is ready."""
         ...
 
+    def notice_deaths(self) -> None:
+        """Break the pool if a worker has died unnoticed."""
+        ...
+
     def restart(self) -> None:
         """Replace a broken pool."""
         ...
@@ -88,6 +94,9 @@ class InProcess:
 
     def wait_for_start(self) -> None:
         """Nothing to wait for."""
+
+    def notice_deaths(self) -> None:
+        """Nobody to die."""
 
     def restart(self) -> None:
         """Nothing to restart."""
@@ -115,6 +124,7 @@ class ProcessPool:
         )
         self._reader = reader  # kept open: a worker gets its own copy when it starts, at any time
         self._answered = False
+        self._dead_since = math.inf
 
     def restart(self) -> None:
         """Replace a broken pool."""
@@ -146,11 +156,43 @@ class ProcessPool:
                 return
         raise TinymldsError("no worker can start (see above); finished networks are safe")
 
+    def notice_deaths(self) -> None:
+        """Break the pool if a worker has died and the executor has not noticed for some seconds.
+
+        A worker may die in the middle of a result. Then the executor waits for the rest of it, which cannot come, on a pipe
+        that does not end, as other processes can write to it too; and its dead owner keeps the lock on that pipe.
+        """
+        now = time.monotonic()
+        if self.executor._broken or all(process.is_alive() for process in self._processes()):
+            self._dead_since = math.inf
+        elif now - self._dead_since > _SECONDS_TO_NOTICE:
+            _break(self._processes(), self.executor._result_queue)
+        else:
+            self._dead_since = min(self._dead_since, now)
+
+    def _processes(self) -> list[Any]:
+        return list((self.executor._processes or {}).values())
+
     def end(self) -> None:
         """End all workers now."""
         self._writer.close()
         self._reader.close()
-        self.executor.shutdown(wait=True, cancel_futures=True)
+        executor = self.executor
+        manager: Any = executor._executor_manager_thread  # a thread, whatever the stubs say
+        processes, results = self._processes(), executor._result_queue
+        self.executor.shutdown(wait=False, cancel_futures=True)
+        if manager is not None:
+            manager.join(_SECONDS_TO_NOTICE)
+            if manager.is_alive():  # a worker has ended in the middle of a result; see `notice_deaths`
+                _break(processes, results)
+                manager.join()
+
+
+def _break(processes: list[Any], results: Any) -> None:
+    """Kill all workers and close our own end of the pipe of results, so that whoever reads from it is told of its end."""
+    for process in processes:
+        process.kill()
+    results._writer.close()
 
 
 def _begin_worker(stop: connection.Connection, backend_name: str, recipe: Recipe) -> None:
@@ -240,6 +282,8 @@ class Supervisor:
         while self._pending or self._running:
             self._hand_out()
             done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+            if not done:
+                self.pool.notice_deaths()
             batch += self._collect(done)
             if time.monotonic() - last > 0.5:
                 yield batch
