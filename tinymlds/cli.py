@@ -66,7 +66,6 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
             signal.signal(signal.SIGTERM, _terminate)
             code = function(*args, **kwargs) or 0
             sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
-            sys.stdout.flush()  # a full disk is noticed here, and not when Python ends
         except TinymldsError as error:
             _fail(str(error))
             code = error.code
