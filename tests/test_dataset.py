@@ -11,7 +11,7 @@ import safetensors.numpy
 from running import ROOT, SMALL, run_cli
 
 import tinymlds
-from tinymlds import store
+from tinymlds import sealing, store
 from tinymlds.dataset import splits
 from tinymlds.mealy import lines
 from tinymlds.training import Status
@@ -269,6 +269,6 @@ def test_changed_sequences_are_found(tmp_path, name, sealed_again):
     if sealed_again:
         sums = store.read_sums(tmp_path)
         sums[name] = store.file_sha256(tmp_path, name)
-        store.commit(tmp_path / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+        sealing.commit_sums(tmp_path, sums)
     result = tinymlds.verify(tmp_path)
     assert any(name in problem for problem in result.problems)

@@ -170,7 +170,7 @@ def test_verify_computes_the_losses_itself(folder):
     rows[2]["weights_sha256"] = store.array_sha256(network.weights)
     text = "".join(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in rows)
     sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
-    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sorted(sums.items())).encode())
+    sealing.commit_sums(folder, sums)
     (problem,) = tinymlds.verify(folder).problems
     assert "xor 2 has validation loss" in problem
 
@@ -249,7 +249,7 @@ def write_description(folder, description):
     """Put another description into a dataset, with the right hashes."""
     sums = store.read_sums(folder)
     sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
-    store.commit(folder / store.SUMS, "".join(f"{digest}  {key}\n" for key, digest in sums.items()).encode())
+    sealing.commit_sums(folder, sums)
 
 
 def test_a_description_must_be_whole(folder):
@@ -271,7 +271,7 @@ def test_rows_with_values_that_no_network_has(folder, key, value):
     sums = store.read_sums(folder)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
-    store.commit(folder / store.SUMS, "".join(f"{digest}  {name}\n" for name, digest in sums.items()).encode())
+    sealing.commit_sums(folder, sums)
     with pytest.raises(tinymlds.DatasetError, match="xor 2"):
         tinymlds.open(folder)
 

@@ -16,6 +16,7 @@ from tinymlds.spec import Recipe, recipe_with
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit, train_unit
 
 RECIPE = recipe_with(Recipe(), SMALL)
+pipes_of_bytes = pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
 
 
 def die_at_five(unit):
@@ -25,20 +26,25 @@ def die_at_five(unit):
     return train_unit(unit)
 
 
-def die_once(unit):
-    """Network 5 kills its worker the first time only; a file outside tells."""
+def first_time_at_five(unit):
+    """Whether this is the first time that network 5 is to be made; a file outside tells."""
     mark = Path(os.environ["TINYMLDS_TEST_MARK"])
-    if unit.start <= 5 < unit.stop and not mark.exists():
-        mark.touch()
+    if not unit.start <= 5 < unit.stop or mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+def die_once(unit):
+    """Network 5 kills its worker the first time only."""
+    if first_time_at_five(unit):
         os.kill(os.getpid(), signal.SIGKILL)
     return train_unit(unit)
 
 
 def die_within_a_result(unit):
     """Network 5 kills its worker in the middle of sending a result, the first time only."""
-    mark = Path(os.environ["TINYMLDS_TEST_MARK"])
-    if unit.start <= 5 < unit.stop and not mark.exists():
-        mark.touch()
+    if first_time_at_five(unit):
         begin_a_result()
         os.kill(os.getpid(), signal.SIGKILL)
     return train_unit(unit)
@@ -93,25 +99,17 @@ def test_in_process_and_pool_agree(undisturbed):
     assert supervise(train_unit, ProcessPool(2, "cpu", RECIPE), 2)[0] == undisturbed
 
 
-def test_a_worker_that_dies_once_loses_nothing(undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("work", [die_once, pytest.param(die_within_a_result, marks=pipes_of_bytes)])
+def test_a_worker_that_dies_once_loses_nothing(undisturbed, tmp_path, monkeypatch, work):
+    """Within a result the executor alone would wait forever for the rest of it."""
     monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "died"))
-    outcomes, supervisor = supervise(die_once, ProcessPool(2, "cpu", RECIPE), 2)
+    outcomes, supervisor = supervise(work, ProcessPool(2, "cpu", RECIPE), 2)
     assert (tmp_path / "died").exists()
     assert outcomes == undisturbed
     assert supervisor.quarantined == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
-def test_a_worker_that_dies_within_a_result_loses_nothing(undisturbed, tmp_path, monkeypatch):
-    """The executor alone would wait forever for the rest of the result."""
-    monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "died"))
-    outcomes, supervisor = supervise(die_within_a_result, ProcessPool(2, "cpu", RECIPE), 2)
-    assert (tmp_path / "died").exists()
-    assert outcomes == undisturbed
-    assert supervisor.quarantined == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
+@pipes_of_bytes
 def test_a_pool_ends_although_a_result_is_half_sent():
     pool = ProcessPool(1, "cpu", RECIPE)
     pool.wait_for_start()

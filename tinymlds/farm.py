@@ -141,6 +141,7 @@ def generate(
     name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
     spec = Wanted(chosen, 1, seed, (), recipe).of(None)
+    check_folder(folder)
     _prepare_folder(folder)
     with RunLock(folder):
         if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
@@ -205,13 +206,11 @@ def check_folder(folder: Path) -> None:
 
 
 def _prepare_folder(folder: Path) -> None:
-    """Make sure that the folder exists and is ours to write to.
+    """Make sure that the folder exists and can be written to.
 
     Raises:
-        UsageError: it holds something else.
-        TinymldsError: it cannot be written.
+        TinymldsError: it cannot.
     """
-    check_folder(folder)
     store.make_folder(folder)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise TinymldsError(f"cannot write to {folder}: no permission; choose another --out")

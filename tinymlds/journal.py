@@ -4,6 +4,7 @@ SQLite with a rollback journal and synchronous=EXTRA: a transaction that returne
 writes; others may read at any time.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -68,21 +69,20 @@ class Journal:
         path = folder / JOURNAL
         if not path.exists():
             return None
-        connection = None
         try:
             connection = sqlite3.connect(path)
+        except sqlite3.Error as error:
+            raise _damaged(path, error) from error
+        try:
             _configure(connection)
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 connection.close()  # a run ended before its first transaction
                 return None
             return Journal(connection, path)
-        except (sqlite3.DatabaseError, KeyError, ValueError) as error:
-            if connection is not None:
-                connection.close()
-            raise _damaged(path, error) from error
-        except BaseException:
-            if connection is not None:
-                connection.close()
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.DatabaseError | KeyError | ValueError):
+                raise _damaged(path, error) from error
             raise
 
     @staticmethod
@@ -156,10 +156,8 @@ class Journal:
         """Networks in the journal by task and status."""
         result: dict[str, dict[Status, int]] = {}
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
-            try:
+            with self._reading():
                 result.setdefault(task, {})[Status(status)] = count
-            except ValueError as error:
-                raise _damaged(self._path, error) from error
         return result
 
     def updated(self) -> dict[str, float]:
@@ -168,7 +166,7 @@ class Journal:
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks with these indices, ascending."""
-        try:
+        with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
                 "seconds, run, finished, sha256 FROM networks "
@@ -181,20 +179,22 @@ class Journal:
                 weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
                 arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
                 yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
-        except (sqlite3.Error, TypeError, ValueError) as error:
-            raise _damaged(self._path, error) from error
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
-        try:
+        with self._reading():
             return {run: json.loads(info) for run, info in self._query("SELECT run, info FROM runs ORDER BY run")}
-        except (TypeError, ValueError) as error:
-            raise _damaged(self._path, error) from error
 
     def _query(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
-        try:
+        with self._reading():
             return self._connection.execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What cannot be read, or is not what this class writes, is damage."""
+        try:
+            yield
+        except (sqlite3.Error, TypeError, ValueError) as error:
             raise _damaged(self._path, error) from error
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:

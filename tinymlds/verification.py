@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,8 +53,9 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
     require_dataset(path)
     try:
         _check_files(path, result)
-        if read_description(path)["kind"] == "sequences":
-            _check_sequences(path, result)
+        description = read_description(path)
+        if description["kind"] == "sequences":
+            _check_sequences(path, description, result)
             return result
         dataset = Dataset(path)
     except DatasetError as error:
@@ -93,9 +95,9 @@ def _check_files(folder: Path, result: Verification) -> None:
             result.problems.append(str(error))
 
 
-def _check_sequences(folder: Path, result: Verification) -> None:
+def _check_sequences(folder: Path, description: dict[str, Any], result: Verification) -> None:
     """A folder made by `generate`: everything in it follows from its spec, and is made again."""
-    description, asked = read_description(folder), {}
+    asked = {}
     with contextlib.suppress(KeyError, TypeError):  # then `from_dict` says what is wrong
         asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
     spec = Spec.from_dict({**description, **asked}, str(folder / store.DESCRIPTION))

@@ -180,7 +180,7 @@ class ProcessPool:
         executor = self.executor
         manager: Any = executor._executor_manager_thread  # a thread, whatever the stubs say
         processes, results = self._processes(), executor._result_queue
-        self.executor.shutdown(wait=False, cancel_futures=True)
+        executor.shutdown(wait=False, cancel_futures=True)
         if manager is not None:
             manager.join(_SECONDS_TO_NOTICE)
             if manager.is_alive():  # a worker has ended in the middle of a result; see `notice_deaths`

@@ -58,30 +58,30 @@ class Cells(NamedTuple):
 def bind(jit: Callable[[Callable[..., Any]], Any], primitives: Primitives) -> Cells:
     """Compile the cells with the decorator `jit` over the primitives of a target."""
     fma, clamp, sqrt, unless_negative = primitives
-    limit, minus_limit = np.float32(TANH_LIMIT), np.float32(-TANH_LIMIT)
-    n0, n1, n2, n3, n4 = (np.float32(c) for c in TANH_NUMERATOR)
-    d0, d1, d2, d3, d4 = (np.float32(c) for c in TANH_DENOMINATOR)
-    two_limits, minus_two_limits = np.float32(2.0 * TANH_LIMIT), np.float32(-2.0 * TANH_LIMIT)
-    hn0, hn1, hn2, hn3, hn4 = (np.float32(c) * np.float32(0.25 ** (k + 1)) for k, c in enumerate(TANH_NUMERATOR))
-    hd1, hd2, hd3, hd4 = (np.float32(c) * np.float32(0.25**k) for k, c in enumerate(TANH_DENOMINATOR) if k)
 
-    @jit
-    def tanh_parts(x: Any) -> Any:
-        """tanh(x) as numerator and denominator, so that two can share a division."""
-        x = clamp(x, minus_limit, limit)
-        s = x * x
-        numerator = fma(fma(fma(fma(s, n4, n3), s, n2), s, n1), s, n0)
-        denominator = fma(fma(fma(fma(s, d4, d3), s, d2), s, d1), s, d0)
-        return x * numerator, denominator
+    def parts(scale: float, factor: float) -> Any:
+        """factor tanh(scale x) as numerator and denominator, so that two can share a division.
 
-    @jit
-    def half_tanh_parts(x: Any) -> Any:
-        """tanh(x / 2) / 2 in the same way. Its coefficients are those of tanh times powers of two, which rounds nothing."""
-        x = clamp(x, minus_two_limits, two_limits)
-        s = x * x
-        numerator = fma(fma(fma(fma(s, hn4, hn3), s, hn2), s, hn1), s, hn0)
-        denominator = fma(fma(fma(fma(s, hd4, hd3), s, hd2), s, hd1), s, d0)
-        return x * numerator, denominator
+        Scale and factor are powers of two, so the coefficients for them are rounded no further.
+        """
+        limit = np.float32(TANH_LIMIT / scale)
+        minus_limit = -limit
+        n0, n1, n2, n3, n4 = (
+            np.float32(c) * np.float32(factor * scale ** (2 * k + 1)) for k, c in enumerate(TANH_NUMERATOR)
+        )
+        d0, d1, d2, d3, d4 = (np.float32(c) * np.float32(scale ** (2 * k)) for k, c in enumerate(TANH_DENOMINATOR))
+
+        @jit
+        def numerator_and_denominator(x: Any) -> Any:
+            x = clamp(x, minus_limit, limit)
+            s = x * x
+            numerator = fma(fma(fma(fma(s, n4, n3), s, n2), s, n1), s, n0)
+            denominator = fma(fma(fma(fma(s, d4, d3), s, d2), s, d1), s, d0)
+            return x * numerator, denominator
+
+        return numerator_and_denominator
+
+    tanh_parts, half_tanh_parts = parts(1.0, 1.0), parts(0.5, 0.5)
 
     @jit
     def tanh(x: Any) -> Any:
