@@ -88,6 +88,7 @@ class TorchNetwork:
     """A network in training; see `backend.Network`."""
 
     def __init__(self, problem: Problem, loss: nn.Module, train: Batch, validation: Batch) -> None:
+        self._device = train.inputs.device
         self._loss, self._train, self._validation = loss, train, validation
         self._batch = problem.batch
         *betas, eps = problem.adam
@@ -95,17 +96,18 @@ class TorchNetwork:
 
     @property
     def weights(self) -> Floats:
-        return torch.cat([p.detach().reshape(-1) for p in self._loss.parameters()]).numpy()
+        return torch.cat([p.detach().reshape(-1) for p in self._loss.parameters()]).cpu().numpy()
 
     def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
         self._optimizer.param_groups[0]["lr"] = lr
-        batches = torch.from_numpy(order.astype(np.int64)).split(self._batch)
+        batches = torch.from_numpy(order.astype(np.int64)).to(self._device).split(self._batch)
         losses = [step(self._loss, self._optimizer, self._train.select(batch)) for batch in batches]
-        return torch.stack(losses).numpy()
+        return torch.stack(losses).cpu().numpy()
 
     def validation_loss(self) -> np.float32:
         with torch.inference_mode():
-            return np.float32(functional.mse_loss(self._module(self._validation.inputs), self._validation.outputs))
+            loss = functional.mse_loss(self._module(self._validation.inputs), self._validation.outputs)
+            return np.float32(loss.item())
 
     @property
     def _module(self) -> nn.Module:
@@ -113,20 +115,23 @@ class TorchNetwork:
 
 
 class TorchBackend:
-    """Trains with PyTorch on one thread. Its networks share one module, so only the latest one can train."""
+    """Trains with PyTorch, on one thread or a GPU. Its networks share one module, so only the latest one can train."""
 
-    def __init__(self, compiled: bool = False) -> None:
+    def __init__(self, compiled: bool = False, device: str = "cpu") -> None:
         self.name = "torch compiled" if compiled else "torch"
-        self._compiled = compiled
+        self._compiled, self._device = compiled, device
         self._problem: Problem | None = None
 
     def network(self, problem: Problem, weights: Floats) -> TorchNetwork:
         """A network with these initial weights, float32 [P]; see `backend.Backend`."""
         if self._problem is not problem:
             self._problem = problem
-            self._module = module(problem.shape)
+            self._module = module(problem.shape).to(self._device)
             self._loss = Loss(self._module)
-            self._data = expand(problem.shape, problem.train), expand(problem.shape, problem.validation)
+            self._data = tuple(
+                Batch(*(part.to(self._device) for part in expand(problem.shape, sequences)))
+                for sequences in (problem.train, problem.validation)
+            )
             if self._compiled:
                 torch._dynamo.config.allow_rnn = True
                 self._loss.compile(dynamic=False)

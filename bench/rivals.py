@@ -8,7 +8,8 @@ Adam with the same constants. `compare.py --rivals` measures them beside ours; t
 - `Jax`: gather, forward, backward and Adam of many minibatches inside one `jit`, minibatches and time steps by `lax.scan`
   (time unrolled `unroll` times); more than one network by `vmap`.
 
-Both multiply the small matrices of the linear maps first, as our kernels do, and both run on one thread. There are reports
+Both multiply the small matrices of the linear maps first, as our kernels do, and on a CPU both run on one thread; `gpu.py`
+runs them on a GPU, where `GraphedTorch` is the first of them as a CUDA graph. There are reports
 that JAX on a CPU was faster at such small loops before version 0.4.32; the versions measured are in the JSON.
 """
 
@@ -54,6 +55,10 @@ class Population:
         orders = [rng.permutation(key, index, 1, recipe.train_sequences).astype(np.int64) for index in range(count)]
         self._orders, self._next = np.stack(orders), 0
 
+    def rewind(self) -> None:
+        """Begin with the first minibatch again."""
+        self._next = 0
+
     def batches(self, steps: int) -> np.ndarray:
         """Which sequences the next minibatches hold: int64 [steps, count, batch]."""
         wanted = np.arange(self._next, self._next + steps * self.recipe.batch) % self._orders.shape[1]
@@ -68,15 +73,25 @@ def _stacked(shape: Shape, vectors: Floats) -> dict[str, Floats]:
 
 
 class StackedTorch:
-    """Steps of `count` networks stacked by hand."""
+    """Steps of `count` networks stacked by hand, on the CPU or another device of PyTorch's."""
 
-    def __init__(self, population: Population) -> None:
-        self._population = population
-        self._tensors = {name: torch.tensor(array, requires_grad=True) for name, array in population.tensors.items()}
-        self._inputs, self._outputs = torch.from_numpy(population.inputs), torch.from_numpy(population.outputs)
+    capturable = False
+    """Whether a step can be captured into a CUDA graph."""
+
+    def __init__(self, population: Population, device: str = "cpu") -> None:
+        self._population, self._device = population, device
+        self._tensors = {
+            name: torch.tensor(array, requires_grad=True, device=device) for name, array in population.tensors.items()
+        }
+        self._inputs, self._outputs = (torch.from_numpy(a).to(device) for a in (population.inputs, population.outputs))
         *betas, eps = population.recipe.adam
         self._optimizer = torch.optim.Adam(
-            self._tensors.values(), lr=population.recipe.lr, betas=tuple(betas), eps=eps, fused=True
+            self._tensors.values(),
+            lr=population.recipe.lr,
+            betas=tuple(betas),
+            eps=eps,
+            fused=True,
+            capturable=self.capturable,
         )
         self.sample_steps = population.sample_steps
 
@@ -84,12 +99,12 @@ class StackedTorch:
     def weights(self) -> Floats:
         """[count, P]."""
         every = [tensor.detach().reshape(self._population.count, -1) for tensor in self._tensors.values()]
-        return torch.cat(every, dim=1).numpy()
+        return torch.cat(every, dim=1).cpu().numpy()
 
     def __call__(self, steps: int) -> Floats:
         """Losses, float32 [steps, count]."""
-        batches = torch.from_numpy(self._population.batches(steps))
-        return torch.stack([self._step(batch) for batch in batches]).numpy()
+        batches = torch.from_numpy(self._population.batches(steps)).to(self._device)
+        return torch.stack([self._step(batch) for batch in batches]).cpu().numpy()
 
     def _step(self, batch: torch.Tensor) -> torch.Tensor:
         x, target = (self._select(lines, batch) for lines in (self._inputs, self._outputs))
@@ -125,6 +140,38 @@ class StackedTorch:
             weight = w[f"head.{k}.weight"]
             matrix, constant = weight @ matrix, torch.baddbmm(w[f"head.{k}.bias"][:, :, None], weight, constant)
         return torch.baddbmm(constant.mT, x, matrix.mT)
+
+
+class GraphedTorch(StackedTorch):
+    """The same on a GPU, with a whole step captured into a CUDA graph, so that Python launches one thing a step."""
+
+    capturable = True
+
+    def __init__(self, population: Population, device: str = "cuda") -> None:
+        super().__init__(population, device)
+        self._chosen = torch.from_numpy(population.batches(1)[0]).to(device)
+        population.rewind()
+        before = [tensor.detach().clone() for tensor in self._tensors.values()]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # PyTorch asks for some steps on a side stream before a capture
+                super()._step(self._chosen)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._losses = super()._step(self._chosen)
+        with torch.no_grad():  # back to the beginning: weights, moments and the number of steps
+            for tensor, start in zip(self._tensors.values(), before, strict=True):
+                tensor.copy_(start)
+            for state in self._optimizer.state.values():
+                for value in state.values():
+                    value.zero_()
+
+    def _step(self, batch: torch.Tensor) -> torch.Tensor:
+        self._chosen.copy_(batch)
+        self._graph.replay()
+        return self._losses.clone()
 
 
 class Jax:

@@ -155,8 +155,14 @@ def train(
             show_default=False,
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes. (default: one a CPU)", show_default=False)] = None,
-    backend: Annotated[str, typer.Option(help="What to train on: cpu.")] = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes; with cuda, networks at once. (default: one a CPU; what the GPU has room for)",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).")] = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -10,9 +10,11 @@ import platform
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,10 @@ from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
+from tinymlds.kernels.backend import PopulationBackend
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
-from tinymlds.training import EPOCHS_FROM, expected_epochs
+from tinymlds.spec import LARGEST_COUNT, Recipe, Spec, canonical_json, recipe_with
+from tinymlds.training import EPOCHS_FROM, Outcome, expected_epochs, train_population
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
 
@@ -90,8 +93,9 @@ def train(
         seed: seed of the dataset; default is the folder's, or 0.
         checkpoints: epochs at whose end weights are stored, ascending, 0 for before the first; default is the folder's, or
             none.
-        workers: processes; default is one for each CPU that this process may use. 1 trains in this process.
-        backend: "cpu".
+        workers: processes; default is one for each CPU that this process may use. 1 trains in this process. With "cuda",
+            networks that are under way at once; default is as many as the device has room for.
+        backend: "cpu", or "cuda" for an NVIDIA GPU. They make the same networks.
         progress: called about twice a second.
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
@@ -168,17 +172,20 @@ def available_cpus() -> int:
 
 
 def check_means(backend: str, workers: int | None) -> int:
-    """How many workers there will be; None is one for each CPU.
+    """How many workers there will be; None is one for each CPU, or as many as a device has room for.
 
     Raises:
-        UsageError: no such backend, less than one worker, or a process that does not do IEEE arithmetic.
+        UsageError: no such backend, no device for it, less than one worker, or a process that does not do IEEE arithmetic.
     """
     try:
-        backends.load(backend)
         check_arithmetic()
-    except (ValueError, ArithmeticError) as error:
+        population = backends.load_population(backend)
+        if population is None:
+            backends.load(backend)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
         raise UsageError(str(error)) from error
-    workers = available_cpus() if workers is None else workers
+    if workers is None:
+        workers = available_cpus() if population is None else LARGEST_COUNT
     if type(workers) is not int:
         raise UsageError(f"workers must be a whole number, not {workers!r}")
     if workers < 1:
@@ -288,17 +295,17 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
     state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
+    population = backends.load_population(backend)
     workers = min(workers, left)
-    run = journal.start_run(_run_info(backend, workers))
+    run = journal.start_run(_run_info(backend, workers, population.device if population else None))
     units = [Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints) for task, gap in gaps]
     start = latest = time.monotonic()
     report(state)
-    pool = ProcessPool(workers, backend, spec.recipe) if workers > 1 else InProcess()
-    supervisor = Supervisor(units, pool, workers)
-    try:
-        for batch in supervisor.run():
+    batches = _on_workers(journal, units, workers) if population is None else _side_by_side(population, units, workers)
+    with closing(batches):
+        for batch in batches:
             now = time.time()
-            entries = [Entry(unit.task, run, outcome, now) for unit, outcomes in batch for outcome in outcomes]
+            entries = [Entry(task, run, outcome, now) for task, outcome in batch]
             if entries:
                 journal.add(entries)
                 latest = time.monotonic()
@@ -309,14 +316,41 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
                 state.made + len(entries),
                 state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
-                forecast.seconds_left(workers, time.monotonic() - latest),
+                forecast.seconds_left(workers if population is None else 1, time.monotonic() - latest),
             )
             report(state)
+    return state
+
+
+Batches = Generator[list[tuple[str, Outcome]]]
+"""Tasks and outcomes of what has finished, about once a second."""
+
+
+def _on_workers(journal: Journal, units: list[Unit], workers: int) -> Batches:
+    """Train on a pool of processes, each one network at a time."""
+    pool = ProcessPool(workers, units[0].backend, units[0].recipe) if workers > 1 else InProcess()
+    supervisor = Supervisor(units, pool, workers)
+    try:
+        for batch in supervisor.run():
+            yield [(unit.task, outcome) for unit, outcomes in batch for outcome in outcomes]
     finally:
         pool.end()
         for unit in supervisor.quarantined:
             journal.quarantine(unit.task, unit.start, f"its worker died {unit.deaths} times")
-    return state
+
+
+def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> Batches:
+    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
+
+    Raises:
+        TinymldsError: the device failed.
+    """
+    wanted = sorted(((unit.task, index) for unit in units for index in range(unit.start, unit.stop)), key=itemgetter(1))
+    one = units[0]
+    try:
+        yield from train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most)
+    except (RuntimeError, ArithmeticError) as error:
+        raise TinymldsError(f"{error}; finished networks are safe") from error
 
 
 class _Forecast:
@@ -374,9 +408,9 @@ def _require_all(folder: Path, journal: Journal) -> None:
         )
 
 
-def _run_info(backend: str, workers: int) -> dict[str, Any]:
+def _run_info(backend: str, workers: int, device: str | None) -> dict[str, Any]:
     """What may differ between runs and never reaches a weight."""
-    names = ("tinymlds", "numpy", "numba", "llvmlite", "safetensors")
+    names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors")
     return {
         "host": socket.gethostname(),
         "machine": platform.machine(),
@@ -384,6 +418,7 @@ def _run_info(backend: str, workers: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
         "backend": backend,
+        "device": device,
         "workers": workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

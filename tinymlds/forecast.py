@@ -9,9 +9,11 @@ from pathlib import Path
 
 from tinymlds import overview, params, tasks
 from tinymlds.dataset import graph_files
+from tinymlds.errors import TinymldsError
 from tinymlds.farm import Wanted, check_folder, check_means
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels import rng
+from tinymlds.kernels.problem import Job
 from tinymlds.spec import Recipe
 from tinymlds.training import EPOCHS_FROM, expected_epochs, problem
 from tinymlds.workers import InProcess, ProcessPool
@@ -99,7 +101,16 @@ def _task_bytes(task: str, recipe: Recipe) -> int:
 
 
 def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
-    """What all workers make together when all of them work, measured for some seconds."""
+    """What all workers make together when all of them work, measured for some seconds.
+
+    Raises:
+        TinymldsError: a device failed.
+    """
+    if (population := backends.load_population(backend)) is not None:
+        try:
+            return _population_trial(population, task, seed, recipe, workers)
+        except (RuntimeError, ArithmeticError) as error:
+            raise TinymldsError(str(error)) from error
     pool = ProcessPool(workers, backend, recipe) if workers > 1 else InProcess()
     try:
         pool.wait_for_start()
@@ -129,3 +140,18 @@ def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
         network.epoch(rng.permutation(key, 0, epochs, recipe.train_sequences), recipe.lr_at(epochs))
         network.validation_loss()
     return epochs / (time.perf_counter() - start)
+
+
+def _population_trial(backend: backends.PopulationBackend, task: str, seed: int, recipe: Recipe, most: int) -> float:
+    """Epochs per second of a device with as many networks as it has room for."""
+    key = tasks.load(task, recipe).stream_key(seed)
+    population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)
+    for place in range(population.places):
+        population.admit(place, params.initial(recipe.shape, key, place))
+    epochs, start = 0, time.perf_counter()
+    while not epochs or time.perf_counter() - start < _TRIAL_SECONDS:
+        jobs = [Job(place, 0, place, epochs + 1, 1) for place in range(population.places)]
+        population.start(jobs)
+        population.finish()
+        epochs += 1
+    return epochs * population.places / (time.perf_counter() - start)

@@ -171,7 +171,7 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
                     "task": task,
                     "index": done.index,
                     "run": entry.run,
-                    "seconds": round(done.seconds, 3),
+                    "seconds": round(done.seconds, 6),
                     "finished": round(entry.finished, 3),
                 }
 

@@ -1,18 +1,20 @@
 """Trains networks of one task on a backend: epochs, validation, the stop rule, the record. No files, no processes."""
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
 from tinymlds import params, tasks
 from tinymlds.kernels import rng
-from tinymlds.kernels.backend import Backend
-from tinymlds.kernels.problem import Problem, Sequences
+from tinymlds.kernels.backend import Backend, PopulationBackend
+from tinymlds.kernels.problem import LONGEST_JOB, Job, Problem, Sequences, Stretch
 from tinymlds.mealy import Mealy, Symbols
 from tinymlds.spec import Recipe
 
@@ -87,6 +89,14 @@ _EPOCHS = {
 EPOCHS_FROM = 100
 """Networks that they come from, at least."""
 
+_SECONDS_PER_JOB = 1.0
+_DIVERGED = {
+    "training loss": "training loss is not finite at step {}",
+    "weights": "weights are not finite after step {}",
+    "validation loss": "validation loss is not finite after step {}",
+}
+"""Reasons by what was not finite; steps count from the start of training, from 1."""
+
 
 def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
     """Mean and standard deviation of the epochs of a network; None for a recipe that nobody has tried."""
@@ -145,6 +155,11 @@ class StopRule:
             return Status.STALLED, f"no better validation loss since epoch {self._best_epoch}"
         return None
 
+    def last_epoch(self) -> int:
+        """The epoch at which training ends if no validation loss is better than those seen so far."""
+        recipe = self._recipe
+        return min(recipe.max_epochs, self._best_epoch + recipe.patience) if recipe.patience else recipe.max_epochs
+
 
 def train_networks(
     backend: Backend, task: str, seed: int, recipe: Recipe, indices: range, checkpoints: tuple[int, ...] = ()
@@ -195,6 +210,126 @@ def train_network(
     return Outcome(index, *verdict, weights, *record, stored, time.perf_counter() - start)
 
 
+# ------------------------------------------------------------------ many at once
+
+
+class _Trainee:
+    """A network that trains in a place of a population, and its record so far."""
+
+    def __init__(self, task: int, index: int, recipe: Recipe, initial: Floats, checkpoints: tuple[int, ...]) -> None:
+        self.task, self.index = task, index
+        self._rule, self._recipe, self._initial = StopRule(recipe), recipe, initial
+        self._checkpoints = checkpoints
+        self._kept = [initial] if 0 in checkpoints else []
+        self._train_losses: list[np.float32] = []
+        self._validation_losses: list[np.float32] = []
+        self._seconds = 0.0
+        self._verdict: tuple[Status, str] | None = None
+
+    def job(self, place: int, most: int) -> Job:
+        """Epochs to train next: up to `most`, the next checkpoint, or where the stop rule may end it."""
+        done = len(self._validation_losses)
+        last = min([self._rule.last_epoch(), *(epoch for epoch in self._checkpoints if epoch > done)])
+        return Job(place, self.task, self.index, done + 1, min(most, last - done))
+
+    def add(self, stretch: Stretch, seconds: float, weights: Callable[[], Floats]) -> Outcome | None:
+        """Take note of what came of a job, and of the seconds that it took; the outcome, if training has ended."""
+        self._seconds += seconds
+        self._train_losses += list(stretch.train_losses)
+        for validation_loss in stretch.validation_losses:
+            self._validation_losses.append(validation_loss)
+            self._verdict = self._rule.after(len(self._validation_losses), float(validation_loss))
+        done = len(self._validation_losses)
+        if stretch.not_finite:
+            steps = done * (self._recipe.train_sequences // self._recipe.batch)
+            self._verdict = Status.DIVERGED, _DIVERGED[stretch.not_finite].format(steps + stretch.step)
+        elif done in self._checkpoints:
+            self._kept.append(weights())
+        if self._verdict is None:
+            return None
+        record = np.array(self._train_losses, np.float32), np.array(self._validation_losses, np.float32)
+        stored = np.array(self._kept, np.float32).reshape(-1, self._recipe.shape.size)
+        return Outcome(self.index, *self._verdict, weights(), *record, stored, self._seconds)
+
+
+def train_population(
+    backend: PopulationBackend,
+    seed: int,
+    recipe: Recipe,
+    wanted: Iterable[tuple[str, int]],
+    checkpoints: tuple[int, ...] = (),
+    most: int = 2**31 - 1,
+) -> Iterator[list[tuple[str, Outcome]]]:
+    """Train networks side by side on a backend for populations; the same networks as `train_network` makes.
+
+    While the device computes, the caller has the time to store what was yielded.
+
+    Args:
+        backend: what to train on.
+        seed: seed of the dataset.
+        recipe: how they are made.
+        wanted: task and index of each network, in the order in which they are begun.
+        checkpoints: as in `train_network`.
+        most: networks that are under way at the same time at most.
+
+    Yields:
+        Task and outcome of the networks that have ended since; about once a second, also when that is none.
+    """
+    wanted = list(wanted)
+    numbers = {task: number for number, task in enumerate(dict.fromkeys(task for task, _ in wanted))}
+    keys = [tasks.load(task, recipe).stream_key(seed) for task in numbers]
+    problems = [problem(task, seed, recipe) for task in numbers]
+    population = backend.population(problems, keys, recipe.lr_at, recipe.threshold, min(most, len(wanted)))
+    waiting = iter(wanted)
+    ready: deque[tuple[int, int, Floats]] = deque()
+    seats: dict[int, _Trainee] = {}
+    finished: list[tuple[str, Outcome]] = []
+    names = list(numbers)
+    longest = 1
+    while True:
+        _prepare(ready, waiting, numbers, keys, recipe, population.places - len(seats))
+        for place in range(population.places):
+            if place not in seats and ready:
+                task, index, initial = ready.popleft()
+                population.admit(place, initial)
+                seats[place] = _Trainee(task, index, recipe, initial, checkpoints)
+        if not seats:
+            yield finished
+            return
+        begun = time.perf_counter()
+        jobs = [trainee.job(place, longest) for place, trainee in seats.items()]
+        population.start(jobs)
+        yield finished
+        _prepare(ready, waiting, numbers, keys, recipe, len(seats))
+        stretches = population.finish()
+        seconds = time.perf_counter() - begun
+        finished = []
+        epochs = [max(1, stretch.train_losses.size) for stretch in stretches]
+        for job, stretch, trained in zip(jobs, stretches, epochs, strict=True):
+            share = seconds * trained / sum(epochs)
+            outcome = seats[job.place].add(stretch, share, partial(population.weights, job.place))
+            if outcome is not None:
+                finished.append((names[job.task], outcome))
+                del seats[job.place]
+        longest = max(1, min(LONGEST_JOB, round(_SECONDS_PER_JOB * max(epochs) / seconds)))
+
+
+def _prepare(
+    ready: deque[tuple[int, int, Floats]],
+    waiting: Iterator[tuple[str, int]],
+    numbers: dict[str, int],
+    keys: list[rng.Key],
+    recipe: Recipe,
+    count: int,
+) -> None:
+    """Have the initial weights of the next `count` networks ready, as far as there are any."""
+    for task, index in islice(waiting, max(0, count - len(ready))):
+        ready.append((numbers[task], index, params.initial(recipe.shape, keys[numbers[task]], index)))
+
+
+# ------------------------------------------------------------------
+
+
 def mean(losses: Floats) -> np.float32:
     """Mean of the minibatch losses, added one after another in float32 (NumPy's own sum has no fixed order)."""
     return np.float32(np.add.accumulate(losses)[-1] * np.float32(1.0 / losses.size))
@@ -204,9 +339,9 @@ def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32, st
     """Why an epoch counts as diverged, or "" if all is finite."""
     broken = np.flatnonzero(~np.isfinite(losses))
     if broken.size:
-        return f"training loss is not finite at step {steps_before + int(broken[0]) + 1}"
+        return _DIVERGED["training loss"].format(steps_before + int(broken[0]) + 1)
     if not np.isfinite(weights).all():
-        return f"weights are not finite after step {steps_before + losses.size}"
+        return _DIVERGED["weights"].format(steps_before + losses.size)
     if not np.isfinite(validation_loss):
-        return f"validation loss is not finite after step {steps_before + losses.size}"
+        return _DIVERGED["validation loss"].format(steps_before + losses.size)
     return ""

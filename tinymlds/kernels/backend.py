@@ -4,12 +4,14 @@ A backend trains networks of one `Shape` on one `Problem`. It knows nothing of t
 an epoch of training, a validation loss, or the outputs of a network, always with the bits that `docs/numerics.md` fixes.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.kernels.problem import Floats, Problem, Sequences
+from tinymlds.kernels.problem import Floats, Job, Problem, Sequences, Stretch
+from tinymlds.kernels.rng import Key
 from tinymlds.kernels.shape import Shape
 
 
@@ -56,14 +58,88 @@ class Backend(Protocol):
         ...
 
 
+class Population(Protocol):
+    """Networks that train side by side on a device, each in its place."""
+
+    places: int
+    """How many there is room for."""
+
+    def admit(self, place: int, weights: Floats) -> None:
+        """Put a network with these initial weights, float32 [P], into a place; its first job starts with epoch 1."""
+        ...
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Begin these jobs, at most one for a place; returns while they run."""
+        ...
+
+    def finish(self) -> list[Stretch]:
+        """Wait for the jobs, and say what came of each, in their order.
+
+        Raises:
+            RuntimeError: the device failed.
+        """
+        ...
+
+    def weights(self, place: int) -> Floats:
+        """A copy of the parameter vector in a place, float32 [P]; of the last finite epoch if it diverged."""
+        ...
+
+
+class PopulationBackend(Protocol):
+    """A target that trains many networks at once, and runs their epochs and the order of their sequences by itself."""
+
+    name: str
+    device: str
+    """What the device calls itself."""
+
+    def population(
+        self,
+        problems: Sequence[Problem],
+        keys: Sequence[Key],
+        lr_at: Callable[[int], float],
+        threshold: float,
+        most: int,
+    ) -> Population:
+        """An empty population.
+
+        Args:
+            problems: what networks may be trained on: the same shape, sizes, batch and optimizer.
+            keys: of the stream that the order of sequences is drawn from, for each problem.
+            lr_at: the learning rate of an epoch, from 1.
+            threshold: a network whose validation loss is below it is done.
+            most: places that are wanted at most.
+
+        Raises:
+            RuntimeError: no device, too little memory on it, or a shape that does not fit it.
+            ArithmeticError: what was compiled does not keep to the numerics.
+        """
+        ...
+
+
+NAMES = ("cpu", "cuda")
+
+
 def load(name: str) -> Backend:
-    """The backend of this name: "cpu".
+    """The backend of this name that trains one network at a time: "cpu".
 
     Raises:
-        ValueError: there is no backend of this name.
+        ValueError: there is no such backend.
     """
     if name == "cpu":
         from tinymlds.kernels.cpu import CpuBackend  # Numba takes a second to import, and reading a dataset needs none
 
         return CpuBackend()
-    raise ValueError(f"there is no backend {name!r}; use 'cpu'")
+    raise ValueError(f"there is no backend {name!r}; use one of {', '.join(NAMES)}")
+
+
+def load_population(name: str) -> PopulationBackend | None:
+    """The backend of this name if it trains whole populations ("cuda"), or None if it does not.
+
+    Raises:
+        RuntimeError: its package is not installed, or there is no device; the message says which.
+    """
+    if name == "cuda":
+        from tinymlds.kernels.population import CudaBackend
+
+        return CudaBackend()
+    return None

@@ -26,7 +26,7 @@ from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS
 from tinymlds.kernels.cache import cached_njit
 from tinymlds.kernels.gru import gru_layer
 from tinymlds.kernels.head import head, sizes
-from tinymlds.kernels.problem import Floats, Problem, Sequences, Words, adam_factors, check_arithmetic
+from tinymlds.kernels.problem import Floats, Problem, Sequences, Words, adam_factors, check_arithmetic, constants
 from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.kernels.simd import LANES, bit_lanes, keep, load, store, tree_sum, zero
 
@@ -55,15 +55,6 @@ class State(NamedTuple):
     p: Floats
     m: Floats
     v: Floats
-
-
-class Constants(NamedTuple):
-    """Numbers that stay the same over a run, as float32 arrays (a scalar would be a float64)."""
-
-    adam: Floats
-    """beta1, 1 - beta1, beta2, 1 - beta2, eps."""
-    mean: Floats
-    """[0]: 1 / (batch T O), which makes a sum a mean; [1]: 2 / (batch T O), which makes an error a gradient."""
 
 
 def _aligned(size: int) -> Floats:
@@ -98,16 +89,6 @@ def workspace(shape: Shape, steps: int) -> Work:
         biases=_aligned(shape.layers * 2 * shape.hidden),
         head=_aligned(head_sizes.head),
         gradient=_padded(np.zeros(shape.size, np.float32)),
-    )
-
-
-def constants(problem: Problem) -> Constants:
-    """The constants of a problem, each rounded once from float64."""
-    beta1, beta2, eps = problem.adam
-    terms = problem.batch * problem.train.inputs.shape[1] * problem.shape.outputs
-    return Constants(
-        np.array([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps], np.float32),
-        np.array([1.0 / terms, 2.0 / terms], np.float32),
     )
 
 

@@ -30,6 +30,57 @@ class Problem(NamedTuple):
     adam: Adam
 
 
+LONGEST_JOB = 64
+"""Epochs that a job may have."""
+
+
+class Job(NamedTuple):
+    """What a network of a population is to do next: some epochs of training."""
+
+    place: int
+    """Where it is."""
+    task: int
+    """Which of the population's problems it trains on."""
+    network: int
+    """Which network of its task it is (its index), for the order of its sequences."""
+    epoch: int
+    """The first epoch to train, from 1."""
+    epochs: int
+    """Epochs to train at most; it ends earlier when its validation loss is below the threshold, or it diverges."""
+
+
+class Stretch(NamedTuple):
+    """What came of a job."""
+
+    train_losses: Floats
+    """float32 [e]: mean of the minibatch losses of each finite epoch."""
+    validation_losses: Floats
+    """float32 [e]: at the end of each."""
+    not_finite: str
+    """What was not finite in the epoch after them: "training loss", "weights" or "validation loss"; "" if nothing was."""
+    step: int
+    """The step of that epoch (from 1) after which that was found; 0 if nothing was."""
+
+
+class Constants(NamedTuple):
+    """Numbers that stay the same over a run, as float32 arrays (a scalar would be a float64)."""
+
+    adam: Floats
+    """beta1, 1 - beta1, beta2, 1 - beta2, eps."""
+    mean: Floats
+    """[0]: 1 / (batch T O), which makes a sum a mean; [1]: 2 / (batch T O), which makes an error a gradient."""
+
+
+def constants(problem: Problem) -> Constants:
+    """The constants of a problem, each rounded once from float64."""
+    beta1, beta2, eps = problem.adam
+    terms = problem.batch * problem.train.inputs.shape[1] * problem.shape.outputs
+    return Constants(
+        np.array([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps], np.float32),
+        np.array([1.0 / terms, 2.0 / terms], np.float32),
+    )
+
+
 def adam_factors(adam: Adam, lr: float, powers: tuple[float, float], steps: int) -> tuple[Floats, tuple[float, float]]:
     """The two numbers in which Adam's steps differ: lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
 

@@ -1,0 +1,437 @@
+"""The CUDA backend: the CPU's bits, the oracle's gradients, its errors, and the code that is compiled for it.
+
+What needs a device runs on a GPU if there is one, and in any case in Numba's simulator (`test_in_the_simulator` runs this
+file again there), where every thread is a thread of Python: tiny networks only. The simulator's `fma` rounds once, so
+there too the bits have to be the same, and no tolerance is needed. What NVVM makes of the kernels is read as PTX for three
+compute capabilities; that needs numba-cuda but no GPU.
+"""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import run_cli
+from test_kernels import GRADIENT_TOLERANCE, LOSS_TOLERANCE, oracle, random_sequences, random_weights
+
+from tinymlds import params, training
+from tinymlds.kernels import backend, rng
+from tinymlds.kernels.cpu import CpuBackend
+from tinymlds.kernels.problem import Job, Problem
+from tinymlds.kernels.shape import Adam, Shape
+from tinymlds.spec import Recipe
+from tinymlds.training import Status
+
+# Networks that diverge overflow, and the simulator computes with NumPy's numbers, which warn of it.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
+
+ROOT = Path(__file__).parent.parent
+KEY = 0x01234567, 0x89ABCDEF
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+needs_package = pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not installed")
+
+
+@cache
+def missing() -> str:
+    """Why there is no device, or ""."""
+    try:
+        backend.load_population("cuda")
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture
+def cuda() -> backend.PopulationBackend:
+    if missing():
+        pytest.skip(f"no CUDA device: {missing()}")
+    found = backend.load_population("cuda")
+    assert found is not None
+    return found
+
+
+@needs_package
+@pytest.mark.skipif(SIMULATED, reason="this is the simulator")
+def test_in_the_simulator() -> None:
+    """All tests of this file that need a device; none of them may be skipped there."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "device", str(Path(__file__))]
+    environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"\b(\d+) passed", done.stdout)
+    assert "skipped" not in done.stdout, done.stdout
+
+
+# ------------------------------------------------------------------ the bits of the CPU
+
+CASES = {
+    "two blocks and a half": (Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 80, 160),
+    "one step": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 32),
+    "more outputs than units": (Shape(inputs=2, hidden=4, outputs=6, layers=1, maps=3), 2, 32, 32),
+    "tanh": (Shape(inputs=3, hidden=4, outputs=6, layers=2, maps=2, activation="tanh"), 3, 16, 48),
+    "relu": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=3, activation="relu"), 2, 48, 48),
+    "tanh, one map": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"), 2, 16, 16),
+    "wide": (Shape(inputs=9, hidden=20, outputs=8, layers=1, maps=2), 2, 16, 16),  # gradients in two rounds of columns
+    "default": (Shape(), 2, 32, 32),
+}
+
+
+def lr_at(epoch: int) -> float:
+    return 0.01 / epoch
+
+
+def make_problem(shape: Shape, steps: int, batch: int, size: int) -> Problem:
+    limits = np.uint16((1 << shape.inputs) - 1), np.uint16((1 << shape.outputs) - 1)
+    train, validation = (
+        type(drawn)(*(words & limit for words, limit in zip(drawn, limits, strict=True)))
+        for drawn in (random_sequences(size, steps=steps), random_sequences(35, 1, steps))
+    )
+    return Problem(shape, train, validation, batch, Adam(beta2=0.99, eps=1e-6))
+
+
+def assert_same(got: np.ndarray, expected: np.ndarray) -> None:
+    assert np.isfinite(expected).all()
+    assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
+    assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_device_gives_the_bits_of_the_cpu(cuda: backend.PopulationBackend, case: str) -> None:
+    """Losses and weights of two epochs, the second in a launch of its own."""
+    problem = make_problem(*CASES[case])
+    weights, index = random_weights(problem.shape), 7
+    network, expected = CpuBackend().network(problem, weights), []
+    population = cuda.population([problem], [KEY], lr_at, 0.0, 1)
+    population.admit(0, weights)
+    for epoch in (1, 2):
+        order = rng.permutation(KEY, index, epoch, len(problem.train.inputs))
+        expected = [training.mean(network.epoch(order, lr_at(epoch)))], [network.validation_loss()]
+        population.start([Job(0, 0, index, epoch, 1)])
+        (stretch,) = population.finish()
+        assert (stretch.not_finite, stretch.step) == ("", 0)
+        assert_same(stretch.train_losses, np.array(expected[0]))
+        assert_same(stretch.validation_losses, np.array(expected[1]))
+        assert_same(population.weights(0), network.weights)
+
+
+def test_device_with_one_buffer_gives_the_same_bits(cuda: backend.PopulationBackend, monkeypatch) -> None:
+    """More than 48 units have no room for two buffers in shared memory; four units stand in for them."""
+    from tinymlds.kernels import gpu
+
+    monkeypatch.setattr(gpu, "_SHARED_FLOATS", 4 * 4 * gpu.BLOCK)
+    gpu._gru_layer.cache_clear()
+    gpu.train.cache_clear()
+    try:
+        test_device_gives_the_bits_of_the_cpu(cuda, "two blocks and a half")
+    finally:
+        gpu._gru_layer.cache_clear()
+        gpu.train.cache_clear()
+
+
+def test_device_gives_the_gradients_of_the_oracle(cuda: backend.PopulationBackend) -> None:
+    from tinymlds.kernels import gpu
+
+    shape, steps, batch = Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 48
+    problem, weights = make_problem(shape, steps, batch, batch), random_weights(shape)
+    population = cuda.population([problem], [KEY], lambda _epoch: 0.0, 0.0, 1)
+    population.admit(0, weights)
+    population.start([Job(0, 0, 0, 1, 1)])
+    (stretch,) = population.finish()
+    at = gpu.layout(shape, steps).gradient
+    gradient = population._arenas[0].copy_to_host()[at : at + shape.size]
+    loss, expected = oracle(shape, weights, problem.train, np.arange(batch))
+    assert stretch.train_losses.tolist() == pytest.approx([loss], rel=LOSS_TOLERANCE)
+    for name, tensor in params.to_tensors(shape, gradient).items():
+        scale = np.abs(expected[name]).max()
+        np.testing.assert_allclose(tensor, expected[name], rtol=0.0, atol=GRADIENT_TOLERANCE * scale, err_msg=name)
+
+
+# ------------------------------------------------------------------ populations
+
+TINY = {"hidden": 4, "gru_layers": 1, "linear_maps": 2, "steps": 2, "train_sequences": 32, "validation_sequences": 20}
+
+
+def assert_same_outcome(got: training.Outcome, expected: training.Outcome) -> None:
+    assert (got.index, got.status, got.reason) == (expected.index, expected.status, expected.reason)
+    for field in ("weights", "train_losses", "validation_losses", "checkpoints"):
+        assert_same(getattr(got, field), getattr(expected, field))
+    assert got.seconds > 0.0
+
+
+def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tuple[int, ...], most: int = 3):
+    """What the device and the CPU make of the same networks, in the order of `wanted`."""
+    device = backend.load_population("cuda")
+    assert device is not None
+    made = {}
+    for batch in training.train_population(device, 0, recipe, wanted, checkpoints, most):
+        made.update({(task, outcome.index): outcome for task, outcome in batch})
+    cpu = backend.load("cpu")
+    for task, index in wanted:
+        (expected,) = training.train_networks(cpu, task, 0, recipe, range(index, index + 1), checkpoints)
+        yield made.pop((task, index)), expected
+    assert not made
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"max_epochs": 2}, Status.EPOCH_CAP),
+        ({"max_epochs": 9, "patience": 2, "patience_gain": 0.9}, Status.STALLED),
+        ({"max_epochs": 9, "threshold": 0.2, "lr": 0.05}, Status.COMPLETE),
+    ],
+)
+@pytest.mark.parametrize("seconds", [1.0, 1e9], ids=["by the second", "as long as they may"])
+def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, status, seconds) -> None:
+    """Five networks of two tasks in three places, with checkpoints: the same records, reasons and weights."""
+    monkeypatch.setattr(training, "_SECONDS_PER_JOB", seconds)
+    recipe = Recipe(**TINY, **changes)
+    wanted = [("xor", 0), ("direct", 0), ("xor", 1), ("direct", 4), ("xor", 2)]
+    for got, expected in outcomes_of(recipe, wanted, (0, 1, 2, 5)):
+        assert expected.status is status
+        assert_same_outcome(got, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "epochs"),
+    [
+        ({"lr": 10.0, "beta1": 0.9, "beta2": 0.0, "batch": 16}, "training loss is not finite at step 4", 1),
+        ({"lr": 10.0, "beta1": 0.9, "beta2": 0.0, "batch": 32}, "weights are not finite after step 3", 2),
+        (
+            {"lr": 100.0, "beta1": 0.0, "beta2": 0.9999, "batch": 16, "linear_maps": 8},
+            "validation loss is not finite after step 2",
+            0,
+        ),
+    ],
+)
+def test_device_finds_what_is_not_finite(cuda, monkeypatch, changes, reason, epochs) -> None:
+    """And goes back to the weights of the last finite epoch."""
+    monkeypatch.setattr(training, "_SECONDS_PER_JOB", 1e9)
+    recipe = Recipe(**{**TINY, **changes}, eps=1e-30, max_epochs=6, patience=0)
+    ((got, expected),) = outcomes_of(recipe, [("xor", 0)], (0, 1, 2, 3))
+    assert (expected.status, expected.reason, expected.epochs) == (Status.DIVERGED, reason, epochs)
+    assert_same_outcome(got, expected)
+
+
+def test_device_run_makes_the_digest_of_the_cpu(cuda: backend.PopulationBackend, tmp_path: Path) -> None:
+    recipe, digests = {**TINY, "max_epochs": 2}, []
+    for name in ("cuda", "cpu"):
+        done = run_cli(
+            "train", "--machine", "xor", "--count", 3, "--out", tmp_path / name, "--backend", name, "--workers", 2,
+            "--checkpoints", "0,1", "--json", "--quiet", recipe=recipe,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        digests.append(json.loads(done.stdout)["digest"])
+    assert digests[0] == digests[1]
+    assert run_cli("verify", tmp_path / "cuda", "--quiet").returncode == 0
+
+
+# ------------------------------------------------------------------ errors
+
+
+def test_device_with_too_little_memory_is_refused(cuda: backend.PopulationBackend, monkeypatch) -> None:
+    from tinymlds.kernels import population
+
+    problem = make_problem(*CASES["one step"])
+    monkeypatch.setattr(population, "free_bytes", lambda: 1e3)
+    with pytest.raises(RuntimeError, match=r"0\.00 GB to spare.*ask for fewer tasks, or fewer or shorter sequences"):
+        cuda.population([problem], [KEY], lr_at, 0.0, 1)
+
+
+def test_device_says_what_fits(cuda: backend.PopulationBackend) -> None:
+    problem = make_problem(Shape(inputs=3, hidden=68, outputs=2, layers=1, maps=1), 1, 16, 16)
+    with pytest.raises(RuntimeError, match="takes up to 64 hidden units, not 68"):
+        cuda.population([problem], [KEY], lr_at, 0.0, 1)
+
+
+def test_a_missing_package_is_one_clear_error(tmp_path: Path) -> None:
+    """A stand-in for a machine without it: a finder that denies that it is there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *rest: None if name == 'numba_cuda' else found(name, *rest)\n"
+    )
+    command = [sys.executable, "-m", "tinymlds.cli", "train", "--machine", "xor", "--count", "1", "--backend", "cuda"]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 2
+    assert 'install "tinymlds[cuda]"' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "xor").exists()
+
+
+@needs_package
+@pytest.mark.skipif(SIMULATED, reason="the simulator is always there")
+def test_no_gpu_is_one_clear_error(tmp_path: Path) -> None:
+    if not missing():
+        pytest.skip("this machine has a CUDA device")
+    for arguments in (["train"], ["train", "--dry-run"]):
+        done = run_cli(*arguments, "--machine", "xor", "--count", 1, "--backend", "cuda", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "the cuda backend" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(done.stderr.strip().splitlines()) <= 4, done.stderr
+    assert not (tmp_path / "xor").exists()
+
+
+# ------------------------------------------------------------------ the simulator's fma
+
+
+def exact(x: np.float32, y: np.float32, z: np.float32) -> np.float32:
+    """x y + z in fractions, rounded once, half to even."""
+    value = Fraction(float(x)) * Fraction(float(y)) + Fraction(float(z))
+    near = np.float32(float(value))
+    candidates = [np.nextafter(near, np.float32(-np.inf)), near, np.nextafter(near, np.float32(np.inf))]
+    finite = [c for c in candidates if np.isfinite(c)]
+    return min(finite, key=lambda c: (abs(Fraction(float(c)) - value), int(c.view(np.uint32)) & 1))
+
+
+def test_device_simulator_rounds_fma_once() -> None:
+    if not SIMULATED:
+        pytest.skip("a GPU has its own")
+    from tinymlds.kernels.cuda import fma
+
+    generator = np.random.default_rng(0)
+    twice = 0
+    for n in range(4000):
+        scale = (2, 20, 60)[n % 3]
+        x, y, z = (np.float32(generator.uniform(-1, 1) * 2.0 ** generator.uniform(-scale, scale)) for _ in range(3))
+        if n % 2:  # close to a tie: 1 + k 2^-23 times 1 - k 2^-23 is 2^-46 k^2 away from 1
+            k = int(generator.integers(1, 400))
+            x, y = np.float32(1 + k * 2.0**-23), np.float32((1 - k * 2.0**-23) * 64)
+            z = np.float32((2.0**30 + 128 * generator.integers(0, 1000)) * generator.choice([1, -1]))
+        assert fma(x, y, z) == exact(x, y, z), (x, y, z)
+        twice += np.float32(float(x) * float(y) + float(z)) != exact(x, y, z)
+    assert twice > 10, "no case in which rounding twice would show"
+    assert np.isnan(fma(np.float32(np.nan), np.float32(1), np.float32(1)))
+    assert fma(np.float32(3e38), np.float32(3e38), np.float32(1)) == np.inf
+
+
+# ------------------------------------------------------------------ compiled code
+
+COMPILE = """
+import sys
+from tinymlds.kernels import cuda, gpu
+from tinymlds.kernels.shape import Shape
+from contextlib import nullcontext
+
+capability, shape, fused = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3] == "fused"
+if fused:
+    cuda._without_fusing = nullcontext
+print(cuda.ptx_of(gpu.train(shape), gpu.ARGUMENTS, capability))
+"""
+
+
+@cache
+def compiled(capability: tuple[int, int], shape: Shape, fused: bool = False) -> str:
+    """PTX, from a process of its own, as Numba compiles a function for one capability only."""
+    command = [sys.executable, "-c", COMPILE, repr(capability), repr(shape), "fused" if fused else "as it is"]
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def functions(ptx: str) -> dict[str, str]:
+    """The bodies of a GRU layer's passes by their names; the second ones are those of the other kind of layer."""
+    starts = [match.start() for match in re.finditer(r"^\.(?:weak|visible|extern) \.(?:func|entry)", ptx, re.MULTILINE)]
+    bodies: dict[str, str] = {}
+    for start, end in pairwise([*starts, len(ptx)]):
+        text = ptx[start:end]
+        head, _, body = text.partition("{")
+        if name := re.search(r"_gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
+            bodies[name[1] if name[1] not in bodies else f"{name[1]} 2"] = body
+    return bodies
+
+
+def count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text))
+
+
+@needs_package
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)], ids=str)
+@pytest.mark.parametrize("shape", [Shape(), Shape(activation="tanh")], ids=["none", "tanh"])
+def test_compiled_code_keeps_to_the_numerics(capability: tuple[int, int], shape: Shape) -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    ptx = compiled(capability, shape)
+    check_ptx(ptx)
+    assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    assert count(r"\bdiv\.rn\.f32", ptx) >= 8
+    assert count(r"\bsqrt\.rn\.f32", ptx) >= 1
+    assert not count(r"\b(?:ex2|lg2|sin|cos|tanh|rsqrt)\.approx", ptx)
+    assert not count(r"\.ftz\b", ptx)
+    assert not count(r"\b(?:atom|red)\.", ptx.replace("bar.red", ""))
+    bodies = functions(ptx)
+    H, I = shape.hidden, shape.inputs
+    # Unrolled: each of the three rows of weights of a unit once a step, for both samples of a thread.
+    assert len(bodies) == 6
+    fused = {name: count(r"\bfma\.rn\.f32", body) for name, body in bodies.items()}
+    for name, expected in {"forward": (I + H, 2 * H), "backward": (H, 2 * H), "gradient": (I + H, 2 * H)}.items():
+        low, high = sorted((fused[name], fused[f"{name} 2"]))
+        assert low >= 6 * expected[0]
+        assert high >= 6 * expected[1]
+    for name, body in bodies.items():
+        assert not count(r"\b(?:ld|st)\.local", body), f"{name}: its weights or sums are not in registers"
+        assert count(r"\bld\.(?:global|shared)\.v2\.f32", body) >= 10, name
+
+
+@needs_package
+def test_fusing_would_be_noticed() -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    with pytest.raises(ArithmeticError, match=r"(?:add|mul|sub)\.f32"):
+        check_ptx(compiled((9, 0), Shape(), fused=True))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fma.rn.f64 %fd1, %fd1, %fd1, %fd2;",
+        "cvt.f64.f32 %fd1, %f1;",
+        "div.full.f32 %f1, %f2, %f3;",
+        "sqrt.approx.ftz.f32 %f1, %f2;",
+        "mul.f32 %f1, %f2, %f3;",
+        "fma.rn.ftz.f32 %f1, %f2, %f3, %f4;",
+    ],
+)
+@needs_package
+def test_unsound_code_is_noticed(line: str) -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    check_ptx("mul.rn.f32 %f1, %f2, %f3;\nmul.lo.s64 %rd1, %rd2, 4;\nsetp.lt.f32 %p1, %f1, %f2;")
+    with pytest.raises(ArithmeticError, match="breaks the numerics"):
+        check_ptx(line)
+
+
+@needs_package
+def test_registers_hold_what_they_should(tmp_path: Path) -> None:
+    """Three blocks of the default shape on a multiprocessor, and next to nothing spilled in the passes of a layer."""
+    if (ptxas := shutil.which("ptxas")) is None:
+        pytest.skip("ptxas is not at hand")
+    ptx = compiled((9, 0), Shape())
+    supported = re.search(
+        r"release (\d+\.\d+)", subprocess.run([ptxas, "--version"], capture_output=True, text=True).stdout
+    )
+    assert supported
+    if float(supported[1]) < 13.0:
+        pytest.skip(f"ptxas {supported[1]} is older than the code's version")
+    (tmp_path / "kernel.ptx").write_text(re.sub(r"^\.version .*$", ".version 9.0", ptx, flags=re.MULTILINE))
+    command = [ptxas, "-v", "-arch=sm_90", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    registers = re.search(r"Used (\d+) registers", done.stderr)
+    assert registers
+    assert int(registers[1]) <= 112
+    spilled = re.findall(r"_gru_layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
+    assert len(spilled) == 6
+    assert max(map(int, spilled)) <= 128
