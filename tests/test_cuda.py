@@ -1,22 +1,21 @@
-"""The CUDA backend: the CPU's bits, the oracle's gradients, its errors, and the code that is compiled for it.
+"""The CUDA backend: the CPU's bits, the oracle's gradients, the records of populations, and its errors.
 
 What needs a device runs on a GPU if there is one, and in any case in Numba's simulator (`test_in_the_simulator` runs this
 file again there), where every thread is a thread of Python: tiny networks only. The simulator's `fma` rounds once, so
-there too the bits have to be the same, and no tolerance is needed. What NVVM makes of the kernels is read as PTX for three
-compute capabilities; that needs numba-cuda but no GPU.
+there too the bits have to be the same, and no tolerance is needed. Compiled code is in `test_ptx.py`.
 """
 
 import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,14 +75,10 @@ def test_in_the_simulator() -> None:
 
 CASES = {
     "two blocks and a half": (Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 80, 160),
-    "one step": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 32),
-    "more outputs than units": (Shape(inputs=2, hidden=4, outputs=6, layers=1, maps=3), 2, 32, 32),
-    "tanh": (Shape(inputs=3, hidden=4, outputs=6, layers=2, maps=2, activation="tanh"), 3, 16, 48),
-    "relu": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=3, activation="relu"), 2, 48, 48),
-    "tanh, one map": (Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"), 2, 16, 16),
-    "wide": (Shape(inputs=9, hidden=20, outputs=8, layers=1, maps=2), 2, 16, 16),  # gradients in two rounds of columns
+    "tanh, more outputs than units": (Shape(inputs=3, hidden=4, outputs=6, layers=1, maps=2, activation="tanh"), 3, 16, 48),
     "default": (Shape(), 2, 32, 32),
 }
+"""Shape, steps, batch, training sequences."""
 
 
 def lr_at(epoch: int) -> float:
@@ -241,7 +236,7 @@ def test_device_run_makes_the_digest_of_the_cpu(cuda: backend.PopulationBackend,
 def test_device_with_too_little_memory_is_refused(cuda: backend.PopulationBackend, monkeypatch) -> None:
     from tinymlds.kernels import population
 
-    problem = make_problem(*CASES["one step"])
+    problem = make_problem(Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 16)
     monkeypatch.setattr(population, "free_bytes", lambda: 1e3)
     with pytest.raises(RuntimeError, match=r"0\.00 GB to spare.*ask for fewer tasks, or fewer or shorter sequences"):
         cuda.population([problem], [KEY], lr_at, 0.0, 1)
@@ -295,11 +290,8 @@ def exact(x: np.float32, y: np.float32, z: np.float32) -> np.float32:
     return min(finite, key=lambda c: (abs(Fraction(float(c)) - value), int(c.view(np.uint32)) & 1))
 
 
-def test_device_simulator_rounds_fma_once() -> None:
-    if not SIMULATED:
-        pytest.skip("a GPU has its own")
-    from tinymlds.kernels.cuda import fma
-
+def check_fma(fma: Callable[[Any, Any, Any], Any]) -> None:
+    """Against fractions, ties and near ties included."""
     generator = np.random.default_rng(0)
     twice = 0
     for n in range(4000):
@@ -316,122 +308,9 @@ def test_device_simulator_rounds_fma_once() -> None:
     assert fma(np.float32(3e38), np.float32(3e38), np.float32(1)) == np.inf
 
 
-# ------------------------------------------------------------------ compiled code
+def test_device_simulator_rounds_fma_once() -> None:
+    if not SIMULATED:
+        pytest.skip("no CUDA device to look at: a GPU has its own")
+    from tinymlds.kernels.cuda import fma
 
-COMPILE = """
-import sys
-from tinymlds.kernels import cuda, gpu
-from tinymlds.kernels.shape import Shape
-from contextlib import nullcontext
-
-capability, shape, fused = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3] == "fused"
-if fused:
-    cuda._without_fusing = nullcontext
-print(cuda.ptx_of(gpu.train(shape), gpu.ARGUMENTS, capability))
-"""
-
-
-@cache
-def compiled(capability: tuple[int, int], shape: Shape, fused: bool = False) -> str:
-    """PTX, from a process of its own, as Numba compiles a function for one capability only."""
-    command = [sys.executable, "-c", COMPILE, repr(capability), repr(shape), "fused" if fused else "as it is"]
-    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def functions(ptx: str) -> dict[str, str]:
-    """The bodies of a GRU layer's passes by their names; the second ones are those of the other kind of layer."""
-    starts = [match.start() for match in re.finditer(r"^\.(?:weak|visible|extern) \.(?:func|entry)", ptx, re.MULTILINE)]
-    bodies: dict[str, str] = {}
-    for start, end in pairwise([*starts, len(ptx)]):
-        text = ptx[start:end]
-        head, _, body = text.partition("{")
-        if name := re.search(r"_gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
-            bodies[name[1] if name[1] not in bodies else f"{name[1]} 2"] = body
-    return bodies
-
-
-def count(pattern: str, text: str) -> int:
-    return len(re.findall(pattern, text))
-
-
-@needs_package
-@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0)], ids=str)
-@pytest.mark.parametrize("shape", [Shape(), Shape(activation="tanh")], ids=["none", "tanh"])
-def test_compiled_code_keeps_to_the_numerics(capability: tuple[int, int], shape: Shape) -> None:
-    from tinymlds.kernels.cuda import check_ptx
-
-    ptx = compiled(capability, shape)
-    check_ptx(ptx)
-    assert f".target sm_{capability[0]}{capability[1]}" in ptx
-    assert count(r"\bdiv\.rn\.f32", ptx) >= 8
-    assert count(r"\bsqrt\.rn\.f32", ptx) >= 1
-    assert not count(r"\b(?:ex2|lg2|sin|cos|tanh|rsqrt)\.approx", ptx)
-    assert not count(r"\.ftz\b", ptx)
-    assert not count(r"\b(?:atom|red)\.", ptx.replace("bar.red", ""))
-    bodies = functions(ptx)
-    H, I = shape.hidden, shape.inputs
-    # Unrolled: each of the three rows of weights of a unit once a step, for both samples of a thread.
-    assert len(bodies) == 6
-    fused = {name: count(r"\bfma\.rn\.f32", body) for name, body in bodies.items()}
-    for name, expected in {"forward": (I + H, 2 * H), "backward": (H, 2 * H), "gradient": (I + H, 2 * H)}.items():
-        low, high = sorted((fused[name], fused[f"{name} 2"]))
-        assert low >= 6 * expected[0]
-        assert high >= 6 * expected[1]
-    for name, body in bodies.items():
-        assert not count(r"\b(?:ld|st)\.local", body), f"{name}: its weights or sums are not in registers"
-        assert count(r"\bld\.(?:global|shared)\.v2\.f32", body) >= 10, name
-
-
-@needs_package
-def test_fusing_would_be_noticed() -> None:
-    from tinymlds.kernels.cuda import check_ptx
-
-    with pytest.raises(ArithmeticError, match=r"(?:add|mul|sub)\.f32"):
-        check_ptx(compiled((9, 0), Shape(), fused=True))
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "fma.rn.f64 %fd1, %fd1, %fd1, %fd2;",
-        "cvt.f64.f32 %fd1, %f1;",
-        "div.full.f32 %f1, %f2, %f3;",
-        "sqrt.approx.ftz.f32 %f1, %f2;",
-        "mul.f32 %f1, %f2, %f3;",
-        "fma.rn.ftz.f32 %f1, %f2, %f3, %f4;",
-    ],
-)
-@needs_package
-def test_unsound_code_is_noticed(line: str) -> None:
-    from tinymlds.kernels.cuda import check_ptx
-
-    check_ptx("mul.rn.f32 %f1, %f2, %f3;\nmul.lo.s64 %rd1, %rd2, 4;\nsetp.lt.f32 %p1, %f1, %f2;")
-    with pytest.raises(ArithmeticError, match="breaks the numerics"):
-        check_ptx(line)
-
-
-@needs_package
-def test_registers_hold_what_they_should(tmp_path: Path) -> None:
-    """Three blocks of the default shape on a multiprocessor, and next to nothing spilled in the passes of a layer."""
-    if (ptxas := shutil.which("ptxas")) is None:
-        pytest.skip("ptxas is not at hand")
-    ptx = compiled((9, 0), Shape())
-    supported = re.search(
-        r"release (\d+\.\d+)", subprocess.run([ptxas, "--version"], capture_output=True, text=True).stdout
-    )
-    assert supported
-    if float(supported[1]) < 13.0:
-        pytest.skip(f"ptxas {supported[1]} is older than the code's version")
-    (tmp_path / "kernel.ptx").write_text(re.sub(r"^\.version .*$", ".version 9.0", ptx, flags=re.MULTILINE))
-    command = [ptxas, "-v", "-arch=sm_90", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    registers = re.search(r"Used (\d+) registers", done.stderr)
-    assert registers
-    assert int(registers[1]) <= 112
-    spilled = re.findall(r"_gru_layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
-    assert len(spilled) == 6
-    assert max(map(int, spilled)) <= 128
+    check_fma(fma)

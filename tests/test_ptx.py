@@ -1,0 +1,340 @@
+"""The code that NVVM compiles for a GPU, read and run, without a GPU (numba-cuda has to be installed).
+
+It is read for three compute capabilities: float32 only, IEEE rounding, nothing fused but what the source fuses, weights and
+sums in registers. And it is run by `ptx.py`, thread by thread in lockstep: the same bits as the CPU's, the golden digests
+among them, no race, and every barrier that is taken out is missed, unless another one follows.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import ptx
+import pytest
+from test_cuda import KEY, SIMULATED, assert_same, check_fma, lr_at, make_problem, needs_package
+from test_kernels import random_weights
+from test_targets import GOLDEN
+
+from tinymlds import params, training
+from tinymlds.kernels import rng
+from tinymlds.kernels.cpu import CpuBackend
+from tinymlds.kernels.problem import Floats, Problem, adam_factors
+from tinymlds.kernels.shape import NUMERICS, Shape
+from tinymlds.spec import Recipe
+
+pytestmark = [needs_package, pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")]
+ROOT = Path(__file__).parent.parent
+
+SHAPES = {
+    "default": Shape(),
+    "tanh": Shape(activation="tanh"),
+    "small": Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=3),
+    "one of each": Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1),
+    "more outputs than units": Shape(inputs=2, hidden=4, outputs=6, layers=1, maps=3),
+    "relu": Shape(inputs=3, hidden=4, outputs=6, layers=2, maps=3, activation="relu"),
+    "tanh, one map": Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"),
+    "wide": Shape(hidden=20, layers=2, maps=3),
+    "wide tanh": Shape(hidden=20, layers=2, maps=3, activation="tanh"),
+    "one buffer": Shape(hidden=52, layers=2, maps=2),
+    "largest": Shape(hidden=64, layers=2, maps=8),
+}
+CAPABILITIES = (7, 5), (8, 0), (9, 0)
+
+COMPILE = """
+import json, sys
+from tinymlds.kernels import cuda, gpu
+from tinymlds.kernels.shape import Shape
+from contextlib import nullcontext
+
+capability, shapes, fused = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3] == "fused"
+if fused:
+    cuda._without_fusing = nullcontext
+json.dump({name: cuda.ptx_of(gpu.train(shape), gpu.ARGUMENTS, capability) for name, shape in shapes.items()}, sys.stdout)
+"""
+
+
+@cache
+def compiled(capability: tuple[int, int], *names: str, fused: bool = False) -> dict[str, str]:
+    """PTX of these shapes, from a process of its own, as Numba compiles a function for one capability only."""
+    shapes = {name: SHAPES[name] for name in names}
+    command = [sys.executable, "-c", COMPILE, repr(capability), repr(shapes), "fused" if fused else "as it is"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def ptx_of(name: str) -> str:
+    """For compute capability 9.0."""
+    return compiled((9, 0), *SHAPES)[name]
+
+
+# ------------------------------------------------------------------ read
+
+
+def functions(ptx: str) -> dict[str, str]:
+    """The bodies of a GRU layer's passes by their names; the second ones are those of the other kind of layer."""
+    starts = [match.start() for match in re.finditer(r"^\.(?:weak|visible|extern) \.(?:func|entry)", ptx, re.MULTILINE)]
+    bodies: dict[str, str] = {}
+    for start, end in pairwise([*starts, len(ptx)]):
+        text = ptx[start:end]
+        head, _, body = text.partition("{")
+        if name := re.search(r"_gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
+            bodies[name[1] if name[1] not in bodies else f"{name[1]} 2"] = body
+    return bodies
+
+
+def count(pattern: str, text: str) -> int:
+    return len(re.findall(pattern, text))
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=str)
+@pytest.mark.parametrize("name", ["default", "tanh"])
+def test_it_keeps_to_the_numerics(capability: tuple[int, int], name: str) -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    shape, ptx = SHAPES[name], compiled(capability, "default", "tanh")[name]
+    check_ptx(ptx)
+    assert f".target sm_{capability[0]}{capability[1]}" in ptx
+    assert count(r"\bdiv\.rn\.f32", ptx) >= 8
+    assert count(r"\bsqrt\.rn\.f32", ptx) >= 1
+    assert not count(r"\b(?:ex2|lg2|sin|cos|tanh|rsqrt)\.approx", ptx)
+    assert not count(r"\.ftz\b", ptx)
+    assert not count(r"\b(?:atom|red)\.", ptx.replace("bar.red", ""))
+    bodies = functions(ptx)
+    H, I = shape.hidden, shape.inputs
+    # Unrolled: each of the three rows of weights of a unit once a step, for both samples of a thread.
+    assert len(bodies) == 6
+    fused = {name: count(r"\bfma\.rn\.f32", body) for name, body in bodies.items()}
+    for name, expected in {"forward": (I + H, 2 * H), "backward": (H, 2 * H), "gradient": (I + H, 2 * H)}.items():
+        low, high = sorted((fused[name], fused[f"{name} 2"]))
+        assert low >= 6 * expected[0]
+        assert high >= 6 * expected[1]
+    for name, body in bodies.items():
+        assert not count(r"\b(?:ld|st)\.local", body), f"{name}: its weights or sums are not in registers"
+        assert count(r"\bld\.(?:global|shared)\.v2\.f32", body) >= 10, name
+
+
+def test_fusing_would_be_noticed() -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    with pytest.raises(ArithmeticError, match=r"(?:add|mul|sub)\.f32"):
+        check_ptx(compiled((9, 0), "default", fused=True)["default"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "fma.rn.f64 %fd1, %fd1, %fd1, %fd2;",
+        "cvt.f64.f32 %fd1, %f1;",
+        "div.full.f32 %f1, %f2, %f3;",
+        "sqrt.approx.ftz.f32 %f1, %f2;",
+        "mul.f32 %f1, %f2, %f3;",
+        "fma.rn.ftz.f32 %f1, %f2, %f3, %f4;",
+    ],
+)
+def test_unsound_code_is_noticed(line: str) -> None:
+    from tinymlds.kernels.cuda import check_ptx
+
+    check_ptx("mul.rn.f32 %f1, %f2, %f3;\nmul.lo.s64 %rd1, %rd2, 4;\nsetp.lt.f32 %p1, %f1, %f2;")
+    with pytest.raises(ArithmeticError, match="breaks the numerics"):
+        check_ptx(line)
+
+
+def test_registers_hold_what_they_should(tmp_path: Path) -> None:
+    """Three blocks of the default shape on a multiprocessor, and next to nothing spilled in the passes of a layer."""
+    if (ptxas := shutil.which("ptxas")) is None:
+        pytest.skip("ptxas is not at hand")
+    ptx = ptx_of("default")
+    supported = re.search(
+        r"release (\d+\.\d+)", subprocess.run([ptxas, "--version"], capture_output=True, text=True).stdout
+    )
+    assert supported
+    if float(supported[1]) < 13.0:
+        pytest.skip(f"ptxas {supported[1]} is older than the code's version")
+    (tmp_path / "kernel.ptx").write_text(re.sub(r"^\.version .*$", ".version 9.0", ptx, flags=re.MULTILINE))
+    command = [ptxas, "-v", "-arch=sm_90", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    registers = re.search(r"Used (\d+) registers", done.stderr)
+    assert registers
+    assert int(registers[1]) <= 112
+    spilled = re.findall(r"_gru_layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
+    assert len(spilled) == 6
+    assert max(map(int, spilled)) <= 128
+
+
+# ------------------------------------------------------------------ run
+
+
+def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, epochs: int, lr=lr_at, races=True):
+    """Weights and records float32 [epochs, 2] of a network that trains for some epochs; memory starts as NaN."""
+    from tinymlds.kernels import gpu
+    from tinymlds.kernels.population import _fixed
+
+    shape, (size, steps) = problem.shape, problem.train.inputs.shape
+    minibatches, powers, factors = size // problem.batch, (1.0, 1.0), []
+    for epoch in range(1, epochs + 1):
+        some, powers = adam_factors(problem.adam, lr(epoch), powers, minibatches)
+        factors.append(some)
+    state, arenas, records = (
+        np.full(shape, np.nan, np.float32)
+        for shape in ((1, 4, shape.size), (1, gpu.layout(shape, steps).size), (1, epochs, 2))
+    )
+    state[0, gpu.PARAMETERS] = weights
+    results = np.full((1, 3), -1, np.int32)
+    ptx.Program(text).launch(
+        1,
+        gpu.threads(shape),
+        [
+            np.array([[0, 0, index, 1, epochs]], np.int32),
+            steps,
+            problem.batch,
+            *(np.ascontiguousarray(words[None]) for part in (problem.train, problem.validation) for words in part),
+            np.array([key], np.uint64),
+            np.array(rng.halves(size), np.uint64),
+            np.stack(factors),
+            _fixed(problem, 0.0, minibatches),
+            state,
+            arenas,
+            records,
+            results,
+        ],
+        races,
+    )
+    assert results.tolist() == [[epochs, 0, 0]]
+    return state[0, gpu.PARAMETERS], records[0]
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_it_gives_the_bits_of_the_cpu(name: str) -> None:
+    """Two epochs of two minibatches of two blocks and a half, and a validation that ends on a partial block."""
+    steps = 2 if SHAPES[name].hidden > 12 else 4
+    problem = make_problem(SHAPES[name], steps, 80, 160)
+    weights = random_weights(problem.shape)
+    got, records = run(ptx_of(name), problem, weights, 7, KEY, 2)
+    network, expected = CpuBackend().network(problem, weights), []
+    for epoch in (1, 2):
+        losses = network.epoch(rng.permutation(KEY, 7, epoch, 160), lr_at(epoch))
+        expected.append([training.mean(losses), network.validation_loss()])
+    assert_same(records, np.array(expected))
+    assert_same(got, network.weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("default", {"lr": 0.003, "lr_decay": 0, "beta2": 0.999, "eps": 1e-8}),
+        ("tanh", {"hidden": 20, "gru_layers": 2, "linear_maps": 3, "head_activation": "tanh"}),
+    ],
+)
+def test_it_gives_the_golden_bits(name: str, changes: dict) -> None:
+    """The frozen digests of `test_targets.py`: three epochs of 480 sequences."""
+    recipe = Recipe(train_sequences=480, validation_sequences=100, batch=48, max_epochs=3, **changes)
+    key, problem = rng.stream_key(0, "xor"), training.problem("xor", 0, recipe)
+    text = ptx_of("wide tanh" if name == "tanh" else name)
+    weights, records = run(text, problem, params.initial(recipe.shape, key, 0), 0, key, 3, recipe.lr_at, races=False)
+    digests = {
+        f"{name}: {what}": hashlib.sha256(array.astype("<f4").tobytes()).hexdigest()
+        for what, array in {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}.items()
+    }
+    assert digests.items() <= GOLDEN[NUMERICS].items()
+
+
+# ------------------------------------------------------------------ what runs it
+
+
+def test_every_barrier_that_matters_is_missed() -> None:
+    """Without one of them there is a race, or, where another barrier follows, nothing changes."""
+    problem, text = make_problem(SHAPES["small"], 3, 48, 96), ptx_of("small")
+    weights = random_weights(problem.shape)
+    expected, _ = run(text, problem, weights, 0, KEY, 1)
+    lines, missed = text.splitlines(), []
+    barriers = [number for number, line in enumerate(lines) if line.strip().startswith("bar.sync")]
+    for number in barriers:
+        without = "\n".join(lines[:number] + lines[number + 1 :])
+        try:
+            got, _ = run(without, problem, weights, 0, KEY, 1)
+            assert_same(got, expected)
+        except ptx.PtxError as error:
+            missed.append(str(error))
+    assert all("a race" in reason for reason in missed)
+    # Every function ends with a barrier, whether the next one needs it or not.
+    assert len(barriers) >= 20
+    assert len(missed) >= 14
+
+
+def test_its_fma_rounds_once() -> None:
+    with np.errstate(over="ignore", invalid="ignore"):
+        check_fma(lambda *numbers: ptx.fma(*(np.array([number]) for number in numbers))[0])
+
+
+SMALL = """
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry k3gpu5train_5train(.param .u64 k_param_0, .param .u64 k_param_1, .param .u64 k_param_2,
+    .param .u64 k_param_3, .param .u64 k_param_4, .param .u64 k_param_5, .param .u64 k_param_6)
+{
+    ld.param.u64 %rd1, [k_param_4];
+    mov.u32 %r1, %tid.x;
+    cvt.u64.u32 %rd2, %r1;
+    shl.b64 %rd3, %rd2, 2;
+    add.s64 %rd4, %rd1, %rd3;
+    CODE
+    ret;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("ld.global.f32 %f1, [%rd4+4]; st.global.f32 [%rd4], %f1;", "a race"),
+        ("st.global.u32 [%rd1], %r1;", "a race"),
+        ("ld.global.v2.f32 {%f1, %f2}, [%rd4];", "not aligned"),
+        ("ld.global.f32 %f1, [%rd4+256];", "outside of all arrays"),
+        ("setp.lt.u32 %p1, %r1, 7; @%p1 ret; bar.sync 0;", "a barrier that not all threads reach"),
+        (
+            "setp.lt.u32 %p1, %r1, 7; @%p1 bra $L; shfl.sync.bfly.b32 %r2|%p2, %r1, 1, 31, -1; $L: bar.sync 0;",
+            "not all threads of a warp",
+        ),
+        ("ex2.approx.ftz.f32 %f1, %f2;", "not known here"),
+        ("mul.f32 %f1, %f2, %f3;", "not known here"),
+        ("shl.b64 %rd5, %rd4, 64;", "a shift by the width"),
+    ],
+)
+def test_it_refuses_what_a_gpu_may_not_do(code: str, error: str) -> None:
+    program = ptx.Program(SMALL.replace("CODE", code.replace("; ", ";\n")))
+    numbers = np.zeros(64, np.float32)
+    with pytest.raises(ptx.PtxError, match=error):
+        program.launch(1, 32, [numbers])
+
+
+def test_threads_that_part_come_together_again() -> None:
+    code = """
+    mov.f32 %f1, 0f3F800000;
+    setp.lt.u32 %p1, %r1, 5;
+    @%p1 bra $ODD;
+    mov.f32 %f1, 0f40000000;
+    bra.uni $END;
+$ODD:
+    setp.ne.u32 %p2, %r1, 3;
+    @%p2 bra $END;
+    mov.f32 %f1, 0f40800000;
+$END:
+    shfl.sync.bfly.b32 %r2|%p3, %r1, 1, 31, -1;
+    bar.sync 0;
+    st.global.f32 [%rd4], %f1;
+    """
+    numbers = np.zeros(32, np.float32)
+    ptx.Program(SMALL.replace("CODE", code)).launch(1, 32, [numbers])
+    assert numbers.tolist() == [1, 1, 1, 4, 1] + [2] * 27
