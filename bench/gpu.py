@@ -192,7 +192,7 @@ def stepper_rate(make: Callable[[], Any], rounds: int, steps: int) -> Figures:
         first = stepper(FIRST_STEPS)
         stepper(steps)
         rates = [steps * stepper.sample_steps / _seconds(lambda: stepper(steps)) for _ in range(rounds)]
-    except (RuntimeError, MemoryError) as error:  # out of memory, in PyTorch's and in JAX's words
+    except (RuntimeError, MemoryError, ImportError) as error:  # no memory, in PyTorch's and in JAX's words; no JAX
         return {"error": " ".join(str(error).split())[:200]}
     finally:
         torch.cuda.empty_cache()
