@@ -29,8 +29,10 @@ class CudaError(RuntimeError):
 if importlib.util.find_spec("numba_cuda") is None:
     raise CudaError('the cuda backend needs the package numba-cuda; install "tinymlds[cuda]"')
 
-from numba import config  # noqa: E402
 from numba import cuda as cuda  # noqa: E402
+from numba.cuda.core import config  # noqa: E402
+
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few networks are few blocks, and that is no mistake
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
 """Whether kernels run in Numba's simulator: thread by thread in Python, on tiny networks only."""
@@ -294,6 +296,7 @@ def compile_kernel(kernel: Any, arguments: tuple[Argument, ...]) -> None:
     with _without_fusing():
         kernel.compile(signature)
     check_ptx(kernel.inspect_asm(signature))
+    kernel.disable_compile()  # arguments of other types would compile it again, as they like it
 
 
 def ptx_of(kernel: Any, arguments: tuple[Argument, ...], capability: tuple[int, int]) -> str:

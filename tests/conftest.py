@@ -1,0 +1,48 @@
+"""`--full`: the promises of docs/promises.md with their full numbers, and the figures kept in bench/results/promises.json."""
+
+import json
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FIGURES = Path(__file__).parent.parent / "bench" / "results" / "promises.json"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--full", action="store_true", help="the full numbers of docs/promises.md (hours), not a share of them"
+    )
+
+
+@pytest.fixture
+def share(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """share(full, usual): how many of something to try, with `--full` and without."""
+    full = request.config.getoption("--full")
+    return lambda all_of_them, some: all_of_them if full else some
+
+
+@pytest.fixture
+def draw() -> random.Random:
+    """Random numbers with a new seed each time; pytest shows the seed when a test fails."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """figure(name=value, ...): what a promise came to. Printed; with `--full` also kept."""
+
+    def keep(**values: Any) -> None:
+        name = request.node.name
+        print(f"{name}: {values}")
+        if request.config.getoption("--full"):
+            known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+            known[name] = {**values, "date": time.strftime("%Y-%m-%d")}
+            FIGURES.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+
+    return keep
