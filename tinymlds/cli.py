@@ -279,14 +279,29 @@ def _print_status(found: Any, as_json: bool) -> None:
 
 @app.command()
 @_command
-def verify(folder: Folder, as_json: Json = False, quiet: Quiet = False) -> int:
+def verify(
+    folder: Folder,
+    retrain: Annotated[
+        int, typer.Option(min=0, help="Pick so many networks at random and train them again; 59 catch 5 % of forged ones.")
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train them. (default: one a CPU)", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
     """Check every hash, and compute every network's validation loss again from the written weights, bit by bit.
 
-    Example: tinymlds verify xor-1000
+    Example: tinymlds verify xor-1000 --retrain 59
     """
-    from tinymlds import console, verification
+    from tinymlds import console, farm, verification
 
-    result = verification.verify(folder, console.VerifyProgress(quiet or as_json))
+    workers = farm.available_cpus() if workers is None else workers
+    progress = console.VerifyProgress(quiet or as_json)
+    result = verification.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
         _print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:

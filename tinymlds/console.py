@@ -179,10 +179,17 @@ def print_verification(result: Verification) -> None:
     """What was checked and what is wrong."""
     for problem in result.problems:
         print(f"problem: {problem}")
-    counted = f"{result.files} files, {result.networks} networks, {result.losses_recomputed} losses computed again"
-    if not result.networks:
-        counted = f"{result.files} files, sequences and tables of {result.tasks} tasks made again"
-    print(f"{'ok' if result.ok else f'{len(result.problems)} problems'}: {counted}")
+    counted = [f"{result.files} files"]
+    if result.networks:
+        counted += [f"{result.networks} networks", f"{result.losses_recomputed} losses computed again"]
+    elif result.tasks:
+        counted.append(f"sequences and tables of {result.tasks} tasks made again")
+    if result.retrained:
+        counted.append(f"{result.retrained} networks trained again (picked with seed {result.retrain_seed})")
+    print(f"{'ok' if result.ok else f'{len(result.problems)} problems'}: {', '.join(counted)}")
+    if result.forgeries is not None:
+        share = result.forgeries / result.networks
+        print(f"{result.forgeries} forged networks or more ({share:.2%}) would have shown with a probability of 95 %")
     if result.digest:
         print(f"digest {result.digest}")
 

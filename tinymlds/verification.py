@@ -1,6 +1,8 @@
 """Checks that anyone can make of a dataset made by anyone: hashes, and losses computed again from the written files."""
 
 import contextlib
+import random
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +12,12 @@ import numpy as np
 
 from tinymlds import params, sealing, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
-from tinymlds.errors import DatasetError
+from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend
 from tinymlds.measures import COLUMNS, measure
 from tinymlds.spec import Recipe, Spec
-from tinymlds.training import Floats, Status, StopRule, task_data
+from tinymlds.training import Floats, Outcome, Status, StopRule, task_data
+from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
 
 @dataclass
@@ -28,6 +31,12 @@ class Verification:
     """Tables and sequences made again."""
     networks: int = 0
     losses_recomputed: int = 0
+    retrained: int = 0
+    """Networks trained again."""
+    retrain_seed: int | None = None
+    """The seed that they were picked with."""
+    forgeries: int | None = None
+    """If networks were trained again: so many forged ones among all would have shown with 95 % probability at least."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -36,7 +45,14 @@ class Verification:
         return not self.problems
 
 
-def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Verification:
+def verify(
+    folder: str | Path,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    *,
+    retrain: int = 0,
+    workers: int = 1,
+    seed: int | None = None,
+) -> Verification:
     """Check a dataset folder: every file's hash, every network's hash, and every validation loss, bit by bit.
 
     The sequences and tables are made again from the spec; the validation loss of each network is computed from its written
@@ -44,10 +60,21 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
 
     In a folder made by `generate` the sequences, tables and manifest are made again.
 
+    All that does not show a forger who trains networks in another way and describes them rightly. Training some again does:
+    pick them at random, after the dataset is fixed.
+
     Args:
         folder: a sealed dataset folder.
         progress: called with (networks checked, networks) along the way.
+        retrain: so many networks are picked at random and trained again; what comes out has to be the same bit by bit.
+        workers: processes that train them.
+        seed: picks them; default is a new one, which the result names.
+
+    Raises:
+        UsageError: networks are to be trained again, and the folder holds none, or a number is out of range.
     """
+    if min(retrain, workers - 1, seed or 0) < 0:
+        raise UsageError("retrain and seed must be at least 0, workers at least 1")
     result = Verification(str(folder))
     path = Path(folder)
     require_dataset(path)
@@ -55,6 +82,8 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
         _check_files(path, result)
         description = read_description(path)
         if description["kind"] == "sequences":
+            if retrain:
+                raise UsageError(f"{path} holds sequences without networks; there is nothing to train again")
             _check_sequences(path, description, result)
             return result
         dataset = Dataset(path)
@@ -76,6 +105,12 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] = lambda _do
             except DatasetError as error:
                 result.problems.append(str(error))
     result.networks = done
+    if retrain:
+        seed = secrets.randbits(63) if seed is None else seed
+        picked = pick(len(dataset), min(retrain, len(dataset)), seed)
+        _retrain(dataset, picked, workers, result)
+        result.retrained, result.retrain_seed = len(picked), seed
+        result.forgeries = least_caught(len(dataset), len(picked))
     result.problems = list(dict.fromkeys(result.problems))
     return result
 
@@ -185,3 +220,66 @@ def _verdict(recipe: Recipe, validation_losses: Floats) -> tuple[str, str] | Non
     if not verdicts or verdicts[-1] is None or any(verdicts[:-1]):
         return None
     return str(verdicts[-1][0]), verdicts[-1][1]
+
+
+# ------------------------------------------------------------------ training again
+
+
+def pick(networks: int, count: int, seed: int) -> list[int]:
+    """Numbers of the networks to train again: `count` of 0 ... networks - 1, each set as likely as any other, ascending."""
+    return sorted(random.Random(seed).sample(range(networks), count))
+
+
+def least_caught(networks: int, retrained: int, probability: float = 0.95) -> int:
+    """The least number of forged networks of which at least one is picked with this probability.
+
+    None of k forged ones is among n of N picked ones with probability C(N - k, n) / C(N, n). For large N that is a rate of
+    1 - 0.05^(1/n): 59 networks catch a rate of 5 %, 299 one of 1 %.
+    """
+    missed, forged = 1.0, 0
+    while missed > 1.0 - probability:
+        missed *= max(0, networks - retrained - forged) / (networks - forged)
+        forged += 1
+    return forged
+
+
+def _retrain(dataset: Dataset, picked: list[int], workers: int, result: Verification) -> None:
+    """Train the picked networks again, and compare all that is stored of them."""
+    rows = [dataset.manifest[number] for number in picked]
+    spec = dataset.spec
+    units = [
+        Unit(row["task"], spec.seed, spec.recipe, "cpu", row["index"], row["index"] + 1, spec.checkpoints) for row in rows
+    ]
+    workers = min(workers, len(units))
+    pool = ProcessPool(workers, "cpu", spec.recipe) if workers > 1 else InProcess()
+    supervisor = Supervisor(units, pool, workers)
+    try:
+        for batch in supervisor.run():
+            for unit, outcomes in batch:
+                for outcome in outcomes:
+                    name = f"{dataset.folder}: {unit.task} {outcome.index}"
+                    try:
+                        if not _is_stored(dataset, unit.task, outcome):
+                            result.problems.append(f"{name} is not what training gives; it was made in another way")
+                    except DatasetError as error:
+                        result.problems.append(str(error))
+    finally:
+        pool.end()
+    for unit in supervisor.quarantined:
+        result.problems.append(f"{dataset.folder}: {unit.task} {unit.start} could not be trained again, its workers died")
+
+
+def _is_stored(dataset: Dataset, task: str, outcome: Outcome) -> bool:
+    """Whether the dataset has this outcome, bit by bit."""
+    network = dataset[task, outcome.index]
+    shard, place = divmod(outcome.index, store.SHARD)
+    train, validation = dataset.shard_losses(task, shard)[place]
+    checkpoints = dataset.shard_checkpoints(task, shard)[place, : len(outcome.checkpoints)]
+    pairs = (
+        (network.weights, outcome.weights),
+        (train, outcome.train_losses),
+        (validation, outcome.validation_losses),
+        (checkpoints, outcome.checkpoints),
+    )
+    same = all(stored.tobytes() == made.tobytes() for stored, made in pairs)
+    return same and (network.row["status"], network.row["reason"]) == (outcome.status, outcome.reason)
