@@ -120,7 +120,7 @@ def train(
         try:
             final = _fill(journal, backend, workers, progress)
             _require_all(folder, journal)
-            return RunResult(folder, sealing.seal(folder, journal), final)
+            return RunResult(folder, sealing.seal(folder, journal, min(workers, available_cpus())), final)
         finally:
             journal.close()
 

@@ -7,6 +7,7 @@ and SHA256SUMS last. If it is interrupted anywhere, the journal is still there a
 import contextlib
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,15 @@ from tinymlds.spec import FORMAT, Spec, canonical_json
 from tinymlds.training import Outcome, Status, task_data
 
 
-def seal(folder: Path, journal: Journal) -> str:
+def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
     """Write the dataset that the journal's spec asks for, and remove the journal. Returns the digest.
 
     Every network of the spec must be in the journal or in a whole shard below its `base`.
+
+    Args:
+        folder: the dataset folder.
+        journal: its journal.
+        threads: threads that measure what networks do.
 
     Raises:
         TinymldsError: the file system refused; the journal is kept.
@@ -46,7 +52,7 @@ def seal(folder: Path, journal: Journal) -> str:
             entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
             outcomes = [entry.outcome for entry in entries]
             sums |= _seal_shard(folder, spec, task, shard, outcomes)
-            rows += _rows(folder, spec, task, shard, outcomes)
+            rows += _rows(folder, spec, task, shard, outcomes, threads)
     place = {task: k for k, (task, _) in enumerate(spec.tasks)}
     rows = sorted([*old_rows, *rows], key=lambda row: (place[row["task"]], row["index"]))
     description = describe(spec, "networks")
@@ -121,12 +127,14 @@ def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[
     }
 
 
-def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[Row]:
+def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int) -> Iterator[Row]:
     """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
     shape, first = spec.recipe.shape, shard * store.SHARD
     name = store.shard_name("networks", task, shard)
     weights = params.from_tensors(shape, store.TensorFile(folder, name).read(), 1)
     split_of = splits(spec.seed, range(first, first + len(outcomes)))
+    with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
+        figures = list(pool.map(lambda vector: measure(shape, vector, task, spec.seed, spec.recipe), weights))
     for k, outcome in enumerate(outcomes):
         train, validation = outcome.train_losses, outcome.validation_losses
         yield {
@@ -144,7 +152,7 @@ def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcom
             "losses_sha256": store.array_sha256(train, validation),
             "checkpoints": len(outcome.checkpoints),
             "checkpoints_sha256": store.array_sha256(outcome.checkpoints),
-            **measure(shape, weights[k], task, spec.seed, spec.recipe),
+            **figures[k],
         }
 
 
