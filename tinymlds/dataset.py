@@ -14,33 +14,11 @@ from tinymlds import params, store, tasks
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend, rng
 from tinymlds.kernels.shape import Shape
-from tinymlds.measures import COLUMNS
+from tinymlds.manifest import SPLITS, Manifest, Row
 from tinymlds.spec import Recipe, Spec, canonical_json, task_names
-from tinymlds.training import Status, TaskData, task_data
+from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
-Row = dict[str, Any]
-
-ROW_TYPES: dict[str, tuple[type, ...]] = {
-    "task": (str,),
-    "index": (int,),
-    "status": (str,),
-    "reason": (str,),
-    "epochs": (int,),
-    "train_loss": (float, int, type(None)),
-    "validation_loss": (float, int, type(None)),
-    "split": (str,),
-    "shard": (str,),
-    "row": (int,),
-    "weights_sha256": (str,),
-    "losses_sha256": (str,),
-    "checkpoints": (int,),
-    "checkpoints_sha256": (str,),
-    **dict.fromkeys(COLUMNS, (float, int, type(None))),
-}
-"""The columns of manifest.jsonl and their types."""
-
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,19 +75,15 @@ class Dataset:
             except UsageError as error:
                 raise DatasetError(f"{self.folder} has a task that cannot be made: {error}") from error
         self.shape = self.spec.recipe.shape
-        self.manifest: list[Row] = list(_manifest_rows(self.folder, self.spec))
+        rows = store.read_lines(self.folder, store.MANIFEST)
+        self.manifest = Manifest(str(self.folder / store.MANIFEST), self.spec.tasks, rows)
         self.counts = dict(self.spec.tasks)
-        self._first: dict[str, int] = {}  # task -> position of its first row
-        position = 0
-        for task, count in self.spec.tasks:
-            self._first[task] = position
-            position += count
         self._files: dict[tuple[str, str, int], store.TensorFile] = {}
 
     @property
     def tasks(self) -> tuple[str, ...]:
         """Task ids."""
-        return tuple(self._first)
+        return tuple(self.counts)
 
     @property
     def digest(self) -> str:
@@ -125,9 +99,11 @@ class Dataset:
 
     def networks(self, task: str) -> Iterator[Network]:
         """All networks of a task in index order, whatever their status."""
-        rows = self.rows(task, unfinished=True)
-        for row, weights in zip(rows, self.weights(task, unfinished=True), strict=True):
-            yield Network(row, self.shape, weights)
+        task = self.task_id(task)
+        for shard in range(-(-self.counts[task] // store.SHARD)):
+            weights = params.from_tensors(self.shape, self.tensor_file("networks", task, shard).read(), 1)
+            for row, vector in zip(self.shard_rows(task, shard), weights, strict=True):
+                yield Network(row, self.shape, vector)
 
     def __getitem__(self, key: tuple[str, int]) -> Network:
         """ds["xor", 17]: the network of this task and index.
@@ -140,15 +116,16 @@ class Dataset:
         task, index = self.task_id(key[0]), int(key[1])
         if not 0 <= index < self.counts[task]:
             raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
-        row = self.manifest[self._first[task] + index]
+        row = self.manifest[self.manifest.place(task).start + index]
         tensors = self.tensor_file("networks", task, index // store.SHARD).read_row(row["row"])
         return Network(row, self.shape, params.from_tensors(self.shape, tensors, 0))
 
     def rows(self, task: str, *, unfinished: bool = False) -> list[Row]:
         """Rows of a task in index order: of complete networks, or of all with `unfinished`."""
-        task = self.task_id(task)
-        rows = self.manifest[self._first[task] : self._first[task] + self.counts[task]]
-        return rows if unfinished else [row for row in rows if row["status"] == Status.COMPLETE]
+        place = self.manifest.place(self.task_id(task))
+        if unfinished:
+            return self.manifest[place]
+        return [self.manifest[place.start + int(k)] for k in np.flatnonzero(self.manifest.complete(place))]
 
     def weights(self, task: str, *, unfinished: bool = False) -> Floats:
         """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
@@ -160,7 +137,7 @@ class Dataset:
             result[start : start + store.SHARD] = params.from_tensors(self.shape, tensors, 1)
         if unfinished:
             return result
-        return result[[row["status"] == Status.COMPLETE for row in self.rows(task, unfinished=True)]]
+        return result[self.manifest.complete(self.manifest.place(task))]
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
         """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
@@ -209,9 +186,9 @@ class Dataset:
             KeyError: there is none.
         """
         with contextlib.suppress(UsageError):
-            if (task := tasks.task_id(name)) in self._first:
+            if (task := tasks.task_id(name)) in self.counts:
                 return task
-        raise KeyError(f"{self.folder} has no task {name!r}; it has {task_names(list(self._first))}")
+        raise KeyError(f"{self.folder} has no task {name!r}; it has {task_names(list(self.counts))}")
 
     def tensor_file(self, kind: str, task: str, shard: int) -> store.TensorFile:
         """A shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
@@ -223,7 +200,7 @@ class Dataset:
                 leading = (count,) if kind == "networks" else (count, len(self.spec.checkpoints))
                 file.expect({name: ("F32", (*leading, *shape)) for name, shape in self.shape.tensors})
             else:
-                epochs = sum(row["epochs"] for row in self.shard_rows(task, shard))
+                epochs = int(self.manifest.epochs(self._shard_place(task, shard)).sum(dtype=np.int64))
                 flat = ("F32", (epochs,))
                 file.expect({"offsets": ("I64", (count + 1,)), "train": flat, "validation": flat})
             self._files[key] = file
@@ -231,7 +208,12 @@ class Dataset:
 
     def shard_rows(self, task: str, shard: int) -> list[Row]:
         """Manifest rows of the networks in a shard."""
-        return self.rows(task, unfinished=True)[shard * store.SHARD : (shard + 1) * store.SHARD]
+        return self.manifest[self._shard_place(task, shard)]
+
+    def _shard_place(self, task: str, shard: int) -> slice:
+        place = self.manifest.place(task)
+        start = place.start + shard * store.SHARD
+        return slice(start, min(start + store.SHARD, place.stop))
 
 
 def require_dataset(folder: Path) -> None:
@@ -255,28 +237,6 @@ def read_description(folder: Path) -> dict[str, Any]:
     if not isinstance(description, dict) or description.get("kind") not in ("networks", "sequences"):
         raise DatasetError(f"{name} does not describe a tinymlds dataset")
     return description
-
-
-def _manifest_rows(folder: Path, spec: Spec) -> Iterator[Row]:
-    """The rows of the manifest, each checked for its columns and its place."""
-    rows = store.read_lines(folder, store.MANIFEST)
-    name = folder / store.MANIFEST
-    for task, count in spec.tasks:
-        for index in range(count):
-            row = next(rows, None)
-            if row is None:
-                raise DatasetError(f"{name} is damaged: it ends before {task} {index}")
-            if row.keys() != ROW_TYPES.keys() or any(type(row[key]) not in ROW_TYPES[key] for key in ROW_TYPES):
-                raise DatasetError(f"{name} is damaged: the columns of {task} {index} are not those of a manifest")
-            shard, position = divmod(index, store.SHARD)
-            place = (task, index, store.shard_name("networks", task, shard), position)
-            if (row["task"], row["index"], row["shard"], row["row"]) != place or row["status"] not in list(Status):
-                raise DatasetError(f"{name} is damaged: {task} {index} is not where it should be")
-            if row["epochs"] < 0 or row["checkpoints"] < 0 or row["split"] not in SPLITS:
-                raise DatasetError(f"{name} is damaged: {task} {index} has values that no network has")
-            yield row
-    if next(rows, None) is not None:
-        raise DatasetError(f"{name} is damaged: it has more rows than {store.DESCRIPTION} announces")
 
 
 def open_dataset(folder: str | Path) -> Dataset:

@@ -60,7 +60,7 @@ def status(folder: str | Path) -> FolderStatus:
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
         dataset = Dataset(path)
-        counts = {task: Counter(row["status"] for row in dataset.rows(task, unfinished=True)) for task in dataset.tasks}
+        counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
         return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
     try:
         counts = {task: Counter() for task, _ in journal.spec.tasks}

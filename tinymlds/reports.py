@@ -1,6 +1,5 @@
 """Figures about finished networks: a folder at a glance, a task on fresh sequences, one network's answers."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,14 +91,13 @@ def folder_report(dataset: Dataset) -> FolderReport:
     """A dataset at a glance."""
     tasks = []
     for task in dataset.tasks:
-        rows = dataset.rows(task)
-        epochs, median_loss = None, None
-        if rows:
-            low, median, high = np.percentile([row["epochs"] for row in rows], [5, 50, 95])
+        manifest, place = dataset.manifest, dataset.manifest.place(task)
+        complete, epochs, median_loss = manifest.complete(place), None, None
+        if complete.any():
+            low, median, high = np.percentile(manifest.epochs(place)[complete], [5, 50, 95])
             epochs = Spread(float(median), float(low), float(high))
-            median_loss = float(np.median([row["validation_loss"] for row in rows]))
-        statuses = Counter(row["status"] for row in dataset.rows(task, unfinished=True))
-        tasks.append(TaskSummary(task, dataset.counts[task], dict(statuses), epochs, median_loss))
+            median_loss = float(np.median(manifest.validation_losses(place)[complete]))
+        tasks.append(TaskSummary(task, dataset.counts[task], dict(manifest.statuses(place)), epochs, median_loss))
     size = sum((dataset.folder / name).stat().st_size for name in dataset.sums)
     return FolderReport(str(dataset.folder), dataset.spec.seed, len(dataset), size, tasks, dataset.digest)
 

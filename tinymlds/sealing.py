@@ -6,7 +6,7 @@ and SHA256SUMS last. If it is interrupted anywhere, the journal is still there a
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from tinymlds import params, store, tasks
-from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, graph_files, splits
+from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, splits
 from tinymlds.journal import Entry, Journal
+from tinymlds.manifest import Row
 from tinymlds.measures import measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
 from tinymlds.training import Outcome, Status, task_data
@@ -36,37 +37,37 @@ def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
     """
     store.remove_unfinished(folder)
     spec = journal.spec
-    old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
-    old_rows = rows_below(folder, journal.base)
     sums: dict[str, str] = {}
-    rows: list[Row] = []
-    for task, count in spec.tasks:
-        sums |= _seal_task(folder, spec, task)
-        base = journal.base.get(task, 0)
-        for start in range(0, count, store.SHARD):
-            shard = start // store.SHARD
-            if start < base:
-                for kind in kinds(spec):
-                    sums[store.shard_name(kind, task, shard)] = old_sums[store.shard_name(kind, task, shard)]
-                continue
-            entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
-            outcomes = [entry.outcome for entry in entries]
-            sums |= _seal_shard(folder, spec, task, shard, outcomes)
-            rows += _rows(folder, spec, task, shard, outcomes, threads)
-    place = {task: k for k, (task, _) in enumerate(spec.tasks)}
-    rows = sorted([*old_rows, *rows], key=lambda row: (place[row["task"]], row["index"]))
-    description = describe(spec, "networks")
-    files = {
-        store.PROVENANCE: _json_lines(_provenance(folder, journal)),
-        store.MANIFEST: _json_lines(rows),
-        store.DESCRIPTION: (canonical_json(description) + "\n").encode(),
-    }
-    for name, data_bytes in files.items():
-        sums[name] = _commit(folder, name, data_bytes)
+    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _lines(_seal_tasks(folder, journal, threads, sums)))
+    sums[store.PROVENANCE] = _commit(folder, store.PROVENANCE, _lines(_provenance(folder, journal)))
+    description = canonical_json(describe(spec, "networks")) + "\n"
+    sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
     journal.close()
     store.remove(folder / store.JOURNAL)
     return store.dataset_digest(sums)
+
+
+def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, str]) -> Iterator[Row]:
+    """Write the files of all tasks, note their hashes in `sums`, and give the rows of the manifest, shard by shard."""
+    spec = journal.spec
+    old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
+    old_rows = rows_below(folder, journal.base)
+    following = next(old_rows, None)
+    for task, count in spec.tasks:
+        sums |= _seal_task(folder, spec, task)
+        base = journal.base.get(task, 0)
+        for shard in range(base // store.SHARD):
+            names = [store.shard_name(kind, task, shard) for kind in kinds(spec)]
+            sums |= {name: old_sums[name] for name in names}
+        while following is not None and following["task"] == task:
+            yield following
+            following = next(old_rows, None)
+        for start in range(base, count, store.SHARD):
+            entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
+            outcomes = [entry.outcome for entry in entries]
+            sums |= _seal_shard(folder, spec, task, start // store.SHARD, outcomes)
+            yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads)
 
 
 def kinds(spec: Spec) -> tuple[str, ...]:
@@ -89,12 +90,12 @@ def commit_sums(folder: Path, sums: dict[str, str]) -> None:
     store.commit(folder / store.SUMS, text.encode())
 
 
-def _commit(folder: Path, name: str, data: bytes) -> str:
+def _commit(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str:
     return store.commit(folder.joinpath(*name.split("/")), data)
 
 
-def _json_lines(rows: Any) -> bytes:
-    return "".join(canonical_json(row) + "\n" for row in rows).encode()
+def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
+    return ((canonical_json(row) + "\n").encode() for row in rows)
 
 
 def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
@@ -156,11 +157,12 @@ def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcom
         }
 
 
-def rows_below(folder: Path, base: dict[str, int]) -> list[Row]:
-    """Manifest rows of the networks in shards that stay as they are."""
-    if not any(base.values()):
-        return []
-    return [row for row in store.read_lines(folder, store.MANIFEST) if row["index"] < base.get(row["task"], 0)]
+def rows_below(folder: Path, base: dict[str, int]) -> Iterator[Row]:
+    """Manifest rows of the networks in shards that stay as they are, in the order of the tasks."""
+    if any(base.values()):
+        for row in store.read_lines(folder, store.MANIFEST):
+            if row["index"] < base.get(row["task"], 0):
+                yield row
 
 
 def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
@@ -191,7 +193,7 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     for task, _ in spec.tasks:
         sums |= _seal_task(folder, spec, task)
         rows.append(sequences_row(folder, spec, task))
-    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _json_lines(rows))
+    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _lines(rows))
     description = canonical_json(describe(spec, "sequences")) + "\n"
     sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
@@ -222,7 +224,7 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     for name in dataset.sums:
         store.open_inside(dataset.folder, name).close()
     base = {task: count // store.SHARD * store.SHARD for task, count in dataset.spec.tasks}
-    runs, where = _read_provenance(dataset)
+    runs, where = _read_provenance(dataset, base)
     entries = [entry for task in dataset.tasks for entry in _entries_from(dataset, task, base[task], where)]
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
@@ -231,12 +233,14 @@ _Where = dict[tuple[str, int], tuple[int, float, float]]
 """(task, index) -> run, seconds, time of finishing."""
 
 
-def _read_provenance(dataset: Dataset) -> tuple[dict[int, dict[str, Any]], _Where]:
+def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, dict[str, Any]], _Where]:
+    """What is known of all runs, and of the networks from `base` on."""
     runs: dict[int, dict[str, Any]] = {}
     where: _Where = {}
     for line in store.read_lines(dataset.folder, store.PROVENANCE):
         if "index" in line:
-            where[line["task"], line["index"]] = line["run"], line["seconds"], line["finished"]
+            if line["index"] >= base.get(line["task"], 0):
+                where[line["task"], line["index"]] = line["run"], line["seconds"], line["finished"]
         else:
             runs[line.pop("run")] = line
     return runs, where

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -49,26 +49,32 @@ Array = npt.NDArray[Any]
 # ------------------------------------------------------------------ writing
 
 
-def commit(path: Path, data: bytes) -> str:
+def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
     """Put `data` at `path`, whole or not at all, durably: write, fsync, rename, fsync the folder. Returns its sha256.
+
+    Data that comes in pieces is written as it comes.
 
     Raises:
         TinymldsError: the file system refused; what was at `path` before is still there.
     """
-    unfinished = path.with_name(path.name + _UNFINISHED)
+    unfinished, digest = path.with_name(path.name + _UNFINISHED), hashlib.sha256()
     try:
         make_folder(path.parent)
         with unfinished.open("wb") as file:
-            file.write(data)
+            for piece in (data,) if isinstance(data, bytes) else data:
+                file.write(piece)
+                digest.update(piece)
             file.flush()
             _sync(file.fileno())
         unfinished.replace(path)
         _sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # also what the source of the pieces raises
         with contextlib.suppress(OSError):
             unfinished.unlink()
-        raise _cannot("write", path, error) from error
-    return hashlib.sha256(data).hexdigest()
+        if isinstance(error, OSError):
+            raise _cannot("write", path, error) from error
+        raise
+    return digest.hexdigest()
 
 
 def make_folder(folder: Path) -> None:
