@@ -288,7 +288,7 @@ def verify(
         int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that train them. (default: one a CPU)", show_default=False)
+        int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -4,6 +4,7 @@ import contextlib
 import random
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def verify(
         folder: a sealed dataset folder.
         progress: called with (networks checked, networks) along the way.
         retrain: so many networks are picked at random and trained again; what comes out has to be the same bit by bit.
-        workers: processes that train them.
+        workers: processes that train them, and threads that compute losses and figures.
         seed: picks them; default is a new one, which the result names.
 
     Raises:
@@ -99,7 +100,7 @@ def verify(
         result.tasks += 1
         for shard in range(-(-dataset.counts[task] // store.SHARD)):
             try:
-                for _ in _check_shard(dataset, task, shard, result):
+                for _ in _check_shard(dataset, task, shard, workers, result):
                     done += 1
                     progress(done, len(dataset))
             except DatasetError as error:
@@ -166,7 +167,7 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
         result.problems.append(str(error))
 
 
-def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) -> Iterator[None]:
+def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: Verification) -> Iterator[None]:
     rows = dataset.shard_rows(task, shard)
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
     losses = dataset.shard_losses(task, shard)
@@ -176,6 +177,14 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
     _, validation = dataset.data(task).sequences()
     target = backend.load("cpu")
     split_of = splits(seed, range(rows[0]["index"], rows[-1]["index"] + 1))
+
+    def compute(k: int) -> tuple[np.float32 | None, dict[str, float | None]]:
+        """The loss and the figures of a network from its written weights; kernels run without Python's lock."""
+        loss = target.loss(dataset.shape, weights[k], validation) if losses[k][1].size else None
+        return loss, measure(dataset.shape, weights[k], task, seed, recipe)
+
+    with ThreadPoolExecutor(threads) as pool:
+        computed = list(pool.map(compute, range(len(rows))))
     for k, row in enumerate(rows):
         train, recorded = losses[k]
         name = f"{dataset.folder}: {task} {row['index']}"
@@ -190,8 +199,8 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
             result.problems.append(f"{name} did not end as {row['status']} by its losses")
         if row["split"] != split_of[k]:
             result.problems.append(f"{name} is not in the split {row['split']}")
-        if recorded.size:
-            recomputed = target.loss(dataset.shape, weights[k], validation)
+        recomputed, figures = computed[k]
+        if recomputed is not None:
             if recomputed.tobytes() != recorded[-1].tobytes():
                 result.problems.append(f"{name} has validation loss {recomputed}, and {recorded[-1]} is recorded")
             result.losses_recomputed += 1
@@ -208,7 +217,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, result: Verification) 
                 right = target.loss(dataset.shape, weights_then, validation).tobytes() == recorded[epoch - 1].tobytes()
             if not right:
                 result.problems.append(f"{name} has a checkpoint of epoch {epoch} that its losses do not bear out")
-        if measure(dataset.shape, weights[k], task, seed, recipe) != {column: row[column] for column in COLUMNS}:
+        if figures != {column: row[column] for column in COLUMNS}:
             result.problems.append(f"{name} measures otherwise on fresh sequences than the manifest says")
         yield
 
