@@ -8,8 +8,8 @@
    If a bit differs, nothing is measured.
 2. Training, for numbers of networks and batch sizes: this backend; PyTorch's nn.GRU with cuDNN, one network at a time; the
    networks stacked by hand in PyTorch (bmm, fused Adam, a step as a CUDA graph); JAX, `vmap` over the networks, minibatches
-   and steps scanned in one `jit`. Same sequences, initial weights, orders and recipe, all in float32 (no TF32); the first
-   losses have to agree. Rates are trained sample-steps per second of wall time, medians of several rounds.
+   and steps scanned in one `jit`. Same sequences, initial weights, orders and recipe, all in float32 (no TF32); a rival
+   whose first losses are others does not count. Rates are trained sample-steps per second of wall time, medians.
 3. With `--whole`: `tinymlds train` of 10,000 xor networks, and of a sample of DS1, as a user runs them: wall time, and how
    much of it was not training.
 
@@ -19,6 +19,7 @@ this script works, and its rates mean nothing.
 """
 
 import argparse
+import gc
 import json
 import os
 import subprocess
@@ -28,6 +29,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
@@ -75,6 +77,16 @@ def cuda_backend() -> backend.PopulationBackend:
 def device() -> str:
     """Where PyTorch runs."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def where_rivals_run() -> Figures:
+    """What PyTorch and JAX run on, "" for a JAX that is not installed."""
+    try:
+        import jax
+
+        return {"torch": device(), "jax": jax.default_backend()}
+    except ImportError:
+        return {"torch": device(), "jax": ""}
 
 
 def describe_device() -> Figures:
@@ -185,18 +197,26 @@ def one_at_a_time(recipe: Recipe, rounds: int, steps: int) -> Figures:
     return {**_spread(rates), "losses": first.tolist()}
 
 
-def stepper_rate(make: Callable[[], Any], rounds: int, steps: int) -> Figures:
-    """A rival that makes steps of many networks; nothing but the reason if it has no memory for them."""
-    try:
+def stepper_rate(make: Callable[[], Any], rounds: int, steps: int, expected: list[float]) -> Figures:
+    """A rival that makes steps of many networks; nothing but the reason if it has no memory for them.
+
+    How far its first losses are from those expected is noted: beyond `LOSS_TOLERANCE` it does other work.
+    """
+
+    def measure() -> tuple[np.ndarray, list[float]]:
         stepper = make()
-        first = stepper(FIRST_STEPS)
+        losses = np.asarray(stepper(FIRST_STEPS)).reshape(FIRST_STEPS, -1)[:, 0]
         stepper(steps)
-        rates = [steps * stepper.sample_steps / _seconds(lambda: stepper(steps)) for _ in range(rounds)]
+        return losses, [steps * stepper.sample_steps / _seconds(partial(stepper, steps)) for _ in range(rounds)]
+
+    try:
+        losses, rates = measure()
     except (RuntimeError, MemoryError, ImportError) as error:  # no memory, in PyTorch's and in JAX's words; no JAX
         return {"error": " ".join(str(error).split())[:200]}
     finally:
+        gc.collect()  # the stepper with its graph, so that the memory can go back
         torch.cuda.empty_cache()
-    return {**_spread(rates), "losses": np.asarray(first).reshape(FIRST_STEPS, -1)[:, 0].tolist()}
+    return {**_spread(rates), "loss_deviation": float(np.max(np.abs(losses / expected - 1.0)))}
 
 
 def _spread(rates: list[float]) -> Figures:
@@ -210,34 +230,32 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def compare(recipe: Recipe, networks: list[int], jax_networks: list[int], rounds: int, steps: int) -> Figures:
-    """All rivals at a batch size."""
-    result: Figures = {"batch": recipe.batch, "steps": recipe.steps, "tinymlds": {}, "torch, stacked": {}, "jax, vmap": {}}
+def compare(
+    recipe: Recipe,
+    networks: list[int],
+    jax_networks: list[int],
+    rounds: int,
+    steps: int,
+    result: Figures,
+    save: Callable[[], None],
+) -> None:
+    """All rivals at a batch size, into `result`, which is saved after each number of networks."""
+    result |= {"batch": recipe.batch, "steps": recipe.steps, "tinymlds": {}, "torch, stacked": {}, "jax, vmap": {}}
     result["torch, one at a time"] = one_at_a_time(recipe, rounds, steps)
     expected = result["torch, one at a time"]["losses"]
     stacked = GraphedTorch if device() == "cuda" else StackedTorch
     for count in networks:
         result["tinymlds"][count] = our_rate(recipe, count, rounds)
         note(f"B = {recipe.batch}, {count} networks: {result['tinymlds'][count]}")
-        result["torch, stacked"][count] = stepper_rate(
-            lambda: stacked(Population(TASK, SEED, recipe, count), device()),  # noqa: B023
-            rounds,
-            steps,
-        )
-        note(f"    torch, stacked: {result['torch, stacked'][count]}")
+        makers = {"torch, stacked": lambda: stacked(Population(TASK, SEED, recipe, count), device())}  # noqa: B023
         if count in jax_networks:
-            result["jax, vmap"][count] = stepper_rate(
-                lambda: Jax(Population(TASK, SEED, recipe, count), recipe.steps),  # noqa: B023
-                rounds,
-                steps,
-            )
-            note(f"    jax, vmap: {result['jax, vmap'][count]}")
-    for name in ("torch, stacked", "jax, vmap"):
-        for count, found in result[name].items():
-            if "losses" in found:
-                np.testing.assert_allclose(found["losses"], expected, rtol=LOSS_TOLERANCE, err_msg=f"{name}, {count}")
+            makers["jax, vmap"] = lambda: Jax(Population(TASK, SEED, recipe, count), recipe.steps)  # noqa: B023
+        for name, make in makers.items():
+            result[name][count] = stepper_rate(make, rounds, steps, expected)
+            note(f"    {name}: {result[name][count]}")
+        save()
     _check_our_loss(recipe, result["tinymlds"])
-    return result | {"ratios": _ratios(result)}
+    result["ratios"] = _ratios(result)
 
 
 def _check_our_loss(recipe: Recipe, found: Figures) -> None:
@@ -249,10 +267,11 @@ def _check_our_loss(recipe: Recipe, found: Figures) -> None:
 
 
 def _ratios(result: Figures) -> Figures:
-    """Our best rate over each rival's best."""
+    """Our best rate over each rival's best, of those that did the same work."""
 
     def best(figures: Figures) -> float:
-        return max((found["sample_steps_per_second"] for found in figures.values() if "error" not in found), default=0.0)
+        same = [found for found in figures.values() if found.get("loss_deviation", 0.0) <= LOSS_TOLERANCE]
+        return max((found.get("sample_steps_per_second", 0.0) for found in same), default=0.0)
 
     ours = best(result["tinymlds"])
     others = {name: best(result[name]) for name in ("torch, stacked", "jax, vmap")}
@@ -334,6 +353,9 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False  # all do the same work
     os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    rivals = where_rivals_run()
+    if not arguments.smoke and (rivals["torch"] != "cuda" or rivals["jax"] not in ("gpu", "")):
+        sys.exit(f"the rivals would not run on the GPU: {rivals}; install builds of PyTorch and JAX for CUDA")
     recipe, steps = replace(Recipe(), train_sequences=4096, validation_sequences=32), 32
     if arguments.smoke:
         arguments.networks, arguments.batches, arguments.jax, arguments.rounds = [1, 2], [16], [2], 1
@@ -343,6 +365,7 @@ def main() -> None:
         "command": " ".join(["python", "bench/gpu.py", *sys.argv[1:]]),
         "machine": machine.describe(),
         "device": describe_device(),
+        "rivals": rivals,
         "products": products(recipe.shape, recipe.steps),
         "smoke": arguments.smoke,
     }
@@ -355,8 +378,9 @@ def main() -> None:
     save()
     figures["rates"] = []
     for batch in arguments.batches:
-        counts = sorted(set(arguments.networks))
-        figures["rates"].append(compare(replace(recipe, batch=batch), counts, arguments.jax, arguments.rounds, steps))
+        figures["rates"].append({})
+        counts, of_batch = sorted(set(arguments.networks)), replace(recipe, batch=batch)
+        compare(of_batch, counts, arguments.jax, arguments.rounds, steps, figures["rates"][-1], save)
         save()
     if arguments.whole:
         tiny = {

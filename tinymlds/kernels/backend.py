@@ -63,6 +63,8 @@ class Population(Protocol):
 
     places: int
     """How many there is room for."""
+    seconds: float
+    """That the device worked on the jobs that were finished last."""
 
     def admit(self, place: int, weights: Floats) -> None:
         """Put a network with these initial weights, float32 [P], into a place; its first job starts with epoch 1."""

@@ -40,6 +40,22 @@ SIMULATED = bool(config.ENABLE_CUDASIM)
 Decorator = Callable[[Callable[..., Any]], Any]
 
 _ZERO = np.float32(0.0)
+_REGISTERS = 16384
+"""Of each of the four schedulers of a multiprocessor, for 32 threads a warp."""
+_WANTED = 96
+"""Registers that a thread of the default shape does well with."""
+
+
+def residency(threads: int) -> tuple[int, int]:
+    """Blocks of so many threads that a multiprocessor should hold, and the registers that a thread has then."""
+
+    def registers(blocks: int) -> int:
+        warps_of_a_scheduler = -(-threads * blocks // 128)
+        return min(255, _REGISTERS // (32 * warps_of_a_scheduler) // 8 * 8)
+
+    blocks = max([1, *(count for count in range(1, 17) if registers(count) >= _WANTED)])
+    return blocks, registers(blocks)
+
 
 inlined: Decorator
 """For a function that becomes part of its callers."""
@@ -54,10 +70,11 @@ if SIMULATED:
 
     inlined, separated = _as_it_is, _as_it_is
 
-    def kernel(threads: int, blocks: int) -> Decorator:
+    SHARED_ALIGNMENT = None
+
+    def kernel(threads: int) -> Decorator:
         """A kernel; the simulator has no registers to bound."""
-        decorated: Decorator = cuda.jit
-        return decorated
+        return lambda function: cuda.jit(function)
 
     def fma(x: Any, y: Any, z: Any) -> Any:
         """x * y + z, rounded once to float32.
@@ -127,13 +144,17 @@ else:
 
     inlined, separated = cuda.jit(device=True, forceinline=True), cuda.jit(device=True)
 
-    def kernel(threads: int, blocks: int) -> Decorator:
-        """A kernel for blocks of so many threads, of which so many fit a multiprocessor.
+    SHARED_ALIGNMENT = 16
 
-        Without link-time optimisation, which would be a second compiler that may fuse.
+    def kernel(threads: int) -> Decorator:
+        """A kernel for blocks of so many threads.
+
+        Without link-time optimisation, which would be a second compiler that may fuse. As functions that stay apart are
+        then compiled without a look at the kernel, the registers that all may use are said twice.
         """
-        decorated: Decorator = cuda.jit(launch_bounds=(threads, blocks), lto=False)
-        return decorated
+        blocks, registers = residency(threads)
+        options = {"launch_bounds": (threads, blocks), "max_registers": registers, "lto": False}
+        return lambda function: cuda.jit(function, **options)  # as `@cuda.jit(...)` it would forget `lto`
 
     @inlined
     def fma(x: Any, y: Any, z: Any) -> Any:
@@ -267,11 +288,12 @@ def check_ptx(ptx: str) -> None:
     """Make sure that compiled code keeps to the numerics.
 
     Raises:
-        ArithmeticError: it has float64 in it, or arithmetic that an assembler may fuse, or that is not rounded as IEEE 754
-            says.
+        ArithmeticError: it has float64 in it, or arithmetic that an assembler may fuse, that is not rounded as IEEE 754
+            says, that is approximate, or that flushes subnormal numbers.
     """
     unsound = set(re.findall(r"\b[a-z]+[a-z0-9.]*\.f64\b", ptx))
     unsound |= set(re.findall(r"\b(?:add|sub|mul|mad|div|sqrt|rcp|fma)\.(?!rn\.f32\b)[a-z.]*f32\b", ptx))
+    unsound |= set(re.findall(r"\b[a-z0-9.]+\.(?:ftz|approx)\b[a-z0-9.]*", ptx))
     if unsound:
         raise ArithmeticError(f"compiled CUDA code breaks the numerics: {', '.join(sorted(unsound))}")
 
@@ -289,61 +311,40 @@ def compile_kernel(kernel: Any, arguments: tuple[Argument, ...]) -> None:
 
     Raises:
         ArithmeticError: the compiled code does not keep to the numerics.
+        CudaError: it cannot be compiled or linked.
     """
     if SIMULATED or kernel.overloads:
         return
-    signature = _signature(arguments)
-    with _without_fusing():
-        kernel.compile(signature)
-    check_ptx(kernel.inspect_asm(signature))
+    with failures('cannot start (with a driver older than CUDA 13, install "tinymlds[cuda12]")'), _without_fusing():
+        kernel.compile(_signature(arguments))
     kernel.disable_compile()  # arguments of other types would compile it again, as they like it
-
-
-def ptx_of(kernel: Any, arguments: tuple[Argument, ...], capability: tuple[int, int]) -> str:
-    """PTX of a kernel for a compute capability. No device is needed, but a process that has compiled for no other one."""
-    import types as standard
-
-    from numba.cuda import dispatcher
-
-    current = dispatcher.get_current_device
-    dispatcher.get_current_device = lambda: standard.SimpleNamespace(compute_capability=capability)
     try:
-        with _without_fusing():
-            ptx, _ = cuda.compile(
-                kernel.py_func,
-                _signature(arguments),
-                device=False,
-                abi="numba",
-                cc=capability,
-                launch_bounds=kernel.targetoptions["launch_bounds"],
-            )
-    finally:
-        dispatcher.get_current_device = current
-    return str(ptx)
+        check_ptx(compiled_ptx(kernel))
+    except ArithmeticError:
+        kernel.overloads.clear()
+        raise
+
+
+def compiled_ptx(kernel: Any) -> str:
+    """The PTX that a compiled kernel was made from."""
+    (compiled,) = kernel.overloads.values()
+    if compiled.library._lto:
+        raise ArithmeticError("the CUDA code was optimised once more while it was linked, which may break the numerics")
+    return str(compiled.library.get_asm_str())
 
 
 # ------------------------------------------------------------------ the device
 
 
 @contextmanager
-def failures() -> Iterator[None]:
-    """Turns what the package raises when a device, its driver or its memory fails into a `CudaError`."""
-    if SIMULATED:
-        yield
-        return
-    from numba.cuda.cudadrv.driver import CudaAPIError, LinkerError
-    from numba.cuda.cudadrv.error import CudaSupportError, NvvmSupportError
-
+def failures(what: str = "failed") -> Iterator[None]:
+    """Turns whatever the packages raise of a driver, a device or its memory into a `CudaError`."""
     try:
         yield
-    except (CudaSupportError, NvvmSupportError) as error:
-        raise CudaError(f"the cuda backend cannot start: {_in_one_line(error)}") from error
-    except LinkerError as error:
-        raise CudaError(
-            f'the driver does not take the compiled code ({_in_one_line(error)}); update it, or install "tinymlds[cuda12]"'
-        ) from error
-    except CudaAPIError as error:
-        raise CudaError(f"the CUDA device failed: {_in_one_line(error)}") from error
+    except Exception as error:  # they have half a dozen classes for it, with nothing in common
+        if not type(error).__module__.startswith(("numba.cuda.cudadrv", "cuda.")):
+            raise
+        raise CudaError(f"the cuda backend {what}: {_in_one_line(error)}") from error
 
 
 def _in_one_line(error: Exception) -> str:
@@ -356,7 +357,7 @@ def require_device() -> None:
     Raises:
         CudaError: there is no driver, or no device.
     """
-    with failures():
+    with failures("cannot start"):
         if not SIMULATED and len(cuda.gpus) == 0:
             raise CudaError("the cuda backend finds a driver but no device; is CUDA_VISIBLE_DEVICES set?")
         cuda.current_context()

@@ -27,6 +27,7 @@ from tinymlds.kernels import rng
 from tinymlds.kernels.cuda import (
     CELLS,
     RANDOM,
+    SHARED_ALIGNMENT,
     cuda,
     exchange,
     fma,
@@ -58,9 +59,8 @@ BETA1, NOT_BETA1, BETA2, NOT_BETA2, EPS, LOSS_MEAN, ERROR_SCALE, EPOCH_MEAN, VAL
 # Rows of a network's state.
 PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, BEFORE = range(4)
 
-_SHARED_FLOATS = 12 * 1024
+_SHARED_FLOATS = 12 * 1024 - BLOCK
 MAXIMAL_THREADS = 1024
-_REGISTERS = 112
 
 
 def threads(shape: Shape) -> int:
@@ -638,7 +638,7 @@ def train(shape: Shape) -> Any:
     GRADIENT = -(-P // BLOCK) * BLOCK
     FIRST_SIZE, OTHER_SIZE = 3 * H * (I + H) + 6 * H, 6 * H * H + 6 * H
     HEAD = FIRST_SIZE + (LAYERS - 1) * OTHER_SIZE
-    SHARED = max(2 * ROW, 8 * ROW if 8 * ROW <= _SHARED_FLOATS else 4 * ROW)
+    SHARED = 8 * ROW if 8 * ROW <= _SHARED_FLOATS else 4 * ROW
     first_forward, first_backward, first_gradient = _gru_layer(I, H, True)
     other_forward, other_backward, other_gradient = _gru_layer(H, H, False)
     head_start, head_forward, head_backward, head_finish = _chain(shape) if chain else _collapsed(shape)
@@ -713,12 +713,12 @@ def train(shape: Shape) -> Any:
             store(v, e, ve)
         cuda.syncthreads()
 
-    @kernel(THREADS, max(1, 65536 // (_REGISTERS * THREADS)))
+    @kernel(THREADS)
     def train(  # type: ignore[no-untyped-def]
         jobs, T, batch, train_inputs, train_outputs, validation_inputs, validation_outputs, keys, halves, factors, fixed,
         state, arenas, records, results
     ):  # fmt: skip
-        shared = cuda.shared.array(SHARED, _FLOAT)
+        shared = cuda.shared.array(SHARED, _FLOAT, SHARED_ALIGNMENT)
         chosen = cuda.shared.array(BLOCK, np.int32)
         job, thread = cuda.blockIdx.x, cuda.threadIdx.x
         unit, lane = thread // LANES, thread % LANES

@@ -1,11 +1,13 @@
 """The CUDA backend: what lies on the device, and the launches that keep it busy."""
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tinymlds.kernels import gpu, rng
 from tinymlds.kernels.cuda import (
+    SIMULATED,
     CudaError,
     compile_kernel,
     cuda,
@@ -45,9 +47,9 @@ class CudaBackend:
         shape = problems[0].shape
         if gpu.threads(shape) > gpu.MAXIMAL_THREADS:
             raise CudaError(f"the cuda backend takes up to {gpu.largest_hidden()} hidden units, not {shape.hidden}")
-        with failures():
-            kernel = gpu.train(shape)
-            compile_kernel(kernel, gpu.ARGUMENTS)
+        kernel = gpu.train(shape)
+        compile_kernel(kernel, gpu.ARGUMENTS)
+        with failures("cannot start"):
             places = min(most, resident_blocks(kernel, gpu.threads(shape)))
             if places < 1:
                 raise CudaError(f"a multiprocessor of {self.device} has no room for {shape.hidden} hidden units")
@@ -89,6 +91,8 @@ class CudaPopulation:
         self._known_factors = np.empty((0, self._minibatches, 2), np.float32)
         self._factors = cuda.to_device(np.empty((1, 1, 1), np.float32))
         self._running: list[Job] = []
+        self._began, self._ended = cuda.event(), cuda.event()
+        self.seconds = 0.0
 
     def admit(self, place: int, weights: Floats) -> None:
         with failures():
@@ -99,6 +103,8 @@ class CudaPopulation:
         with failures():
             self._need_factors(max(job.epoch + job.epochs - 1 for job in jobs))
             self._jobs[: len(jobs)].copy_to_device(np.array(jobs, np.int32))
+            started = time.perf_counter()
+            self._began.record()
             self._kernel[len(jobs), gpu.threads(self._shape)](  # type: ignore[index]
                 self._jobs,
                 self._problem.train.inputs.shape[1],
@@ -113,11 +119,15 @@ class CudaPopulation:
                 self._records,
                 self._results,
             )
+            self._ended.record()
+            self.seconds = time.perf_counter() - started  # in the simulator, where it has ended
 
     def finish(self) -> list[Stretch]:
         number = len(self._running)
         with failures():
             results = self._results[:number].copy_to_host()
+            if not SIMULATED:
+                self.seconds = self._began.elapsed_time(self._ended) / 1e3
             records = self._records[:number].copy_to_host()
         stretches = []
         for (done, cause, step), record in zip(results.tolist(), records, strict=True):
@@ -131,12 +141,12 @@ class CudaPopulation:
         return weights
 
     def _need_factors(self, epochs: int) -> None:
-        """Have Adam's factors of the first so many epochs on the device; at least twice as many as before, if more."""
+        """Have Adam's factors of the first so many epochs on the device, and of some more for the next times."""
         known = len(self._known_factors)
         if epochs <= known:
             return
         added = []
-        for epoch in range(known + 1, max(epochs, 2 * known, 16) + 1):
+        for epoch in range(known + 1, epochs + LONGEST_JOB):
             factors, self._powers = adam_factors(self._problem.adam, self._lr_at(epoch), self._powers, self._minibatches)
             added.append(factors)
         self._known_factors = np.concatenate([self._known_factors, np.stack(added)])
