@@ -137,7 +137,7 @@ class Journal:
             raise _cannot_write(self._path, error) from error
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
-        """Note a network that kills its workers, so that the run can go on without it."""
+        """Note a network that kills its workers or hangs, so that the run can go on without it."""
         self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(task, index, reason)])
 
     def clear_quarantine(self) -> None:
