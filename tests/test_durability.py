@@ -47,11 +47,39 @@ def wait_until(condition, what, seconds=120.0):
         time.sleep(0.05)
 
 
-def in_session(leader):
-    """Process ids of a session that still run: the run that leads it, workers, helpers of multiprocessing."""
-    listing = subprocess.check_output(["ps", "-A", "-o", "pid=,sess=,stat="], text=True)
+def states(leader):
+    """States of the processes of a session: the run that leads it, workers, helpers of multiprocessing. Z have ended."""
+    listing = subprocess.check_output(["ps", "-A", "-o", "sess=,stat="], text=True)
     rows = [line.split() for line in listing.splitlines()]
-    return [int(pid) for pid, session, state in rows if int(session) == leader and not state.startswith("Z")]
+    return [state[0] for session, state in rows if int(session) == leader]
+
+
+def nothing_left(leader):
+    """Whether all processes of a session have ended."""
+    return set(states(leader)) <= {"Z"}
+
+
+def wait_for_first_network(folder):
+    wait_until(lambda: (folder / store.JOURNAL).exists() and kept(folder) > 0, "the first network")
+
+
+def children(pid):
+    """Process ids of the workers of a run that have not ended."""
+    listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,ppid=,stat=,args="], text=True)
+    rows = [line.split(None, 3) for line in listing.splitlines()]
+    return [int(row[0]) for row in rows if int(row[1]) == pid and row[2][0] != "Z" and "spawn_main" in row[3]]
+
+
+def states(leader):
+    """States of the processes of a session: the run that leads it, workers, helpers of multiprocessing. Z have ended."""
+    listing = subprocess.check_output(["ps", "-A", "-o", "sess=,stat="], text=True)
+    rows = [line.split() for line in listing.splitlines()]
+    return [state[0] for session, state in rows if int(session) == leader]
+
+
+def nothing_left(leader):
+    """Whether all processes of a session have ended."""
+    return set(states(leader)) <= {"Z"}
 
 
 def wait_for_first_network(folder):
@@ -133,7 +161,7 @@ def interrupted(process, number, code):
     assert process.returncode == code
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
-    wait_until(lambda: not in_session(process.pid), "the workers to end", seconds=5)
+    wait_until(lambda: nothing_left(process.pid), "the workers to end", seconds=5)
     return seconds, errors
 
 
@@ -156,10 +184,13 @@ def test_interrupted(tmp_path, number, code, workers, figure):
 @SIGNALS
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_a_second_time(tmp_path, first, number, code, draw, figure):
-    """It ends within a second, although a worker is stopped and the first signal has the run wait for it for three."""
+    """It ends within a second, although its workers are stopped and it waits for them three seconds after the first one."""
     process = start(tmp_path, count=5000)
     wait_for_first_network(tmp_path)
-    os.kill(children(process.pid)[0], signal.SIGSTOP)
+    wait_until(lambda: len(children(process.pid)) == 2, "the second worker")
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: states(process.pid).count("T") == 2, "the workers to stop")
     os.kill(process.pid, first)
     time.sleep(draw.uniform(0.3, 1.0))
     assert process.poll() is None
@@ -181,7 +212,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path, share, draw, figure):
         process.kill()
         killed = time.monotonic()
         process.wait()
-        wait_until(lambda leader=process.pid: not in_session(leader), "the orphans to end", seconds=5)
+        wait_until(lambda leader=process.pid: nothing_left(leader), "the orphans to end", seconds=5)
         worst = max(worst, time.monotonic() - killed)
         process.communicate()
     figure(killed_parents=times, with_workers=with_workers, worst_seconds=round(worst, 2))

@@ -9,6 +9,7 @@ import errno
 import functools
 import inspect as inspection
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -69,7 +70,10 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _end_at_once(number: int, _frame: object) -> None:
+    """Workers that can will end with this process; those that are stopped or hang are killed."""
     with contextlib.suppress(OSError):
+        for worker in multiprocessing.active_children():
+            worker.kill()
         os.write(2, b"tinymlds: ended at once; finished networks are safe, and the same command goes on\n")
     os._exit(128 + number)
 
