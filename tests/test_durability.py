@@ -70,29 +70,6 @@ def children(pid):
     return [int(row[0]) for row in rows if int(row[1]) == pid and row[2][0] != "Z" and "spawn_main" in row[3]]
 
 
-def states(leader):
-    """States of the processes of a session: the run that leads it, workers, helpers of multiprocessing. Z have ended."""
-    listing = subprocess.check_output(["ps", "-A", "-o", "sess=,stat="], text=True)
-    rows = [line.split() for line in listing.splitlines()]
-    return [state[0] for session, state in rows if int(session) == leader]
-
-
-def nothing_left(leader):
-    """Whether all processes of a session have ended."""
-    return set(states(leader)) <= {"Z"}
-
-
-def wait_for_first_network(folder):
-    wait_until(lambda: (folder / store.JOURNAL).exists() and kept(folder) > 0, "the first network")
-
-
-def children(pid):
-    """Process ids of the direct children of a process."""
-    listing = subprocess.check_output(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], text=True)
-    rows = [line.split(None, 2) for line in listing.splitlines()]
-    return [int(row[0]) for row in rows if int(row[1]) == pid and "spawn_main" in row[2]]
-
-
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
