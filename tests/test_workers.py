@@ -1,5 +1,6 @@
 """The supervisor with real worker processes that really die."""
 
+import functools
 import os
 import signal
 import struct
@@ -8,14 +9,21 @@ import time
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import SMALL
 
+import tinymlds
+from tinymlds import farm
+from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
+from tinymlds.journal import Journal
 from tinymlds.spec import Recipe, recipe_with
+from tinymlds.training import Outcome, Status
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit, train_unit
 
 RECIPE = recipe_with(Recipe(), SMALL)
+posix = pytest.mark.skipif(os.name == "nt", reason="signals that kill and stop are POSIX")
 pipes_of_bytes = pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
 
 
@@ -71,14 +79,35 @@ def die_always(unit):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hang_at_five(unit):
+    """Network 5 takes far too long."""
+    if unit.start <= 5 < unit.stop:
+        time.sleep(3600)
+    return train_unit(unit)
+
+
+def stop_at_five(unit):
+    """Network 5 stops its worker, so that no thread of it can do anything any more."""
+    if unit.start <= 5 < unit.stop:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return train_unit(unit)
+
+
+def hang_once(unit):
+    """Network 5 takes far too long the first time only."""
+    if first_time_at_five(unit):
+        time.sleep(3600)
+    return train_unit(unit)
+
+
 def fail_at_five(unit):
     if unit.start <= 5 < unit.stop:
         raise ValueError("network five")
     return train_unit(unit)
 
 
-def supervise(work, pool, workers, count=12):
-    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, workers, work)
+def supervise(work, pool, workers, count=12, **options):
+    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, workers, work, **options)
     outcomes = {}
     try:
         for batch in supervisor.run():
@@ -123,7 +152,66 @@ def test_a_pool_ends_although_a_result_is_half_sent():
 def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed):
     outcomes, supervisor = supervise(die_at_five, ProcessPool(2, "cpu", RECIPE), 2)
     assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
+    assert supervisor.quarantined[0].reason == "its worker died (3 times)"
     assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
+
+
+@posix
+def test_a_network_that_always_hangs_is_quarantined_alone(undisturbed):
+    """A network takes milliseconds; so three seconds are short for a hung one, and long for any other that runs alone."""
+    outcomes, supervisor = supervise(stop_at_five, ProcessPool(2, "cpu", RECIPE), 2, least_seconds=3)
+    assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
+    assert "it took longer than 3 s" in supervisor.quarantined[0].reason
+    assert supervisor.quarantined[0].deaths == 3
+    assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
+
+
+def test_a_worker_that_hangs_once_loses_nothing(undisturbed, tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "hung"))
+    outcomes, supervisor = supervise(hang_once, ProcessPool(2, "cpu", RECIPE), 2, least_seconds=3)
+    assert (tmp_path / "hung").exists()
+    assert outcomes == undisturbed
+    assert supervisor.quarantined == []
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [(hang_at_five, "it took longer than 3 s"), pytest.param(die_at_five, "its worker died", marks=posix)],
+)
+def test_a_run_names_what_it_could_not_make_and_why(tmp_path, monkeypatch, work, reason):
+    with monkeypatch.context() as patch:
+        patch.setattr(farm, "Supervisor", functools.partial(Supervisor, work=work, least_seconds=3))
+        with pytest.raises(TinymldsError, match=rf"1 networks of .* are missing \(xor 5: {reason}.*the others are safe"):
+            tinymlds.train("xor", 8, tmp_path, workers=2, **SMALL)
+    journal = Journal.open(tmp_path)
+    assert [(task, index) for task, index, _ in journal.quarantined()] == [("xor", 5)]
+    assert reason in journal.quarantined()[0][2]
+    assert journal.finished("xor") == [0, 1, 2, 3, 4, 6, 7]
+    journal.close()
+    assert tinymlds.train("xor", 8, tmp_path, workers=1).progress.made == 1
+
+
+def outcome(seconds, epochs):
+    losses = np.zeros(epochs, np.float32)
+    return Outcome(0, Status.STALLED, "", losses, losses, losses, losses, seconds)
+
+
+def test_a_network_that_trains_is_never_late():
+    """Not at a tenth of the slowest pace, whatever the recipe; and before there is a pace, not with a slow computer."""
+    default, deadlines = Recipe(), Deadlines()
+    assert deadlines.seconds(default, 1) == pytest.approx(256 * 4364 * 65536 * 16 / 1e8, abs=1)
+    deadlines.add(outcome(0.2, 2))
+    assert deadlines.seconds(default, 1) == LEAST_SECONDS
+    assert deadlines.seconds(default, 8) == 10 * 0.1 * 256 * 8
+    deadlines.add(outcome(600.0, 0))  # diverged in its first epoch
+    deadlines.add(outcome(0.1, 1))
+    assert deadlines.seconds(default, 2) == 10 * 600 * 256 * 2
+
+
+def test_time_in_which_the_run_was_stopped_does_not_count():
+    clock = iter([100.0, 101.0, 150.0, 90_150.0, 90_151.0])
+    watch = Watch(lambda: next(clock))
+    assert [watch.look() for _ in range(4)] == [1.0, 50.0, 110.0, 111.0]
 
 
 def test_networks_that_all_kill_their_workers_are_all_quarantined():

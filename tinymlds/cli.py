@@ -3,11 +3,13 @@
 Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
 
+import contextlib
 import dataclasses
 import errno
 import functools
 import inspect as inspection
 import json
+import multiprocessing
 import os
 import signal
 import sys
@@ -53,8 +55,27 @@ class _TerminatedError(BaseException):
     """SIGTERM arrived."""
 
 
-def _terminate(*_: object) -> None:
-    raise _TerminatedError
+def _catch_signals() -> None:
+    """Have Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background may not hear it
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is _interrupt:
+            signal.signal(each, _end_at_once)
+    raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """Workers that can will end with this process; those that are stopped or hang are killed."""
+    with contextlib.suppress(OSError):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os.write(2, b"tinymlds: ended at once; finished networks are safe, and the same command goes on\n")
+    os._exit(128 + number)
 
 
 def _command(function: Callable[..., int | None]) -> Callable[..., None]:
@@ -63,7 +84,7 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            signal.signal(signal.SIGTERM, _terminate)
+            _catch_signals()
             code = function(*args, **kwargs) or 0
             sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
         except TinymldsError as error:

@@ -336,7 +336,7 @@ def _on_workers(journal: Journal, units: list[Unit], workers: int) -> Batches:
     finally:
         pool.end()
         for unit in supervisor.quarantined:
-            journal.quarantine(unit.task, unit.start, f"its worker died {unit.deaths} times")
+            journal.quarantine(unit.task, unit.start, unit.reason)
 
 
 def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> Batches:
@@ -398,13 +398,12 @@ class _Forecast:
 
 
 def _require_all(folder: Path, journal: Journal) -> None:
-    gaps = missing(journal)
-    if gaps:
-        names = ", ".join(f"{task} {indices.start}" for task, indices in gaps[:5])
-        number = sum(len(indices) for _, indices in gaps)
+    number = sum(len(indices) for _, indices in missing(journal))
+    if number:
+        reasons = "; ".join(f"{task} {index}: {reason}" for task, index, reason in journal.quarantined()[:5])
         raise TinymldsError(
-            f"{number} networks of {folder} are missing because their workers died again and again ({names}"
-            f"{', …' if number > 5 else ''}); the others are safe. The same command tries them again"
+            f"{number} networks of {folder} are missing ({reasons}{'; …' if number > 5 else ''}); "
+            f"the others are safe. The same command tries them again"
         )
 
 

@@ -137,7 +137,7 @@ class Journal:
             raise _cannot_write(self._path, error) from error
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
-        """Note a network that kills its workers, so that the run can go on without it."""
+        """Note a network that kills its workers or hangs, so that the run can go on without it."""
         self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(task, index, reason)])
 
     def clear_quarantine(self) -> None:
@@ -257,10 +257,14 @@ def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
     return TinymldsError(f"cannot write {path}: {error}; networks that were kept before are safe, run again once mended")
 
 
+_SECONDS_TO_WAIT = 0.5
+
+
 class RunLock:
     """Keeps a dataset folder to one run. The operating system frees it when its process ends, however it ends.
 
-    A reserved lock on an SQLite file of its own: others may still read who holds it.
+    A reserved lock on an SQLite file of its own: others may still read who holds it. Taking it waits a moment for others:
+    for one that writes that it is the holder, so that it can be named, and for one that only reads who that is.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -276,7 +280,7 @@ class RunLock:
 
     def _take(self) -> None:
         try:
-            self._connection = sqlite3.connect(self._path, timeout=0.0, isolation_level=None)
+            self._connection = sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute("CREATE TABLE IF NOT EXISTS holder (token TEXT, info TEXT)")
             self._connection.execute("DELETE FROM holder")

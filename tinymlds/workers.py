@@ -2,7 +2,8 @@
 
 A unit is a small block of indices of one task; running it twice gives the same networks, so a unit whose worker died is
 simply run again. A unit that keeps killing its workers is singled out: after its second death it runs alone, so that a
-third one is certainly its own doing, and it is handed back as quarantined.
+third one is certainly its own doing, and it is handed back as quarantined. A unit that takes far too long (`deadlines`)
+has its worker killed, and that is a death too.
 """
 
 import heapq
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context, parent_process
 from typing import Any, Protocol
 
+from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import backend
 from tinymlds.spec import Recipe
@@ -26,6 +28,7 @@ from tinymlds.training import Outcome, train_networks
 
 DEATHS_UNTIL_ALONE = 2
 DEATHS_UNTIL_QUARANTINE = 3
+MOST_BREAKS = 20
 _SECONDS_PER_UNIT = 1.0
 _LARGEST_UNIT = 64
 _SECONDS_TO_NOTICE = 3.0
@@ -42,11 +45,24 @@ class Unit:
     start: int
     stop: int
     checkpoints: tuple[int, ...] = ()
-    deaths: int = 0
+    causes: tuple[str, ...] = ()
+    """Of each death of a worker that this unit may have brought about."""
 
-    def singles(self) -> list["Unit"]:
+    @property
+    def deaths(self) -> int:
+        """How many of them there are."""
+        return len(self.causes)
+
+    @property
+    def reason(self) -> str:
+        """Why it is quarantined."""
+        first = self.causes[0]
+        return f"{first} ({self.deaths} times)" if set(self.causes) == {first} else "; ".join(self.causes)
+
+    def singles(self, cause: str) -> list["Unit"]:
         """The same networks as units of one, each with one more death to its name."""
-        return [replace(self, start=k, stop=k + 1, deaths=self.deaths + 1) for k in range(self.start, self.stop)]
+        causes = (*self.causes, cause)
+        return [replace(self, start=k, stop=k + 1, causes=causes) for k in range(self.start, self.stop)]
 
 
 def train_unit(unit: Unit) -> list[Outcome]:
@@ -147,14 +163,22 @@ class ProcessPool:
         Raises:
             TinymldsError: no worker gets that far.
         """
-        for _ in range(DEATHS_UNTIL_QUARANTINE):
+        failed = killed = 0
+        while not self._answered:
+            processes: list[Any] = []
             try:
-                self._answered = self._answered or bool(self.submit(os.getpid).result())
+                first = self.submit(os.getpid)
+                processes = self._processes()
+                self._answered = bool(first.result(LEAST_SECONDS))
+            except TimeoutError:
+                failed += 1
+                self.restart()
             except BrokenProcessPool:
                 self.restart()
-            if self._answered:
-                return
-        raise TinymldsError("no worker can start (see above); finished networks are safe")
+                by_itself = any(process.exitcode == 1 for process in processes)  # as `_begin_worker` and Python end it
+                failed, killed = failed + by_itself, killed + (not by_itself)
+            if failed == DEATHS_UNTIL_QUARANTINE or killed == MOST_BREAKS:
+                raise TinymldsError("no worker can start (see above); finished networks are safe")
 
     def notice_deaths(self) -> None:
         """Break the pool if a worker has died and the executor has not noticed for some seconds.
@@ -264,11 +288,15 @@ class Supervisor:
     workers: int
     work: Callable[[Unit], list[Outcome]] = train_unit
     """What a worker does with a unit."""
+    least_seconds: float = LEAST_SECONDS
+    """What a unit may take in any case before its worker counts as hung."""
     quarantined: list[Unit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._pending = _Queue(self.units)
         self._running: dict[Future[list[Outcome]], Unit] = {}
+        self._since: dict[Future[list[Outcome]], float] = {}
+        self._watch, self._deadlines = Watch(), Deadlines(self.least_seconds)
         self._seconds_per_network: dict[str, float] = {}
         self._breaks = 0
 
@@ -285,6 +313,7 @@ class Supervisor:
             if not done:
                 self.pool.notice_deaths()
             batch += self._collect(done)
+            self._end_overdue()
             if time.monotonic() - last > 0.5:
                 yield batch
                 last, batch = time.monotonic(), []
@@ -299,7 +328,7 @@ class Supervisor:
                 self._running[self.pool.submit(self.work, unit)] = unit
             except BrokenProcessPool:
                 self._pending.add(unit)
-                self._restart()
+                self._restart(self._all_died())
 
     def _longest_first_at_the_end(self) -> None:
         """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
@@ -339,27 +368,54 @@ class Supervisor:
             if error is not None:
                 raise error
             outcomes = future.result()
+            for outcome in outcomes:
+                self._deadlines.add(outcome)
             seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
             before = self._seconds_per_network.get(unit.task, seconds)
             self._seconds_per_network[unit.task] = (before + seconds) / 2  # networks of a task differ a lot
             self._breaks = 0
             finished.append((unit, outcomes))
         if broken:
-            self._restart()
+            self._restart(self._all_died())
         return finished
 
-    def _restart(self) -> None:
-        """The pool broke: some worker died. All units that were out run again; a repeated offender is quarantined."""
+    def _end_overdue(self) -> None:
+        """Kill the workers if one of them takes too long over its unit; the units of the others are not to blame.
+
+        Units begin in the order in which they were handed out. So those that came first are with workers, and one that
+        waited for a worker begins when we see that an earlier one has ended.
+        """
+        now = self._watch.look()
+        self._since = {future: self._since.get(future, now) for future in list(self._running)[: self.workers]}
+        causes = {}
+        for future, since in self._since.items():
+            unit = self._running[future]
+            seconds = self._deadlines.seconds(unit.recipe, unit.stop - unit.start)
+            if now - since > seconds and not future.done():
+                causes[future] = f"it took longer than {seconds:.0f} s"
+        if causes:
+            self._restart(causes)
+
+    def _all_died(self) -> dict[Future[list[Outcome]], str]:
+        """Of the units that were out, any may have killed the worker that died."""
+        return dict.fromkeys(self._running, "its worker died")
+
+    def _restart(self, causes: dict[Future[list[Outcome]], str]) -> None:
+        """Start the pool again, and all units that were out; those with a cause have a death to their name.
+
+        Raises:
+            TinymldsError: this goes on and on.
+        """
         self._breaks += 1
-        if self._breaks > 20:
+        if self._breaks > MOST_BREAKS:
             raise TinymldsError(
                 "workers die again and again and finish nothing; finished networks are safe, try --workers 1"
             )
-        for unit in self._running.values():
-            for single in unit.singles():
-                if single.deaths >= DEATHS_UNTIL_QUARANTINE:
-                    self.quarantined.append(single)
+        for future, unit in self._running.items():
+            for again in unit.singles(causes[future]) if future in causes else [unit]:
+                if again.deaths >= DEATHS_UNTIL_QUARANTINE:
+                    self.quarantined.append(again)
                 else:
-                    self._pending.add(single)
+                    self._pending.add(again)
         self._running.clear()
         self.pool.restart()
