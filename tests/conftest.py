@@ -1,4 +1,4 @@
-"""`--full`: the promises of docs/promises.md with their full numbers, and the figures kept in bench/results/promises.json."""
+"""`--full`: the promises of docs/promises.md with their full numbers; figures go to bench/results/promises.json."""
 
 import json
 import random
