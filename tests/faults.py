@@ -47,7 +47,8 @@ needs_disks = pytest.mark.skipif(bool(why := _why_no_disk()), reason=str(why))
 
 
 def strace(command, inject=(), calls=CHANGES, paths=()):
-    """Run a command under strace. Returns the CompletedProcess and the names of the `calls` that it made, in order.
+    """Run a command under strace. Returns the CompletedProcess, and the names of the `calls` that it made and of those that
+    were made to fail, in order.
 
     Only the main thread counts; and with `paths`, only calls that have to do with one of these files and folders.
     """
@@ -56,8 +57,9 @@ def strace(command, inject=(), calls=CHANGES, paths=()):
         options += [part for path in paths for part in ("-P", str(path))]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(["strace", *options, *command], capture_output=True, text=True, env=environment, check=False)
-        lines = [match.groups() for line in log if (match := re.match(r"(\d+) +(\w+)\(", line))]
-    return done, [name for thread, name in lines if thread == lines[0][0]]
+        lines = [match.groups() for line in log if (match := re.match(r"(\d+) +(\w+)\(.*?(\(INJECTED\))?$", line))]
+    made = [(name, failed) for thread, name, failed in lines if thread == lines[0][0]]
+    return done, [name for name, _ in made], [name for name, failed in made if failed]
 
 
 def at_call(number, names, effect, onwards=False):
