@@ -51,6 +51,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
+_DISK_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
 class _TerminatedError(BaseException):
     """SIGTERM arrived."""
 
@@ -102,9 +105,10 @@ def _command(function: Callable[..., int | None]) -> Callable[..., None]:
         except Exception as error:
             if os.environ.get("TINYMLDS_TRACEBACK"):
                 raise
-            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                _drop_output()
-                _fail(f"cannot write: {error}")
+            if isinstance(error, OSError) and error.errno in _DISK_REFUSED:
+                _drop_output()  # it may be the output that could not be written
+                what = f"use {error.filename}" if error.filename else "write the output"
+                _fail(f"cannot {what}: {error.strerror}")
             else:
                 _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
             code = 1

@@ -198,6 +198,7 @@ def check_folder(folder: Path) -> None:
 
     Raises:
         UsageError: it holds something else, or is a file.
+        TinymldsError: it cannot be read.
     """
     try:
         folder.lstat()
@@ -208,7 +209,11 @@ def check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder} is a file; choose another --out")
     ours = {store.JOURNAL, store.LOCK, store.SUMS}
-    if folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours):
+    try:
+        foreign = folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours)
+    except OSError as error:
+        raise TinymldsError(f"cannot read {folder}: {error.strerror or error}; choose another --out") from error
+    if foreign:
         raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
 
 
@@ -220,7 +225,7 @@ def _prepare_folder(folder: Path) -> None:
     """
     store.make_folder(folder)
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise TinymldsError(f"cannot write to {folder}: no permission; choose another --out")
+        raise TinymldsError(f"cannot write to {folder}: no permission, or a read-only disk; choose another --out")
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Journal:
         """The journal of a folder, or None if no work is under way there.
 
         Raises:
-            DatasetError: there is a file, and it is not a journal.
+            DatasetError: there is a file, and it is not a journal, or it cannot be read.
         """
         path = folder / JOURNAL
         if not path.exists():
@@ -191,7 +191,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """What cannot be read, or is not what this class writes, is damage."""
+        """What is not what this class writes is damage; what the file system refuses is not."""
         try:
             yield
         except (sqlite3.Error, TypeError, ValueError) as error:
@@ -248,13 +248,23 @@ def _configure(connection: sqlite3.Connection) -> None:
 
 
 def _damaged(path: Path, why: object) -> DatasetError:
+    if isinstance(why, sqlite3.OperationalError) and not _is_about_contents(why):
+        return DatasetError(f"cannot read {path}: {why}; {_SAFE}")
     return DatasetError(f"{path} is damaged ({why}); remove it to start from the sealed networks")
 
 
 def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
     if type(error) is sqlite3.DatabaseError:  # "malformed"; what the file system refuses is an OperationalError
         return _damaged(path, error)
-    return TinymldsError(f"cannot write {path}: {error}; networks that were kept before are safe, run again once mended")
+    return TinymldsError(f"cannot write {path}: {error}; {_SAFE}")
+
+
+_SAFE = "networks that were kept before are safe, run again once mended"
+
+
+def _is_about_contents(error: sqlite3.OperationalError) -> bool:
+    """No such table or column; an error of the file system, or a lock of another process, has a code of its own."""
+    return bool(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR)
 
 
 _SECONDS_TO_WAIT = 0.5
@@ -315,13 +325,16 @@ class RunLock:
 
     def __exit__(self, *exception: object) -> None:
         if os.name != "nt":  # while we hold it, so that nobody can take a file that is about to go
-            self._path.unlink(missing_ok=True)
+            self._remove()
         self._connection.close()
         if os.name == "nt":
-            try:
-                self._path.unlink(missing_ok=True)
-            except OSError:  # another run has taken it meanwhile
-                return
+            self._remove()
+
+    def _remove(self) -> None:
+        """A file that has to stay is in nobody's way: the disk refuses, which must not hide what it refused before, or
+        (on Windows) another run has taken it meanwhile."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _holder() -> str:

@@ -103,11 +103,18 @@ def remove(path: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what an interrupted `commit` left in a dataset folder."""
+    """Remove what an interrupted `commit` left in a dataset folder.
+
+    Raises:
+        TinymldsError: the file system refused.
+    """
     for place in (folder, *(folder / kind for kind in ("data", "networks", "losses", "checkpoints"))):
-        if place.is_dir() and not place.is_symlink():
-            for path in place.glob(f"*{_UNFINISHED}"):
-                remove(path)
+        try:
+            found = list(place.glob(f"*{_UNFINISHED}")) if place.is_dir() and not place.is_symlink() else []
+        except OSError as error:
+            raise _cannot("read", place, error) from error
+        for path in found:
+            remove(path)
 
 
 def _sync(descriptor: int) -> None:
