@@ -40,6 +40,8 @@ ROW_TYPES: dict[str, tuple[type, ...]] = {
 }
 """The columns of manifest.jsonl and their types."""
 
+_LARGEST_LOSS = float(np.finfo(np.float32).max)
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -91,11 +93,13 @@ class Dataset:
         if self.description["kind"] == "sequences":
             raise UsageError(f"{self.folder} holds sequences without networks (made by `tinymlds generate`)")
         self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
-        for task, _ in self.spec.tasks:
+        for task, _ in self.spec.tasks:  # by name: to make a table of a stranger's recipe may take minutes
             try:
-                tasks.load(task, self.spec.recipe)
+                known = tasks.task_id(task)
             except UsageError as error:
                 raise DatasetError(f"{self.folder} has a task that cannot be made: {error}") from error
+            if known != task:
+                raise DatasetError(f"{self.folder} has a task {task!r}, which is no id; that would be {known!r}")
         self.shape = self.spec.recipe.shape
         self.manifest: list[Row] = list(_manifest_rows(self.folder, self.spec))
         self.counts = dict(self.spec.tasks)
@@ -154,9 +158,10 @@ class Dataset:
         """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
         task = self.task_id(task)
         count = self.counts[task]
-        result = np.empty((count, self.shape.size), np.float32)
-        for shard, start in enumerate(range(0, count, store.SHARD)):
-            tensors = self.tensor_file("networks", task, shard).read()
+        files = [self.tensor_file("networks", task, shard) for shard in range(-(-count // store.SHARD))]
+        result = np.empty((count, self.shape.size), np.float32)  # now that there are files of that size
+        for start, file in zip(range(0, count, store.SHARD), files, strict=True):
+            tensors = file.read()
             result[start : start + store.SHARD] = params.from_tensors(self.shape, tensors, 1)
         if unfinished:
             return result
@@ -172,9 +177,9 @@ class Dataset:
         """`losses` of the networks in one shard."""
         arrays = self.tensor_file("losses", task, shard).read()
         offsets = arrays["offsets"]
-        if offsets[0] != 0 or offsets[-1] != arrays["train"].size or (np.diff(offsets) < 0).any():
+        if not np.array_equal(offsets, np.cumsum([0, *(row["epochs"] for row in self.shard_rows(task, shard))])):
             name = self.folder / store.shard_name("losses", task, shard)
-            raise DatasetError(f"{name} is damaged: its offsets do not divide its losses")
+            raise DatasetError(f"{name} is damaged: its offsets do not divide its losses as {store.MANIFEST} says")
         pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]
         return list(zip(*pieces, strict=True))
 
@@ -236,10 +241,14 @@ class Dataset:
 
 def require_dataset(folder: Path) -> None:
     """Raise DatasetError unless the folder is a sealed dataset."""
-    if not folder.is_dir():
+    try:
+        is_folder, sealed, started = folder.is_dir(), *((folder / name).exists() for name in (store.SUMS, store.JOURNAL))
+    except OSError as error:
+        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
+    if not is_folder:
         raise DatasetError(f"{folder} is not a folder; `tinymlds train --out {folder}` makes one")
-    if not (folder / store.SUMS).exists():
-        if (folder / store.JOURNAL).exists():
+    if not sealed:
+        if started:
             raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
         raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}")
 
@@ -272,11 +281,24 @@ def _manifest_rows(folder: Path, spec: Spec) -> Iterator[Row]:
             place = (task, index, store.shard_name("networks", task, shard), position)
             if (row["task"], row["index"], row["shard"], row["row"]) != place or row["status"] not in list(Status):
                 raise DatasetError(f"{name} is damaged: {task} {index} is not where it should be")
-            if row["epochs"] < 0 or row["checkpoints"] < 0 or row["split"] not in SPLITS:
+            if not _possible(row, spec):
                 raise DatasetError(f"{name} is damaged: {task} {index} has values that no network has")
             yield row
     if next(rows, None) is not None:
         raise DatasetError(f"{name} is damaged: it has more rows than {store.DESCRIPTION} announces")
+
+
+def _possible(row: Row, spec: Spec) -> bool:
+    """Whether a row has values that some network may have: its numbers are within bounds, as later code expects."""
+    losses, shares = [row["train_loss"], row["validation_loss"]], [row[column] for column in COLUMNS]
+    return (
+        0 <= row["epochs"] <= spec.recipe.max_epochs
+        and 0 <= row["checkpoints"] <= len(spec.checkpoints)
+        and row["split"] in SPLITS
+        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
+        and (row["status"] != Status.COMPLETE or None not in losses)
+        and all(share is None or 0 <= share <= 1 for share in shares)
+    )
 
 
 def open_dataset(folder: str | Path) -> Dataset:

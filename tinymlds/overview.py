@@ -81,7 +81,9 @@ def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
     updated: dict[str, float] = {}
     for line in store.read_lines(folder, store.PROVENANCE):
         task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
-        if isinstance(index, int) and isinstance(finished, float) and task in counts and index < counts[task]:
+        if not (isinstance(task, str) and isinstance(index, int) and isinstance(finished, float)):
+            continue
+        if index < counts.get(task, 0):
             updated[task] = max(finished, updated.get(task, 0.0))
     return updated
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinymlds import params, store, tasks
 from tinymlds.dataset import Dataset, Row, data_tensors, describe_task, graph_files, splits
+from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
 from tinymlds.measures import measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
@@ -66,6 +67,16 @@ def seal(folder: Path, journal: Journal) -> str:
 def kinds(spec: Spec) -> tuple[str, ...]:
     """The kinds of shards that a dataset has."""
     return ("networks", "losses", "checkpoints") if spec.checkpoints else ("networks", "losses")
+
+
+def file_names(spec: Spec, networks: bool = True) -> set[str]:
+    """The files that SHA256SUMS lists, of a dataset or of a folder with sequences alone."""
+    names = {store.DESCRIPTION, store.MANIFEST}
+    names |= {name for task, _ in spec.tasks for name in (store.data_name(task), *store.graph_names(task))}
+    if networks:
+        shards = [(task, shard) for task, count in spec.tasks for shard in range(-(-count // store.SHARD))]
+        names |= {store.PROVENANCE, *(store.shard_name(kind, *shard) for kind in kinds(spec) for shard in shards)}
+    return names
 
 
 def describe(spec: Spec, kind: str) -> dict[str, Any]:
@@ -152,7 +163,11 @@ def rows_below(folder: Path, base: dict[str, int]) -> list[Row]:
     """Manifest rows of the networks in shards that stay as they are."""
     if not any(base.values()):
         return []
-    return [row for row in store.read_lines(folder, store.MANIFEST) if row["index"] < base.get(row["task"], 0)]
+    rows = list(store.read_lines(folder, store.MANIFEST))
+    try:
+        return [row for row in rows if row["index"] < base.get(row["task"], 0) and Status(row["status"])]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DatasetError(f"{folder / store.MANIFEST} is damaged: a row without a network ({error})") from error
 
 
 def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
@@ -226,11 +241,14 @@ _Where = dict[tuple[str, int], tuple[int, float, float]]
 def _read_provenance(dataset: Dataset) -> tuple[dict[int, dict[str, Any]], _Where]:
     runs: dict[int, dict[str, Any]] = {}
     where: _Where = {}
-    for line in store.read_lines(dataset.folder, store.PROVENANCE):
-        if "index" in line:
-            where[line["task"], line["index"]] = line["run"], line["seconds"], line["finished"]
-        else:
-            runs[line.pop("run")] = line
+    try:
+        for line in store.read_lines(dataset.folder, store.PROVENANCE):
+            if "index" in line:
+                where[line["task"], line["index"]] = int(line["run"]), float(line["seconds"]), float(line["finished"])
+            else:
+                runs[int(line.pop("run"))] = line
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
     return runs, where
 
 

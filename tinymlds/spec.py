@@ -185,6 +185,8 @@ class Spec:
             if lacking := {entry.name for entry in fields(Recipe)} - data["recipe"].keys():
                 raise ValueError(f"its recipe lacks {', '.join(sorted(lacking))}")
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
+            if not all(isinstance(task, str) for task, _ in tasks):
+                raise ValueError("a task that is no name")
             try:
                 return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
             except UsageError as error:
