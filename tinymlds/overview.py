@@ -57,7 +57,10 @@ def status(folder: str | Path) -> FolderStatus:
         DatasetError: not a dataset folder.
     """
     path = Path(folder)
-    journal = Journal.open(path) if path.is_dir() else None
+    try:
+        journal = Journal.open(path) if path.is_dir() else None
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     if journal is None:
         dataset = Dataset(path)
         counts = {task: Counter(row["status"] for row in dataset.rows(task, unfinished=True)) for task in dataset.tasks}
