@@ -3,7 +3,7 @@
 import json
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import store
 
 TINY = {"train_sequences": 64, "validation_sequences": 32, "steps": 8, "max_epochs": 2}
 """A recipe whose datasets are verified in some 30 ms; the kernels are those of the default shape."""
@@ -22,7 +22,7 @@ def forge(folder, name, data):
     (folder / name).unlink(missing_ok=True)
     (folder / name).write_bytes(data)
     sums[name] = store.file_sha256(folder, name)
-    sealing.commit_sums(folder, sums)
+    (folder / store.SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
 def forge_description(folder, change):
