@@ -265,14 +265,6 @@ def test_inspect_names_what_there_is(folder):
     refused(run_cli("inspect", folder, "xor", 6), 2, "networks 0 to 5")
 
 
-def test_another_version_is_refused_by_name(folder):
-    description = json.loads((folder / store.DESCRIPTION).read_text())
-    description["numerics"] += 1
-    write_description(folder, description)
-    refused(run_cli("verify", folder), 2, "numerics version")
-    refused(run_cli(*TRAIN, folder, "--count", 9), 2, "numerics version")
-
-
 def test_unfinished_files_of_others_are_left_alone(tmp_path):
     (tmp_path / store.SUMS).write_text("somebody else's")
     (tmp_path / "film.part").write_text("mine")
