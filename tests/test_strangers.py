@@ -12,8 +12,8 @@ import sys
 
 import pytest
 from attacks import ATTACKS, NETWORKS
-from forging import make
-from running import ROOT
+from forging import TINY, make
+from running import ROOT, run_cli
 
 import tinymlds
 from tinymlds import store
@@ -113,3 +113,32 @@ def test_a_lock_that_is_a_link(tmp_path):
     with pytest.raises(tinymlds.TinymldsError, match="link"):
         make(tmp_path)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if "journal" in name])
+def test_training_goes_on_from_no_such_journal(folder, intact, name):
+    """It is refused, or comes to the networks that were asked for."""
+    ATTACKS[name](folder)
+    try:
+        made = tinymlds.train("xor", 2, folder, workers=1, **TINY)
+    except tinymlds.TinymldsError as error:
+        assert str(error).isprintable()
+    else:
+        assert made.digest == tinymlds.open(intact).digest
+
+
+def test_what_a_terminal_shows_of_odd_names(folder):
+    ATTACKS["names that are no text"](folder)
+    shown = run_cli("verify", folder)
+    assert shown.returncode == 1
+    assert [line.split(":")[0] for line in shown.stdout.splitlines()] == [
+        "problem",
+        "problem",
+        "2 problems",
+        f"digest {digest(folder)}",
+    ]
+    assert "\x1b" not in shown.stdout
+
+
+def digest(folder):
+    return tinymlds.open(folder).digest
