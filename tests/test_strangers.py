@@ -17,6 +17,7 @@ from running import ROOT, run_cli
 
 import tinymlds
 from tinymlds import store
+from tinymlds.journal import Journal
 
 SECONDS_PER_MEGABYTE = 2.0
 
@@ -142,3 +143,12 @@ def test_what_a_terminal_shows_of_odd_names(folder):
 
 def digest(folder):
     return tinymlds.open(folder).digest
+
+
+def test_a_journal_on_shards_that_the_checksums_lack(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 1)
+    folder = make(tmp_path / "xor")
+    Journal.create(folder, tinymlds.open(folder).spec, {"xor": 1}, [], {}).close()
+    (folder / store.SUMS).write_text("")
+    with pytest.raises(tinymlds.DatasetError, match=r"SHA256SUMS is damaged: it lacks networks/xor-00000"):
+        tinymlds.train("xor", 2, folder, workers=1, **TINY)

@@ -41,8 +41,10 @@ def seal(folder: Path, journal: Journal) -> str:
         for start in range(0, count, store.SHARD):
             shard = start // store.SHARD
             if start < base:
-                for kind in kinds(spec):
-                    sums[store.shard_name(kind, task, shard)] = old_sums[store.shard_name(kind, task, shard)]
+                for name in (store.shard_name(kind, task, shard) for kind in kinds(spec)):
+                    if name not in old_sums:
+                        raise DatasetError(f"{folder / store.SUMS} is damaged: it lacks {name}")
+                    sums[name] = old_sums[name]
                 continue
             entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
             outcomes = [entry.outcome for entry in entries]
@@ -176,7 +178,8 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
         yield {"run": run, **info}
     if any(journal.base.values()):
         for line in store.read_lines(folder, store.PROVENANCE):
-            if "index" in line and line["index"] < journal.base.get(line["task"], 0):
+            task, index = line.get("task"), line.get("index")
+            if isinstance(task, str) and isinstance(index, int) and index < journal.base.get(task, 0):
                 yield line
     for task, count in journal.spec.tasks:
         for start in range(journal.base.get(task, 0), count, store.SHARD):
