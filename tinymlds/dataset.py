@@ -69,14 +69,16 @@ class Dataset:
         if self.description["kind"] == "sequences":
             raise UsageError(f"{self.folder} holds sequences without networks (made by `tinymlds generate`)")
         self.spec = Spec.from_dict(self.description, str(self.folder / store.DESCRIPTION))
-        for task, _ in self.spec.tasks:
+        for task, _ in self.spec.tasks:  # by name: to make a table of a stranger's recipe may take minutes
             try:
-                tasks.load(task, self.spec.recipe)
+                known = tasks.task_id(task)
             except UsageError as error:
                 raise DatasetError(f"{self.folder} has a task that cannot be made: {error}") from error
+            if known != task:
+                raise DatasetError(f"{self.folder} has a task {task!r}, which is no id; that would be {known!r}")
         self.shape = self.spec.recipe.shape
         rows = store.read_lines(self.folder, store.MANIFEST)
-        self.manifest = Manifest(str(self.folder / store.MANIFEST), self.spec.tasks, rows)
+        self.manifest = Manifest(str(self.folder / store.MANIFEST), self.spec, rows)
         self.counts = dict(self.spec.tasks)
         self._files: dict[tuple[str, str, int], store.TensorFile] = {}
 
@@ -131,9 +133,10 @@ class Dataset:
         """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
         task = self.task_id(task)
         count = self.counts[task]
-        result = np.empty((count, self.shape.size), np.float32)
-        for shard, start in enumerate(range(0, count, store.SHARD)):
-            tensors = self.tensor_file("networks", task, shard).read()
+        files = [self.tensor_file("networks", task, shard) for shard in range(-(-count // store.SHARD))]
+        result = np.empty((count, self.shape.size), np.float32)  # now that there are files of that size
+        for start, file in zip(range(0, count, store.SHARD), files, strict=True):
+            tensors = file.read()
             result[start : start + store.SHARD] = params.from_tensors(self.shape, tensors, 1)
         if unfinished:
             return result
@@ -149,9 +152,9 @@ class Dataset:
         """`losses` of the networks in one shard."""
         arrays = self.tensor_file("losses", task, shard).read()
         offsets = arrays["offsets"]
-        if offsets[0] != 0 or offsets[-1] != arrays["train"].size or (np.diff(offsets) < 0).any():
+        if not np.array_equal(offsets, np.cumsum([0, *(row["epochs"] for row in self.shard_rows(task, shard))])):
             name = self.folder / store.shard_name("losses", task, shard)
-            raise DatasetError(f"{name} is damaged: its offsets do not divide its losses")
+            raise DatasetError(f"{name} is damaged: its offsets do not divide its losses as {store.MANIFEST} says")
         pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]
         return list(zip(*pieces, strict=True))
 
@@ -218,10 +221,14 @@ class Dataset:
 
 def require_dataset(folder: Path) -> None:
     """Raise DatasetError unless the folder is a sealed dataset."""
-    if not folder.is_dir():
+    try:
+        is_folder, sealed, started = folder.is_dir(), *((folder / name).exists() for name in (store.SUMS, store.JOURNAL))
+    except OSError as error:
+        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
+    if not is_folder:
         raise DatasetError(f"{folder} is not a folder; `tinymlds train --out {folder}` makes one")
-    if not (folder / store.SUMS).exists():
-        if (folder / store.JOURNAL).exists():
+    if not sealed:
+        if started:
             raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
         raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}")
 

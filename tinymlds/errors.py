@@ -1,10 +1,15 @@
 """The errors that users see. The command line prints the message and exits with `code`; nothing else is a traceback."""
 
+_LONGEST = 2000
+
 
 class TinymldsError(Exception):
-    """Something that the user can put right; the message says how."""
+    """Something that the user can put right; the message says how, on one line."""
 
     code = 1
+
+    def __init__(self, message: str) -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(TinymldsError):
@@ -15,3 +20,10 @@ class UsageError(TinymldsError):
 
 class DatasetError(TinymldsError):
     """A dataset folder is damaged, incomplete, or not a dataset."""
+
+
+def one_line(message: str) -> str:
+    """A message as it can be shown: what it quotes may come from a stranger, with line ends, escape codes or megabytes."""
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]} ... ({len(message)} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)

@@ -1,15 +1,16 @@
 """The journal: finished networks, durably, while work is under way; and the lock that keeps a folder to one run.
 
 SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
-writes; others may read at any time.
+writes; others may read at any time. A journal may come from a stranger too: one with other tables than ours,
+or with a view or a trigger, is refused before anything is asked of it, and SQLite is shown regular files only.
 """
 
 import contextlib
 import hashlib
-import json
 import os
 import socket
 import sqlite3
+import stat
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,9 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymlds import store
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.spec import Spec, canonical_json
-from tinymlds.store import JOURNAL, LOCK
+from tinymlds.store import JOURNAL, LOCK, parse_json
 from tinymlds.training import Outcome, Status
 
 _TABLES = """
@@ -33,6 +35,10 @@ CREATE TABLE networks (
     PRIMARY KEY (task, "index"));
 CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
 """
+
+
+_ATTACHED = bytes.fromhex("d9d505f920a163d7")
+"""How a rollback journal ends that names a further file, which SQLite would read and may delete. Ours never does."""
 
 
 class Entry(NamedTuple):
@@ -55,9 +61,20 @@ class Journal:
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
+        tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
+        if tables != {("table", statement.strip()) for statement in _TABLES.split(";")[:-1]}:
+            raise _damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
-        self.spec = Spec.from_dict(json.loads(about["spec"]), str(path))
-        self.base: dict[str, int] = json.loads(about["base"])
+        if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
+            raise _damaged(path, "it does not say what it is for")
+        self.spec = Spec.from_dict(parse_json(about["spec"], str(path)), str(path))
+        self.base: dict[str, int] = parse_json(about["base"], str(path))
+        counts = dict(self.spec.tasks)
+        if not isinstance(self.base, dict) or any(
+            type(count) is not int or count % store.SHARD or not 0 <= count <= counts.get(task, -1)
+            for task, count in self.base.items()
+        ):
+            raise _damaged(path, "it goes on from networks that it does not ask for")
 
     @staticmethod
     def open(folder: Path) -> "Journal | None":
@@ -67,8 +84,9 @@ class Journal:
             DatasetError: there is a file, and it is not a journal, or it cannot be read.
         """
         path = folder / JOURNAL
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             return None
+        _require_plain(path)
         try:
             connection = sqlite3.connect(path)
         except sqlite3.Error as error:
@@ -81,7 +99,7 @@ class Journal:
             return Journal(connection, path)
         except BaseException as error:
             connection.close()
-            if isinstance(error, sqlite3.DatabaseError | KeyError | ValueError):
+            if isinstance(error, sqlite3.DatabaseError):
                 raise _damaged(path, error) from error
             raise
 
@@ -155,14 +173,20 @@ class Journal:
     def counts(self) -> dict[str, dict[Status, int]]:
         """Networks in the journal by task and status."""
         result: dict[str, dict[Status, int]] = {}
+        known = dict(self.spec.tasks)
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
             with self._reading():
+                if task not in known:
+                    raise ValueError(f"networks of {task!r}, which it does not ask for")
                 result.setdefault(task, {})[Status(status)] = count
         return result
 
     def updated(self) -> dict[str, float]:
         """Unix time at which the latest network of each task was finished."""
-        return dict(self._query("SELECT task, max(finished) FROM networks GROUP BY task"))
+        latest = dict(self._query("SELECT task, max(finished) FROM networks GROUP BY task"))
+        if not all(isinstance(time, float) for time in latest.values()):
+            raise _damaged(self._path, "a time that is no number")
+        return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks with these indices, ascending."""
@@ -177,13 +201,16 @@ class Journal:
                 if _row_sha256(task, index, status, reason, blobs) != wanted:
                     raise _damaged(self._path, f"{task} {index} is not what was written")
                 weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
+                if weights.size != self.spec.recipe.shape.size or train.size != validation.size:
+                    raise ValueError(f"{task} {index} has another number of weights or losses")
                 arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
                 yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
         with self._reading():
-            return {run: json.loads(info) for run, info in self._query("SELECT run, info FROM runs ORDER BY run")}
+            runs = self._query("SELECT run, info FROM runs ORDER BY run")
+            return {run: {**parse_json(info, str(self._path))} for run, info in runs}
 
     def _query(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         with self._reading():
@@ -247,6 +274,23 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA fullfsync=1")  # macOS: through the drive's cache; elsewhere it does nothing
 
 
+def _require_plain(path: Path) -> None:
+    """Refuse a journal, or a rollback journal beside it, that leads SQLite to other files."""
+    for place in (path, path.with_name(path.name + "-journal")):
+        try:
+            if not stat.S_ISREG(place.lstat().st_mode):
+                raise _damaged(place, "not a regular file")
+            with place.open("rb") as file:
+                start = file.read(20)
+                file.seek(max(0, file.seek(0, os.SEEK_END) - len(_ATTACHED)))
+                if (place == path and 2 in start[18:20]) or (place != path and file.read() == _ATTACHED):
+                    raise _damaged(place, "it belongs to further files")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise DatasetError(f"cannot read {place}: {error.strerror or error}") from error
+
+
 def _damaged(path: Path, why: object) -> DatasetError:
     if isinstance(why, sqlite3.OperationalError) and not _is_about_contents(why):
         return DatasetError(f"cannot read {path}: {why}; {_SAFE}")
@@ -289,6 +333,8 @@ class RunLock:
             self._connection.close()  # the last holder removed the file between our open and our lock
 
     def _take(self) -> None:
+        if self._path.is_symlink():
+            raise TinymldsError(f"{self._path} is a link; remove it if no run works here")
         try:
             self._connection = sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
             self._connection.execute("BEGIN IMMEDIATE")

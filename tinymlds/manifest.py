@@ -5,7 +5,7 @@ A row takes some 170 bytes as numbers and hashes, and 2,000 as a dictionary, whi
 
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tinymlds import store
 from tinymlds.errors import DatasetError
 from tinymlds.measures import COLUMNS
+from tinymlds.spec import Spec
 from tinymlds.training import Status
 
 Row = dict[str, Any]
@@ -42,29 +43,29 @@ SPLITS = ("train", "validation", "test")
 _STATUSES = tuple(status.value for status in Status)
 _NUMBERS = ("train_loss", "validation_loss", *COLUMNS)
 _HASHES = ("weights_sha256", "losses_sha256", "checkpoints_sha256")
-_LIMIT = 2**31
+_LARGEST_LOSS = float(np.finfo(np.float32).max)
 _CHUNK = 1 << 16
 
 
 class Manifest(Sequence[Row]):
     """Rows in the order of the manifest: task by task, in index order. A row that is asked for is a new dictionary."""
 
-    def __init__(self, name: str, counts: Iterable[tuple[str, int]], rows: Iterator[Row]) -> None:
-        """Take the rows, and check each for its columns and its place.
+    def __init__(self, name: str, spec: Spec, rows: Iterator[Row]) -> None:
+        """Take the rows, and check each for its columns, its place and its values.
 
         Args:
             name: of the file, for errors.
-            counts: tasks and their networks, in order.
+            spec: what the dataset is to hold.
             rows: the objects of the file.
 
         Raises:
             DatasetError: rows are missing or too many, or one is not what belongs there.
         """
-        self._name, self._tasks, self._starts = name, [], [0]
+        self._name, self._spec, self._tasks, self._starts = name, spec, [], [0]
         self._reasons: dict[str, int] = {}
         chunks: list[_Columns] = []
         chunk = _Columns()
-        for task, count in counts:
+        for task, count in spec.tasks:
             self._tasks.append(task)
             self._starts.append(self._starts[-1] + count)
             for index in range(count):  # grows by what the file has: who knows whether the count is true
@@ -92,10 +93,22 @@ class Manifest(Sequence[Row]):
         where = task, index, store.shard_name("networks", task, shard), place
         if (row["task"], row["index"], row["shard"], row["row"]) != where or row["status"] not in _STATUSES:
             raise damaged(f"{task} {index} is not where it should be")
-        counts_fit = 0 <= row["epochs"] < _LIMIT and 0 <= row["checkpoints"] < _LIMIT
-        if not counts_fit or row["split"] not in SPLITS or not all(map(_is_hash, (row[key] for key in _HASHES))):
+        if not self._possible(row):
             raise damaged(f"{task} {index} has values that no network has")
         return self._reasons.setdefault(row["reason"], len(self._reasons))
+
+    def _possible(self, row: Row) -> bool:
+        """Whether some network may have these values: numbers are within bounds, as later code expects."""
+        losses, shares = [row["train_loss"], row["validation_loss"]], [row[column] for column in COLUMNS]
+        return (
+            0 <= row["epochs"] <= self._spec.recipe.max_epochs
+            and 0 <= row["checkpoints"] <= len(self._spec.checkpoints)
+            and row["split"] in SPLITS
+            and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
+            and (row["status"] != Status.COMPLETE or None not in losses)
+            and all(share is None or 0 <= share <= 1 for share in shares)
+            and all(_is_hash(row[key]) for key in _HASHES)
+        )
 
     def __len__(self) -> int:
         return self._starts[-1]

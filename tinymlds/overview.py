@@ -57,7 +57,10 @@ def status(folder: str | Path) -> FolderStatus:
         DatasetError: not a dataset folder.
     """
     path = Path(folder)
-    journal = Journal.open(path) if path.is_dir() else None
+    try:
+        journal = Journal.open(path) if path.is_dir() else None
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     if journal is None:
         dataset = Dataset(path)
         counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
@@ -81,7 +84,9 @@ def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
     updated: dict[str, float] = {}
     for line in store.read_lines(folder, store.PROVENANCE):
         task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
-        if isinstance(index, int) and isinstance(finished, float) and task in counts and index < counts[task]:
+        if not (isinstance(task, str) and isinstance(index, int) and isinstance(finished, float)):
+            continue
+        if index < counts.get(task, 0):
             updated[task] = max(finished, updated.get(task, 0.0))
     return updated
 

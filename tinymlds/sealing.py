@@ -15,6 +15,7 @@ import numpy as np
 
 from tinymlds import params, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, splits
+from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
 from tinymlds.manifest import Row
 from tinymlds.measures import measure
@@ -58,8 +59,10 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
         sums |= _seal_task(folder, spec, task)
         base = journal.base.get(task, 0)
         for shard in range(base // store.SHARD):
-            names = [store.shard_name(kind, task, shard) for kind in kinds(spec)]
-            sums |= {name: old_sums[name] for name in names}
+            for name in (store.shard_name(kind, task, shard) for kind in kinds(spec)):
+                if name not in old_sums:
+                    raise DatasetError(f"{folder / store.SUMS} is damaged: it lacks {name}")
+                sums[name] = old_sums[name]
         while following is not None and following["task"] == task:
             yield following
             following = next(old_rows, None)
@@ -73,6 +76,16 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
 def kinds(spec: Spec) -> tuple[str, ...]:
     """The kinds of shards that a dataset has."""
     return ("networks", "losses", "checkpoints") if spec.checkpoints else ("networks", "losses")
+
+
+def file_names(spec: Spec, networks: bool = True) -> set[str]:
+    """The files that SHA256SUMS lists, of a dataset or of a folder with sequences alone."""
+    names = {store.DESCRIPTION, store.MANIFEST}
+    names |= {name for task, _ in spec.tasks for name in (store.data_name(task), *store.graph_names(task))}
+    if networks:
+        shards = [(task, shard) for task, count in spec.tasks for shard in range(-(-count // store.SHARD))]
+        names |= {store.PROVENANCE, *(store.shard_name(kind, *shard) for kind in kinds(spec) for shard in shards)}
+    return names
 
 
 def describe(spec: Spec, kind: str) -> dict[str, Any]:
@@ -159,10 +172,15 @@ def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcom
 
 def rows_below(folder: Path, base: dict[str, int]) -> Iterator[Row]:
     """Manifest rows of the networks in shards that stay as they are, in the order of the tasks."""
-    if any(base.values()):
-        for row in store.read_lines(folder, store.MANIFEST):
-            if row["index"] < base.get(row["task"], 0):
-                yield row
+    if not any(base.values()):
+        return
+    for row in store.read_lines(folder, store.MANIFEST):
+        try:
+            below = row["index"] < base.get(row["task"], 0) and Status(row["status"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"{folder / store.MANIFEST} is damaged: a row without a network ({error})") from error
+        if below:
+            yield row
 
 
 def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
@@ -171,7 +189,8 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
         yield {"run": run, **info}
     if any(journal.base.values()):
         for line in store.read_lines(folder, store.PROVENANCE):
-            if "index" in line and line["index"] < journal.base.get(line["task"], 0):
+            task, index = line.get("task"), line.get("index")
+            if isinstance(task, str) and isinstance(index, int) and index < journal.base.get(task, 0):
                 yield line
     for task, count in journal.spec.tasks:
         for start in range(journal.base.get(task, 0), count, store.SHARD):
@@ -237,12 +256,14 @@ def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, 
     """What is known of all runs, and of the networks from `base` on."""
     runs: dict[int, dict[str, Any]] = {}
     where: _Where = {}
-    for line in store.read_lines(dataset.folder, store.PROVENANCE):
-        if "index" in line:
-            if line["index"] >= base.get(line["task"], 0):
-                where[line["task"], line["index"]] = line["run"], line["seconds"], line["finished"]
-        else:
-            runs[line.pop("run")] = line
+    try:
+        for line in store.read_lines(dataset.folder, store.PROVENANCE):
+            if "index" not in line:
+                runs[int(line.pop("run"))] = line
+            elif line["index"] >= base.get(line["task"], 0):
+                where[line["task"], line["index"]] = int(line["run"]), float(line["seconds"]), float(line["finished"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
     return runs, where
 
 

@@ -7,6 +7,7 @@ and nothing else of a `Spec` but the seed does.
 import json
 import math
 import re
+import sys
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ FORMAT = 2
 LARGEST_COUNT = 2**31
 _LARGEST_DATA = 2**30
 _LARGEST_SHOWN = 10**40
+_LARGEST_FLOAT = sys.float_info.max
 _COMMAND = "(set|clear) [0-7]"
 
 
@@ -118,7 +120,7 @@ def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any
         raise UsageError(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
     if isinstance(value, str | bool):
         return
-    if not (limits["low"] <= value <= limits["high"] and value < math.inf):  # no conversion: 10**400 is no float
+    if not limits["low"] <= value <= min(limits["high"], _LARGEST_FLOAT):  # no conversion: 10**400 is no float
         shown = value if isinstance(value, float) or abs(value) < _LARGEST_SHOWN else "a number of many digits"
         raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {shown}")
 
@@ -185,6 +187,8 @@ class Spec:
             if lacking := {entry.name for entry in fields(Recipe)} - data["recipe"].keys():
                 raise ValueError(f"its recipe lacks {', '.join(sorted(lacking))}")
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
+            if not all(isinstance(task, str) for task, _ in tasks):
+                raise ValueError("a task that is no name")
             try:
                 return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
             except UsageError as error:

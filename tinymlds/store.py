@@ -1,7 +1,8 @@
 """Files of a dataset folder: the one commit function, safetensors out, and a strict reader in.
 
 What is written goes through `commit`, which survives a crash and a power cut. What is read may come from a stranger: the
-reader takes regular files inside the folder only, checks every length before it allocates, and never maps memory.
+reader takes regular files inside the folder only, checks every length before it allocates, and never maps memory. JSON
+takes up to thirty times its length in memory, so what is read as one piece is short.
 """
 
 import contextlib
@@ -35,6 +36,10 @@ LOCK = "run.lock"
 
 _UNFINISHED = ".part"
 _HEADER_LIMIT = 1 << 20
+_DESCRIPTION_LIMIT = 1 << 23
+_ROW_LIMIT = 1 << 16
+_SUMS_LIMIT = 1 << 25
+_NAME_LIMIT = 1 << 12
 _METADATA_KEY = "tinymlds"
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -42,6 +47,9 @@ _DTYPES: dict[str, np.dtype[Any]] = {
     "U16": np.dtype("<u2"),
     "I64": np.dtype("<i8"),
 }
+
+_READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+"""What was a file a moment ago may be a link or a pipe now: follow no link, and wait for no writer."""
 
 Array = npt.NDArray[Any]
 
@@ -168,15 +176,26 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) if path == folder.joinpath(*parts) else stat.S_ISDIR(mode)):
                 raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
-        return path.open("rb")
+        file = os.fdopen(os.open(path, _READ), "rb")
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise DatasetError(f"{path} is not a regular file any more")
+    return file
 
 
-def read_bytes(folder: Path, name: str) -> bytes:
-    """All bytes of a file of a dataset folder."""
+def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> bytes:
+    """All bytes of a short file of a dataset folder.
+
+    Raises:
+        DatasetError: it cannot be read, or is longer than `limit`.
+    """
     with open_inside(folder, name) as file:
-        return file.read()
+        data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
+    if len(data) > limit:
+        raise DatasetError(f"{folder / name} is damaged: it has more than {limit} bytes")
+    return data
 
 
 def file_sha256(folder: Path, name: str) -> str:
@@ -216,12 +235,21 @@ def parse_json(text: str | bytes, origin: str) -> Any:
 
 def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     """The objects of a JSON Lines file, one after another."""
+    for number, line in enumerate(_short_lines(folder, name, _ROW_LIMIT), 1):
+        row = parse_json(line, f"{folder / name} line {number}")
+        if not isinstance(row, dict) or not line.endswith(b"\n"):
+            raise DatasetError(f"{folder / name} line {number} is damaged: not an object on a line of its own")
+        yield row
+
+
+def _short_lines(folder: Path, name: str, limit: int) -> Iterator[bytes]:
     with open_inside(folder, name) as file:
-        for number, line in enumerate(file, 1):
-            row = parse_json(line, f"{folder / name} line {number}")
-            if not isinstance(row, dict) or not line.endswith(b"\n"):
-                raise DatasetError(f"{folder / name} line {number} is damaged: not an object on a line of its own")
-            yield row
+        number = 0
+        while line := file.readline(limit + 1):
+            number += 1
+            if len(line) > limit:
+                raise DatasetError(f"{folder / name} line {number} is damaged: it has more than {limit} bytes")
+            yield line
 
 
 def read_sums(folder: Path) -> dict[str, str]:
@@ -231,14 +259,18 @@ def read_sums(folder: Path) -> dict[str, str]:
         DatasetError: missing or damaged.
     """
     sums: dict[str, str] = {}
-    *lines, rest = read_bytes(folder, SUMS).decode("utf-8", "replace").split("\n")
-    for line in lines:
-        match = re.fullmatch(r"([0-9a-f]{64})  ([\x21-\x7e]+)", line)
+    size = 0
+    for data in _short_lines(folder, SUMS, _NAME_LIMIT):
+        line = data.decode("utf-8", "replace")
+        if not line.endswith("\n"):
+            raise DatasetError(f"{folder / SUMS} is damaged: its last line does not end")
+        match = re.fullmatch(r"([0-9a-f]{64})  ([\x21-\x7e]+)\n", line)
         if not match or match[2] in sums:
             raise DatasetError(f"{folder / SUMS} is damaged: {line[:80]!r}")
+        size += len(data)
+        if size > _SUMS_LIMIT:
+            raise DatasetError(f"{folder / SUMS} is damaged: it has more than {_SUMS_LIMIT} bytes")
         sums[match[2]] = match[1]
-    if rest:
-        raise DatasetError(f"{folder / SUMS} is damaged: its last line does not end")
     return sums
 
 
@@ -290,10 +322,9 @@ class TensorFile:
                 raise ValueError("not three fields, or a size that is not a number")
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"tensor {key!r} is badly described ({error})") from error
-        count = 1
-        for n in shape:
-            count *= n
-        if count * dtype.itemsize != stop - start:
+        if max(start, stop) > self._size or math.prod(n for n in shape if n) > self._size:  # also where another n is 0
+            raise self._damaged(f"tensor {key!r} is larger than the file")
+        if math.prod(shape) * dtype.itemsize != stop - start:
             raise self._damaged(f"tensor {key!r} of shape {shape} does not fill bytes {start} to {stop}")
         return _Entry(dtype, shape, start, stop)
 

@@ -1,9 +1,11 @@
 """Checks that anyone can make of a dataset made by anyone: hashes, and losses computed again from the written files."""
 
 import contextlib
+import hashlib
+import os
 import random
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +15,10 @@ import numpy as np
 
 from tinymlds import params, sealing, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
-from tinymlds.errors import DatasetError, UsageError
+from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.kernels import backend
 from tinymlds.measures import COLUMNS, measure
-from tinymlds.spec import Recipe, Spec
+from tinymlds.spec import Recipe, Spec, canonical_json
 from tinymlds.training import Floats, Outcome, Status, StopRule, task_data
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
 
@@ -92,8 +94,11 @@ def verify(
         result.problems.append(str(error))
         return result
     result.digest = dataset.digest
-    if sealing.describe(dataset.spec, "networks") != dataset.description:
-        result.problems.append(f"{path / store.DESCRIPTION} says other things than its spec and tasks give")
+    if not _worth_making(path, dataset.spec, result):
+        return result
+    _check_names(path, dataset.sums, sealing.file_names(dataset.spec), result)
+    _check_spelling(path, store.DESCRIPTION, [sealing.describe(dataset.spec, "networks")], result)
+    _check_spelling(path, store.MANIFEST, dataset.manifest, result)
     done = 0
     for task in dataset.tasks:
         _check_data(path, dataset.spec, task, result)
@@ -119,9 +124,8 @@ def verify(
 def _check_files(folder: Path, result: Verification) -> None:
     sums = store.read_sums(folder)
     own = {store.SUMS, store.JOURNAL, f"{store.JOURNAL}-journal", store.LOCK, f"{store.LOCK}-journal"}
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()}
-    for name in sorted(present - set(sums) - own):
-        result.problems.append(f"{folder / name} is not listed in {store.SUMS}")
+    for name in sorted(set(_present(folder)) - set(sums) - own):
+        result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
         try:
@@ -131,6 +135,56 @@ def _check_files(folder: Path, result: Verification) -> None:
             result.problems.append(str(error))
 
 
+def _present(folder: Path, above: str = "") -> Iterator[str]:
+    """Names of what is in a dataset folder and in its folders; those have no folders, so one there is just a name."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False) and not above:
+                    yield from _present(folder / entry.name, f"{entry.name}/")
+                else:
+                    yield above + entry.name
+    except OSError as error:
+        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
+
+
+def _check_names(folder: Path, sums: dict[str, str], wanted: set[str], result: Verification) -> None:
+    for name in sorted(set(sums) ^ wanted):
+        why = "is missing in" if name in wanted else "is no file of this dataset, and listed in"
+        result.problems.append(f"{folder / name} {why} {store.SUMS}")
+
+
+def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], result: Verification) -> None:
+    """A file of JSON against what it has to say: byte by byte, as digests are made of bytes."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update((canonical_json(row) + "\n").encode())
+    if store.file_sha256(folder, name) != digest.hexdigest():
+        result.problems.append(f"{folder / name} says other things than its spec and tasks give, or says it otherwise")
+
+
+def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
+    """Whether the files of all tasks are as large as the spec says; a short spec may ask for gigabytes of sequences."""
+    count = len(result.problems)
+    for task, _ in spec.tasks:
+        try:
+            found = store.TensorFile(folder, store.data_name(task)).tensors
+            for kind, sequences in (
+                ("train", spec.recipe.train_sequences),
+                ("validation", spec.recipe.validation_sequences),
+            ):
+                if any(found.get(f"{kind}.{what}", (None, ()))[1] != (sequences, spec.recipe.steps) for what in _WHAT):
+                    result.problems.append(
+                        f"{folder / store.data_name(task)} has not the sequences that its spec announces"
+                    )
+        except DatasetError as error:
+            result.problems.append(str(error))
+    return len(result.problems) == count
+
+
+_WHAT = ("symbols", "outputs")
+
+
 def _check_sequences(folder: Path, description: dict[str, Any], result: Verification) -> None:
     """A folder made by `generate`: everything in it follows from its spec, and is made again."""
     asked = {}
@@ -138,15 +192,16 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
         asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
     spec = Spec.from_dict({**description, **asked}, str(folder / store.DESCRIPTION))
     result.digest = store.dataset_digest(store.read_sums(folder))
-    if sealing.describe(spec, "sequences") != description:
-        result.problems.append(f"{folder / store.DESCRIPTION} says other things than its spec and tasks give")
+    if not _worth_making(folder, spec, result):
+        return
+    _check_names(folder, store.read_sums(folder), sealing.file_names(spec, networks=False), result)
+    _check_spelling(folder, store.DESCRIPTION, [sealing.describe(spec, "sequences")], result)
     rows = []
     for task, _ in spec.tasks:
         _check_data(folder, spec, task, result)
         rows.append(sealing.sequences_row(folder, spec, task))
         result.tasks += 1
-    if list(store.read_lines(folder, store.MANIFEST)) != rows:
-        result.problems.append(f"{folder / store.MANIFEST} says other things than the files of its tasks")
+    _check_spelling(folder, store.MANIFEST, rows, result)
 
 
 def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> None:
@@ -161,7 +216,7 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
         if not same:
             result.problems.append(f"{folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():
-            if store.read_bytes(folder, graph) != text:
+            if store.file_sha256(folder, graph) != hashlib.sha256(text).hexdigest():
                 result.problems.append(f"{folder / graph} is not the machine of {task}")
     except DatasetError as error:
         result.problems.append(str(error))
