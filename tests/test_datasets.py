@@ -199,7 +199,8 @@ def forge(folder, change):
 )
 def test_verify_measures_again(tmp_path, column, words):
     tinymlds.train("xor_modified", 2, tmp_path, workers=1, checkpoints=(0, 1), **SMALL)
-    forge(tmp_path, lambda rows: rows[1].update({column: "0" * 64 if column.endswith("256") else 1}))
+    other = {"checkpoints": 1, "checkpoints_sha256": "0" * 64}.get(column, 1.0)
+    forge(tmp_path, lambda rows: rows[1].update({column: other}))
     found = tinymlds.verify(tmp_path)
     assert [words in problem and "xor_modified 1" in problem for problem in found.problems] == [True]
 
