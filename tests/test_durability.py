@@ -44,9 +44,10 @@ def kept(folder):
 
 def wait_until(condition, what, seconds=120.0):
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
         time.sleep(0.05)
+    return found
 
 
 def states(leader):
@@ -86,21 +87,22 @@ def test_extended_from_120_to_300(tmp_path, expected):
 
 @pytest.mark.slow
 def test_killed_workers_do_not_stop_a_run(tmp_path, expected, share, draw, figure):
-    """SIGKILL to a worker when so many networks are finished, and a bit later; the last fifth of them is left in peace, so
+    """SIGKILL to a worker when so many networks are finished, and a bit later; the last quarter is left in peace, so
     that no network is alone with a third killer and taken for one."""
     kills, count = share(100, 6), share(1500, COUNT)
     digest = expected if count == COUNT else tinymlds.train("xor", count, tmp_path / "0", workers=1, **WORK).digest
     folder, killed = tmp_path / "killed", 0
-    moments = sorted(draw.randrange(1, count * 4 // 5) for _ in range(kills))
+    moments = sorted(draw.randrange(1, count * 3 // 4) for _ in range(kills))
     process = start(folder, count)
     wait_for_first_network(folder)
-    for moment in moments:
+    for number, moment in enumerate(moments):
         wait_until(lambda moment=moment: kept(folder) >= moment, f"network {moment}", seconds=600)
         time.sleep(draw.uniform(0.0, 0.3))
-        wait_until(lambda: children(process.pid), "a worker")
-        with contextlib.suppress(ProcessLookupError):  # it has ended with one that was killed before
-            os.kill(draw.choice(children(process.pid)), signal.SIGKILL)
-            killed += 1
+        while killed <= number:
+            worker = draw.choice(wait_until(lambda: children(process.pid), "a worker"))
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile, with one that was killed before
+                os.kill(worker, signal.SIGKILL)
+                killed += 1
     _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert tinymlds.status(folder).digest == digest

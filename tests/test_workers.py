@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import struct
 import sys
@@ -23,6 +24,8 @@ from tinymlds.training import Outcome, Status
 from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit, train_unit
 
 RECIPE = recipe_with(Recipe(), SMALL)
+TOO_LONG = r"it took longer than \d+ s"
+"""Three seconds in these tests, and more if an epoch took a tenth of a second on a busy machine."""
 posix = pytest.mark.skipif(os.name == "nt", reason="signals that kill and stop are POSIX")
 pipes_of_bytes = pytest.mark.skipif(os.name == "nt", reason="pipes of Windows have messages, and no half ones")
 
@@ -161,7 +164,7 @@ def test_a_network_that_always_hangs_is_quarantined_alone(undisturbed):
     """A network takes milliseconds; so three seconds are short for a hung one, and long for any other that runs alone."""
     outcomes, supervisor = supervise(stop_at_five, ProcessPool(2, "cpu", RECIPE), 2, least_seconds=3)
     assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
-    assert "it took longer than 3 s" in supervisor.quarantined[0].reason
+    assert re.match(TOO_LONG, supervisor.quarantined[0].reason)
     assert supervisor.quarantined[0].deaths == 3
     assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
 
@@ -176,7 +179,7 @@ def test_a_worker_that_hangs_once_loses_nothing(undisturbed, tmp_path, monkeypat
 
 @pytest.mark.parametrize(
     ("work", "reason"),
-    [(hang_at_five, "it took longer than 3 s"), pytest.param(die_at_five, "its worker died", marks=posix)],
+    [(hang_at_five, TOO_LONG), pytest.param(die_at_five, "its worker died", marks=posix)],
 )
 def test_a_run_names_what_it_could_not_make_and_why(tmp_path, monkeypatch, work, reason):
     with monkeypatch.context() as patch:
@@ -185,7 +188,7 @@ def test_a_run_names_what_it_could_not_make_and_why(tmp_path, monkeypatch, work,
             tinymlds.train("xor", 8, tmp_path, workers=2, **SMALL)
     journal = Journal.open(tmp_path)
     assert [(task, index) for task, index, _ in journal.quarantined()] == [("xor", 5)]
-    assert reason in journal.quarantined()[0][2]
+    assert re.match(reason, journal.quarantined()[0][2])
     assert journal.finished("xor") == [0, 1, 2, 3, 4, 6, 7]
     journal.close()
     assert tinymlds.train("xor", 8, tmp_path, workers=1).progress.made == 1

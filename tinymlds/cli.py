@@ -9,7 +9,6 @@ import errno
 import functools
 import inspect as inspection
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -74,6 +73,8 @@ def _interrupt(number: int, _frame: object) -> None:
 
 def _end_at_once(number: int, _frame: object) -> None:
     """Workers that can will end with this process; those that are stopped or hang are killed."""
+    import multiprocessing
+
     with contextlib.suppress(OSError):
         for worker in multiprocessing.active_children():
             worker.kill()
