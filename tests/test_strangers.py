@@ -69,7 +69,7 @@ def test_an_attack_is_refused(folder, visit, name):
     assert report["seconds"] <= allowed
 
 
-def test_how_many(figure):
+def test_at_least_a_hundred_attacks(figure):
     assert len(ATTACKS) >= 100
     figure(attacks=len(ATTACKS))
 
