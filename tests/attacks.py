@@ -199,7 +199,7 @@ ATTACKS = {
     "gigabytes of sequences": recipe(train_sequences=2**24, steps=64),
     "weights larger than their file": recipe(hidden=64, gru_layers=4, linear_maps=8),
     "a transducer that takes minutes to draw": description(
-        lambda d: (d["recipe"].update(states=64, edits=16), d["tasks"][0].update(task="transducer_000"))
+        lambda d: (d["recipe"].update(states=64, edits=16, family=9999), d["tasks"][0].update(task="transducer_200"))
     ),
     # manifest
     "a line of 32 megabytes": text(store.MANIFEST, lambda t: " " * (32 * MEGABYTE) + t),
