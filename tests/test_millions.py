@@ -48,12 +48,16 @@ with RunLock(folder):
 """.replace("RECIPE)", f"{RECIPE!r})")
 
 MEASURE = """
-import json, resource, sys, time
+import json, re, resource, sys, time
+from pathlib import Path
 import tinymlds
 start = time.perf_counter()
 folder, count = sys.argv[1], int(sys.argv[2])
 {WHAT}
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024**2)
+if sys.platform == "linux":  # where ru_maxrss still knows of the process that this one was forked from
+    peak = int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024**2
 print(json.dumps({"seconds": round(time.perf_counter() - start, 2), "megabytes": peak}))
 """
 
