@@ -50,7 +50,6 @@ BLOCK = 2 * LANES
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 _FLOAT = np.float32
 
-# Columns of `jobs`, one row for each thread block of a launch, are the fields of `problem.Job`.
 # Columns of `results`: epochs done, the cause of a divergence (0: none), and the step it was found after.
 DONE, CAUSE, STEP = range(3)
 NOT_DIVERGED, LOSS, WEIGHTS, VALIDATION = range(4)
@@ -620,12 +619,12 @@ def train(shape: Shape) -> Any:
 
     train(jobs, T, batch, sequences..., keys, halves, factors, fixed, state, arenas, records, results), where
 
-    jobs        int32 [n, 5]              `problem.Job`, one for each thread block
+    jobs        int32 [n, 5]              the fields of a `problem.Job` for each thread block
     sequences   uint16 [tasks, N, T]      inputs and outputs to train on, inputs and outputs to validate with
     keys        uint64 [tasks, 2]         the key of a task's streams
     halves      uint64 [3]                `rng.halves` of the number of training sequences
     factors     float32 [epochs, steps, 2]  Adam's factors of each step
-    fixed       float32 [10]              the numbers above
+    fixed       float32 [10]              numbers of the run, in the places above
     state       float32 [places, 4, P]    weights, moments, and the weights before the latest epoch
     arenas      float32 [places, size]    see `Layout`
     records     float32 [n, epochs, 2]    training and validation loss of each epoch
@@ -723,7 +722,8 @@ def train(shape: Shape) -> Any:
         job, thread = cuda.blockIdx.x, cuda.threadIdx.x
         unit, lane = thread // LANES, thread % LANES
         place, task, index, first, epochs = jobs[job, 0], jobs[job, 1], jobs[job, 2], jobs[job, 3], jobs[job, 4]
-        p, m, v, before = state[place, 0], state[place, 1], state[place, 2], state[place, 3]
+        p, m, v = state[place, PARAMETERS], state[place, FIRST_MOMENT], state[place, SECOND_MOMENT]
+        before = state[place, BEFORE]
         arena = arenas[place]
         x = 0
         target = x + T * I * BLOCK
