@@ -8,9 +8,9 @@ Adam with the same constants. `compare.py --rivals` measures them beside ours; t
 - `Jax`: gather, forward, backward and Adam of many minibatches inside one `jit`, minibatches and time steps by `lax.scan`
   (time unrolled `unroll` times); more than one network by `vmap`.
 
-Both multiply the small matrices of the linear maps first, as our kernels do, and on a CPU both run on one thread; `gpu.py`
-runs them on a GPU, where `GraphedTorch` is the first of them as a CUDA graph. There are reports
-that JAX on a CPU was faster at such small loops before version 0.4.32; the versions measured are in the JSON.
+Both multiply the small matrices of the linear maps first, as our kernels do, and on a CPU both run on one thread.
+`gpu.py` runs them on a GPU, where `GraphedTorch` is the first of them as a CUDA graph. There are reports that JAX on a CPU
+was faster at such small loops before version 0.4.32; the versions measured are in the JSON.
 """
 
 import os

@@ -152,7 +152,8 @@ class Dataset:
         """`losses` of the networks in one shard."""
         arrays = self.tensor_file("losses", task, shard).read()
         offsets = arrays["offsets"]
-        if not np.array_equal(offsets, np.cumsum([0, *(row["epochs"] for row in self.shard_rows(task, shard))])):
+        epochs = self.manifest.epochs(self._shard_place(task, shard))
+        if not np.array_equal(offsets, np.cumsum([0, *epochs.tolist()])):
             name = self.folder / store.shard_name("losses", task, shard)
             raise DatasetError(f"{name} is damaged: its offsets do not divide its losses as {store.MANIFEST} says")
         pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]

@@ -27,7 +27,7 @@ from tinymlds.kernels.backend import PopulationBackend
 from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.spec import LARGEST_COUNT, Recipe, Spec, canonical_json, recipe_with
 from tinymlds.training import EPOCHS_FROM, Outcome, expected_epochs, train_population
-from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit
+from tinymlds.workers import Supervisor, Unit, make_pool
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ Batches = Generator[list[tuple[str, Outcome]]]
 
 def _on_workers(journal: Journal, units: list[Unit], workers: int) -> Batches:
     """Train on a pool of processes, each one network at a time."""
-    pool = ProcessPool(workers, units[0].backend, units[0].recipe) if workers > 1 else InProcess()
+    pool = make_pool(workers, units[0].backend, units[0].recipe)
     supervisor = Supervisor(units, pool, workers)
     try:
         for batch in supervisor.run():

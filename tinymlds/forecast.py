@@ -16,7 +16,7 @@ from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
 from tinymlds.spec import Recipe
 from tinymlds.training import EPOCHS_FROM, expected_epochs, problem
-from tinymlds.workers import InProcess, ProcessPool
+from tinymlds.workers import make_pool
 
 _TRIAL_SECONDS = 3.0
 _MACHINE = 0.8, 1.35
@@ -111,7 +111,7 @@ def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, worker
             return _population_trial(population, task, seed, recipe, workers)
         except (RuntimeError, ArithmeticError) as error:
             raise TinymldsError(str(error)) from error
-    pool = ProcessPool(workers, backend, recipe) if workers > 1 else InProcess()
+    pool = make_pool(workers, backend, recipe)
     try:
         pool.wait_for_start()
         met: set[int] = set()

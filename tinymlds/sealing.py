@@ -150,24 +150,24 @@ def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcom
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         figures = list(pool.map(lambda vector: measure(shape, vector, task, spec.seed, spec.recipe), weights))
     for k, outcome in enumerate(outcomes):
-        train, validation = outcome.train_losses, outcome.validation_losses
-        yield {
-            "task": task,
-            "index": outcome.index,
-            "status": outcome.status.value,
-            "reason": outcome.reason,
-            "epochs": validation.size,
-            "train_loss": store.shortest(train[-1]) if train.size else None,
-            "validation_loss": store.shortest(validation[-1]) if validation.size else None,
-            "split": split_of[k],
-            "shard": name,
-            "row": k,
-            "weights_sha256": store.array_sha256(outcome.weights),
-            "losses_sha256": store.array_sha256(train, validation),
-            "checkpoints": len(outcome.checkpoints),
-            "checkpoints_sha256": store.array_sha256(outcome.checkpoints),
-            **figures[k],
-        }
+        yield {"task": task, "shard": name, "row": k, "split": split_of[k], **columns_of(outcome), **figures[k]}
+
+
+def columns_of(outcome: Outcome) -> Row:
+    """The columns of the manifest that follow from what training gave."""
+    train, validation = outcome.train_losses, outcome.validation_losses
+    return {
+        "index": outcome.index,
+        "status": outcome.status.value,
+        "reason": outcome.reason,
+        "epochs": validation.size,
+        "train_loss": store.shortest(train[-1]) if train.size else None,
+        "validation_loss": store.shortest(validation[-1]) if validation.size else None,
+        "weights_sha256": store.array_sha256(outcome.weights),
+        "losses_sha256": store.array_sha256(train, validation),
+        "checkpoints": len(outcome.checkpoints),
+        "checkpoints_sha256": store.array_sha256(outcome.checkpoints),
+    }
 
 
 def rows_below(folder: Path, base: dict[str, int]) -> Iterator[Row]:

@@ -96,6 +96,7 @@ _DIVERGED = {
     "validation loss": "validation loss is not finite after step {}",
 }
 """Reasons by what was not finite; steps count from the start of training, from 1."""
+_NOTHING = np.empty(0, np.float32)
 
 
 def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
@@ -186,70 +187,67 @@ def train_network(
     start = time.perf_counter()
     initial = params.initial(recipe.shape, key, index)
     network = backend.network(setting, initial)
-    rule = StopRule(recipe)
-    kept = [initial] if 0 in checkpoints else []
-    train_losses: list[np.float32] = []
-    validation_losses: list[np.float32] = []
-    verdict: tuple[Status, str] | None = None
-    while verdict is None:
-        epoch = len(validation_losses) + 1
-        before = network.weights
+    trainee = _Trainee(index, recipe, initial, checkpoints)
+    outcome = None
+    while outcome is None:
+        epoch, before = trainee.epochs + 1, network.weights
         losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences), recipe.lr_at(epoch))
         validation_loss = network.validation_loss()
         weights = network.weights
-        if reason := _not_finite(losses, weights, validation_loss, (epoch - 1) * losses.size):
-            verdict, weights = (Status.DIVERGED, reason), before
+        what, step = _not_finite(losses, weights, validation_loss)
+        if what:
+            stretch, weights = Stretch(_NOTHING, _NOTHING, what, step), before
         else:
-            train_losses.append(mean(losses))
-            validation_losses.append(validation_loss)
-            verdict = rule.after(epoch, float(validation_loss))
-            if epoch in checkpoints:
-                kept.append(weights)
-    record = np.array(train_losses, np.float32), np.array(validation_losses, np.float32)
-    stored = np.array(kept, np.float32).reshape(-1, recipe.shape.size)
-    return Outcome(index, *verdict, weights, *record, stored, time.perf_counter() - start)
-
-
-# ------------------------------------------------------------------ many at once
+            stretch = Stretch(np.array([mean(losses)]), np.array([validation_loss]), "", 0)
+        outcome = trainee.add(stretch, 0.0, partial(np.asarray, weights))
+    return replace(outcome, seconds=time.perf_counter() - start)
 
 
 class _Trainee:
-    """A network that trains in a place of a population, and its record so far."""
+    """The record of a network in training: what it has come to so far, and when it ends."""
 
-    def __init__(self, task: int, index: int, recipe: Recipe, initial: Floats, checkpoints: tuple[int, ...]) -> None:
-        self.task, self.index = task, index
-        self._rule, self._recipe, self._initial = StopRule(recipe), recipe, initial
-        self._checkpoints = checkpoints
+    def __init__(self, index: int, recipe: Recipe, initial: Floats, checkpoints: tuple[int, ...]) -> None:
+        self._index, self._recipe, self._rule, self._checkpoints = index, recipe, StopRule(recipe), checkpoints
         self._kept = [initial] if 0 in checkpoints else []
         self._train_losses: list[np.float32] = []
         self._validation_losses: list[np.float32] = []
         self._seconds = 0.0
         self._verdict: tuple[Status, str] | None = None
 
-    def job(self, place: int, most: int) -> Job:
+    @property
+    def epochs(self) -> int:
+        """Finite epochs so far."""
+        return len(self._validation_losses)
+
+    def job(self, place: int, task: int, most: int) -> Job:
         """Epochs to train next: up to `most`, the next checkpoint, or where the stop rule may end it."""
-        done = len(self._validation_losses)
-        last = min([self._rule.last_epoch(), *(epoch for epoch in self._checkpoints if epoch > done)])
-        return Job(place, self.task, self.index, done + 1, min(most, last - done))
+        last = min([self._rule.last_epoch(), *(epoch for epoch in self._checkpoints if epoch > self.epochs)])
+        return Job(place, task, self._index, self.epochs + 1, min(most, last - self.epochs))
 
     def add(self, stretch: Stretch, seconds: float, weights: Callable[[], Floats]) -> Outcome | None:
-        """Take note of what came of a job, and of the seconds that it took; the outcome, if training has ended."""
+        """Take note of a stretch of training, and of the seconds that it took; the outcome, if training has ended.
+
+        It ends with an epoch after which the stop rule may end training, or weights are to be kept; `weights` gives those
+        at its end, or those of the last finite epoch.
+        """
         self._seconds += seconds
         self._train_losses += list(stretch.train_losses)
         for validation_loss in stretch.validation_losses:
             self._validation_losses.append(validation_loss)
-            self._verdict = self._rule.after(len(self._validation_losses), float(validation_loss))
-        done = len(self._validation_losses)
+            self._verdict = self._rule.after(self.epochs, float(validation_loss))
         if stretch.not_finite:
-            steps = done * (self._recipe.train_sequences // self._recipe.batch)
+            steps = self.epochs * (self._recipe.train_sequences // self._recipe.batch)
             self._verdict = Status.DIVERGED, _DIVERGED[stretch.not_finite].format(steps + stretch.step)
-        elif done in self._checkpoints:
+        elif self.epochs in self._checkpoints:
             self._kept.append(weights())
         if self._verdict is None:
             return None
         record = np.array(self._train_losses, np.float32), np.array(self._validation_losses, np.float32)
         stored = np.array(self._kept, np.float32).reshape(-1, self._recipe.shape.size)
-        return Outcome(self.index, *self._verdict, weights(), *record, stored, self._seconds)
+        return Outcome(self._index, *self._verdict, weights(), *record, stored, self._seconds)
+
+
+# ------------------------------------------------------------------ many at once
 
 
 def train_population(
@@ -283,7 +281,7 @@ def train_population(
     population = backend.population(problems, keys, recipe.lr_at, recipe.threshold, min(most, len(wanted)))
     waiting = iter(wanted)
     ready: deque[tuple[int, int, Floats]] = deque()
-    seats: dict[int, _Trainee] = {}
+    seats: dict[int, tuple[int, _Trainee]] = {}  # place -> task and record
     finished: list[tuple[str, Outcome]] = []
     names = list(numbers)
     longest = 1
@@ -293,11 +291,11 @@ def train_population(
             if place not in seats and ready:
                 task, index, initial = ready.popleft()
                 population.admit(place, initial)
-                seats[place] = _Trainee(task, index, recipe, initial, checkpoints)
+                seats[place] = task, _Trainee(index, recipe, initial, checkpoints)
         if not seats:
             yield finished
             return
-        jobs = [trainee.job(place, longest) for place, trainee in seats.items()]
+        jobs = [trainee.job(place, task, longest) for place, (task, trainee) in seats.items()]
         population.start(jobs)
         yield finished
         _prepare(ready, waiting, numbers, keys, recipe, len(seats))
@@ -306,7 +304,7 @@ def train_population(
         epochs = [max(1, stretch.train_losses.size) for stretch in stretches]
         for job, stretch, trained in zip(jobs, stretches, epochs, strict=True):
             share = population.seconds * trained / sum(epochs)
-            outcome = seats[job.place].add(stretch, share, partial(population.weights, job.place))
+            outcome = seats[job.place][1].add(stretch, share, partial(population.weights, job.place))
             if outcome is not None:
                 finished.append((names[job.task], outcome))
                 del seats[job.place]
@@ -334,13 +332,13 @@ def mean(losses: Floats) -> np.float32:
     return np.float32(np.add.accumulate(losses)[-1] * np.float32(1.0 / losses.size))
 
 
-def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32, steps_before: int) -> str:
-    """Why an epoch counts as diverged, or "" if all is finite."""
+def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32) -> tuple[str, int]:
+    """What is not finite in an epoch, and the step after which that was found; "" and 0 if all is."""
     broken = np.flatnonzero(~np.isfinite(losses))
     if broken.size:
-        return _DIVERGED["training loss"].format(steps_before + int(broken[0]) + 1)
+        return "training loss", int(broken[0]) + 1
     if not np.isfinite(weights).all():
-        return _DIVERGED["weights"].format(steps_before + losses.size)
+        return "weights", losses.size
     if not np.isfinite(validation_loss):
-        return _DIVERGED["validation loss"].format(steps_before + losses.size)
-    return ""
+        return "validation loss", losses.size
+    return "", 0

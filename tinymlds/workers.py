@@ -212,6 +212,11 @@ class ProcessPool:
                 manager.join()
 
 
+def make_pool(workers: int, backend_name: str, recipe: Recipe) -> Pool:
+    """So many processes; one worker is this process."""
+    return ProcessPool(workers, backend_name, recipe) if workers > 1 else InProcess()
+
+
 def _break(processes: list[Any], results: Any) -> None:
     """Kill all workers and close our own end of the pipe of results, so that whoever reads from it is told of its end."""
     for process in processes:

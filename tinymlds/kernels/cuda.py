@@ -317,12 +317,12 @@ def compile_kernel(kernel: Any, arguments: tuple[Argument, ...]) -> None:
         return
     with failures('cannot start (with a driver older than CUDA 13, install "tinymlds[cuda12]")'), _without_fusing():
         kernel.compile(_signature(arguments))
-    kernel.disable_compile()  # arguments of other types would compile it again, as they like it
     try:
         check_ptx(compiled_ptx(kernel))
     except ArithmeticError:
         kernel.overloads.clear()
         raise
+    kernel.disable_compile()  # arguments of other types would compile it again, as they like it
 
 
 def compiled_ptx(kernel: Any) -> str:
