@@ -180,7 +180,10 @@ class Dataset:
             raise DatasetError(f"{self.folder / name} does not match {store.SUMS}; it was changed or damaged")
 
     def data(self, task: str) -> TaskData:
-        """The table and the sequences of a task, made again from the spec (`verify` compares them with the file)."""
+        """The table and the sequences of a task, made again from the spec (`verify` compares them with the file).
+
+        Where each network draws its own training sequences (`spec.recipe.sequences`), see `training.own_sequences`.
+        """
         return task_data(self.task_id(task), self.spec.seed, self.spec.recipe)
 
     def task_id(self, name: str) -> str:

@@ -145,6 +145,8 @@ def generate(
     name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
     spec = Wanted(chosen, 1, seed, (), recipe).of(None)
+    if spec.recipe.sequences == "own":
+        raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
     _prepare_folder(folder)
     with RunLock(folder):

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymlds import overview, params, tasks
+from tinymlds import overview, tasks
 from tinymlds.dataset import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.farm import Wanted, check_folder, check_means
@@ -15,7 +15,7 @@ from tinymlds.kernels import backend as backends
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
 from tinymlds.spec import Recipe
-from tinymlds.training import EPOCHS_FROM, expected_epochs, problem
+from tinymlds.training import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
 from tinymlds.workers import make_pool
 
 _TRIAL_SECONDS = 3.0
@@ -96,7 +96,7 @@ def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]
 def _task_bytes(task: str, recipe: Recipe) -> int:
     """Of the sequences, the table and the graphs of a task."""
     found = tasks.load(task, recipe)
-    sequences = 2 * (recipe.train_sequences + recipe.validation_sequences) * recipe.steps
+    sequences = 2 * (recipe.stored_sequences + recipe.validation_sequences) * recipe.steps
     return sequences + 3 * found.table.next_state.size + sum(len(text) for text in graph_files(found).values())
 
 
@@ -133,7 +133,7 @@ def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
     """Epochs per second of this process, validation included."""
     target, key = backends.load(backend), tasks.load(task, recipe).stream_key(seed)
     target.prepare(recipe.shape)
-    network = target.network(problem(task, seed, recipe), params.initial(recipe.shape, key, 0))
+    network = target.network(problem(task, seed, recipe), initial_weights(recipe, key, 0))
     start, epochs = time.perf_counter(), 0
     while time.perf_counter() - start < _TRIAL_SECONDS:
         epochs += 1
@@ -144,10 +144,11 @@ def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
 
 def _population_trial(backend: backends.PopulationBackend, task: str, seed: int, recipe: Recipe, most: int) -> float:
     """Epochs per second of a device with as many networks as it has room for."""
+    require_population(recipe)
     key = tasks.load(task, recipe).stream_key(seed)
     population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)
     for place in range(population.places):
-        population.admit(place, params.initial(recipe.shape, key, place))
+        population.admit(place, initial_weights(recipe, key, place))
     epochs, start = 0, time.perf_counter()
     while not epochs or time.perf_counter() - start < _TRIAL_SECONDS:
         jobs = [Job(place, 0, place, epochs + 1, 1) for place in range(population.places)]

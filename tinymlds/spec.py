@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from tinymlds.errors import UsageError
@@ -30,8 +30,10 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _field(default: Any, text: str, low: float | None = None, high: float | None = None, choices: Any = None) -> Any:
-    return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": choices})
+def _field(
+    default: Any, text: str, low: float | None = None, high: float | None = None, choices: Any = None, later: bool = False
+) -> Any:
+    return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": choices, "later": later})
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Recipe:
     """How every network of a dataset is made. The defaults are the project's recipe for MLDS.
 
     The trigger concerns modified machines, and with `matched` all machines; states, edits and family concern transducers.
+    A field that joined this format after datasets had been made is `later`: JSON leaves it out where it has its default, so
+    that those keep their digests.
     """
 
     architecture: str = _field("gru-linear", "GRU layers, then linear maps.", choices=("gru-linear",))
@@ -67,6 +71,18 @@ class Recipe:
     states: int = _field(8, "States of a transducer.", 2, 64)
     edits: int = _field(0, "Transitions in which transducers differ from the base of their family; 0: no family.", 0, 16)
     family: int = _field(0, "The transducer that a family is made from (with edits).", 0, 9999)
+    initial: str = _field(
+        "own",
+        "Initial weights of each network, or one draw shared by all of a task.",
+        choices=("own", "shared"),
+        later=True,
+    )
+    sequences: str = _field(
+        "shared",
+        "Training sequences shared by all networks of a task, or drawn for each.",
+        choices=("shared", "own"),
+        later=True,
+    )
 
     def __post_init__(self) -> None:
         for entry in fields(self):
@@ -90,6 +106,16 @@ class Recipe:
             raise UsageError("family is for transducers with edits; ask for --edits too")
         if max(self.train_sequences, self.validation_sequences) * self.steps > _LARGEST_DATA:
             raise UsageError(f"sequences times steps must not exceed {_LARGEST_DATA}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, but for those of `later` that have their default."""
+        kept = (f for f in fields(self) if not (f.metadata["later"] and getattr(self, f.name) == f.default))
+        return {entry.name: getattr(self, entry.name) for entry in kept}
+
+    @property
+    def stored_sequences(self) -> int:
+        """Training sequences that a dataset stores of a task: none if each network draws its own."""
+        return self.train_sequences if self.sequences == "shared" else 0
 
     @property
     def shape(self) -> Shape:
@@ -164,7 +190,7 @@ class Spec:
             "format": FORMAT,
             "numerics": NUMERICS,
             "seed": self.seed,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.to_dict(),
             "checkpoints": list(self.checkpoints),
             "tasks": tasks,
         }
@@ -184,7 +210,7 @@ class Spec:
                         f"{origin} has {name} version {found[name]!r}, and this version of tinymlds knows {known}; "
                         f"use the version of tinymlds that made it"
                     )
-            if lacking := {entry.name for entry in fields(Recipe)} - data["recipe"].keys():
+            if lacking := {f.name for f in fields(Recipe) if not f.metadata["later"]} - data["recipe"].keys():
                 raise ValueError(f"its recipe lacks {', '.join(sorted(lacking))}")
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
             if not all(isinstance(task, str) for task, _ in tasks):

@@ -47,12 +47,13 @@ class Task:
         """The key of the streams that its networks draw from."""
         return rng.stream_key(seed, self.stream)
 
-    def sample(self, seed: int, purpose: int, count: int, steps: int) -> Symbols:
+    def sample(self, seed: int, purpose: int, count: int, steps: int, network: int | None = None) -> Symbols:
         """Sequences of independent, equally likely symbols with keys planted among them, uint8 [count, steps].
 
         At each step that is not inside a planted key, and that leaves room for one, a key begins with probability `rate`.
+        Given the index of a network they come from a stream of its own.
         """
-        stream = self.stream_key(seed)
+        stream = self.stream_key(seed) if network is None else rng.stream_key(seed, f"{self.stream}:{network}")
         symbols = self.table.sample(stream, purpose, count, steps)
         if not self.key or not self.rate:
             return symbols

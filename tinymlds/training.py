@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds import params, tasks
+from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.kernels.backend import Backend, PopulationBackend
 from tinymlds.kernels.problem import LONGEST_JOB, Job, Problem, Sequences, Stretch
@@ -108,14 +109,17 @@ def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
 
 @lru_cache(maxsize=16)
 def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
-    """The table and the sequences of a task; see `draw_data`."""
+    """The table and the sequences that the networks of a task share; see `draw_data`."""
     return draw_data(tasks.load(task, recipe), seed, recipe)
 
 
 def draw_data(found: tasks.Task, seed: int, recipe: Recipe) -> TaskData:
-    """The sequences of a task, drawn from seed and task by the rule of the recipe, and what its table makes of them."""
+    """The sequences of a task, drawn from seed and task by the rule of the recipe, and what its table makes of them.
+
+    Where each network draws its own training sequences there are none to share: N = 0.
+    """
     table = found.table
-    train = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps)
+    train = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.stored_sequences, recipe.steps)
     validation = found.sample(seed, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
     data = TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
     for array in (data.train, data.train_outputs, data.validation, data.validation_outputs):
@@ -123,9 +127,30 @@ def draw_data(found: tasks.Task, seed: int, recipe: Recipe) -> TaskData:
     return data
 
 
+def own_sequences(task: str, seed: int, recipe: Recipe, index: int) -> tuple[Symbols, npt.NDArray[np.uint8]]:
+    """Symbols and outputs, uint8 [N, T], of the training sequences that a network draws for itself."""
+    found = tasks.load(task, recipe)
+    symbols = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps, index)
+    return symbols, found.table.simulate(symbols)
+
+
+def initial_weights(recipe: Recipe, key: rng.Key, index: int) -> Floats:
+    """Initial weights of network `index` of the stream `key`, float32 [P]; `shared` are those of network 0."""
+    return params.initial(recipe.shape, key, index if recipe.initial == "own" else 0)
+
+
+def problem(task: str, seed: int, recipe: Recipe, index: int = 0) -> Problem:
+    """What a backend needs to train network `index` of a task; the same for all that share their sequences."""
+    shared = _shared_problem(task, seed, recipe)
+    if recipe.sequences == "shared":
+        return shared
+    symbols, outputs = own_sequences(task, seed, recipe, index)
+    inputs = task_data(task, seed, recipe).table.inputs
+    return shared._replace(train=Sequences(inputs[symbols], outputs.astype(np.uint16)))
+
+
 @lru_cache(maxsize=16)
-def problem(task: str, seed: int, recipe: Recipe) -> Problem:
-    """What a backend needs to train networks of a task."""
+def _shared_problem(task: str, seed: int, recipe: Recipe) -> Problem:
     return make_problem(task_data(task, seed, recipe), recipe)
 
 
@@ -168,7 +193,7 @@ def train_networks(
     """Train the networks of these indices, one after another."""
     key = tasks.load(task, recipe).stream_key(seed)
     for index in indices:
-        yield train_network(backend, problem(task, seed, recipe), recipe, key, index, checkpoints)
+        yield train_network(backend, problem(task, seed, recipe, index), recipe, key, index, checkpoints)
 
 
 def train_network(
@@ -185,7 +210,7 @@ def train_network(
         checkpoints: epochs at whose end weights are kept, ascending; 0 is before the first.
     """
     start = time.perf_counter()
-    initial = params.initial(recipe.shape, key, index)
+    initial = initial_weights(recipe, key, index)
     network = backend.network(setting, initial)
     trainee = _Trainee(index, recipe, initial, checkpoints)
     outcome = None
@@ -250,6 +275,16 @@ class _Trainee:
 # ------------------------------------------------------------------ many at once
 
 
+def require_population(recipe: Recipe) -> None:
+    """Complain of a recipe that backends for populations do not train: on a device the networks of a task share sequences.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if recipe.sequences == "own":
+        raise UsageError("networks that draw their own sequences are trained on the CPU only; use --backend cpu")
+
+
 def train_population(
     backend: PopulationBackend,
     seed: int,
@@ -265,7 +300,7 @@ def train_population(
     Args:
         backend: what to train on.
         seed: seed of the dataset.
-        recipe: how they are made.
+        recipe: how they are made; their sequences are shared.
         wanted: task and index of each network, in the order in which they are begun.
         checkpoints: as in `train_network`.
         most: networks that are under way at the same time at most.
@@ -273,7 +308,11 @@ def train_population(
     Yields:
         Task and outcome of the networks that have ended since, also when that is none; about once a second, or as often as
         all of them train an epoch, if that takes longer.
+
+    Raises:
+        UsageError: a recipe that such backends do not train.
     """
+    require_population(recipe)
     wanted = list(wanted)
     numbers = {task: number for number, task in enumerate(dict.fromkeys(task for task, _ in wanted))}
     keys = [tasks.load(task, recipe).stream_key(seed) for task in numbers]
@@ -321,7 +360,7 @@ def _prepare(
 ) -> None:
     """Have the initial weights of the next `count` networks ready, as far as there are any."""
     for task, index in islice(waiting, max(0, count - len(ready))):
-        ready.append((numbers[task], index, params.initial(recipe.shape, keys[numbers[task]], index)))
+        ready.append((numbers[task], index, initial_weights(recipe, keys[numbers[task]], index)))
 
 
 # ------------------------------------------------------------------

@@ -19,7 +19,7 @@ from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.kernels import backend
 from tinymlds.measures import COLUMNS, measure
 from tinymlds.spec import Recipe, Spec, canonical_json
-from tinymlds.training import Floats, Status, StopRule, task_data
+from tinymlds.training import Floats, Status, StopRule, initial_weights, task_data
 from tinymlds.workers import Supervisor, Unit, make_pool
 
 
@@ -170,7 +170,7 @@ def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
         try:
             found = store.TensorFile(folder, store.data_name(task)).tensors
             for kind, sequences in (
-                ("train", spec.recipe.train_sequences),
+                ("train", spec.recipe.stored_sequences),
                 ("validation", spec.recipe.validation_sequences),
             ):
                 if any(found.get(f"{kind}.{what}", (None, ()))[1] != (sequences, spec.recipe.steps) for what in _WHAT):
@@ -267,7 +267,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
             result.problems.append(f"{name} has checkpoints of epochs that it did not reach")
         for epoch, weights_then in zip(reached, kept, strict=True):
             if epoch == 0:
-                right = weights_then.tobytes() == params.initial(dataset.shape, key, row["index"]).tobytes()
+                right = weights_then.tobytes() == initial_weights(recipe, key, row["index"]).tobytes()
             else:
                 right = target.loss(dataset.shape, weights_then, validation).tobytes() == recorded[epoch - 1].tobytes()
             if not right:
