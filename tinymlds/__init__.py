@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tinymlds import symmetry as symmetry
     from tinymlds import torch as torch
     from tinymlds.dataset import Dataset as Dataset
     from tinymlds.dataset import Network as Network
@@ -47,6 +48,7 @@ __all__ = [
     "generate",
     "open",
     "status",
+    "symmetry",
     "torch",
     "train",
     "verify",
@@ -55,8 +57,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import tinymlds` alone loads neither Numba nor PyTorch."""
-    if name == "torch":
-        return importlib.import_module("tinymlds.torch")
+    if name in ("symmetry", "torch"):
+        return importlib.import_module(f"tinymlds.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tinymlds' has no attribute {name!r}")
     module, attribute = _HOMES[name]

@@ -22,6 +22,7 @@ VALIDATION_SEQUENCES = 3
 SPLIT = 4
 FRESH_SEQUENCES = 5
 TABLES = 6
+SYMMETRIES = 7
 
 Key = tuple[int, int]
 Words32 = npt.NDArray[np.uint32]
