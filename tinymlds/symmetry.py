@@ -109,7 +109,7 @@ def canonicalize(shape: Shape, weights: Floats) -> Floats:
       units: W_hn[i, i] ascends, which no other symmetry touches. Biases of r and z: their sum in bias_ih, 0 in bias_hh.
     - Maps without activation: inner maps are the identity with bias 0; the last one is the product of all.
     - Maps with tanh: the bias of a unit, or else the first weight of its row that is not zero, is positive; biases ascend.
-    - Maps with relu: the largest magnitude in a unit's row of weights is 1; biases ascend.
+    - Maps with relu: the largest magnitude of a unit's row of weights and its bias is 1; biases ascend.
 
     Units that tie are ordered by further numbers (`_gru_ties`, `_map_ties`), and those that agree in all of them stay in
     the order that they came in. Copies under permutation and sign give the same bits; the others round the weights that
@@ -134,10 +134,10 @@ def canonicalize(shape: Shape, weights: Floats) -> Floats:
         else:
             for k in range(shape.maps - 1):
                 _settle_map(shape, k, tensors, found)
-        for tensor in tensors.values():
-            tensor += 0.0  # -0.0 + 0.0 is 0.0
 
-    return _changed(shape, weights, change)
+    result = _changed(shape, weights, change)
+    result += np.float32(0.0)  # -0.0 + 0.0 is 0.0
+    return result
 
 
 Found = dict[tuple[str, str], Generator]
@@ -183,8 +183,7 @@ def _settle_map(shape: Shape, k: int, tensors: Tensors, found: Found) -> None:
         sign = _signs(np.concatenate([bias[..., None], weight], axis=2))
         apply(found[place, "sign"], tensors, Element(sign, sign))
     else:
-        largest = np.abs(weight).max(axis=2)
-        largest = np.where(largest > 0.0, largest, np.abs(bias))
+        largest = np.maximum(np.abs(weight).max(axis=2), np.abs(bias))
         largest = np.where(largest > 0.0, largest, 1.0)
         apply(found[place, "scale"], tensors, Element(1.0 / largest, largest))
         for tensor in (weight, bias):
@@ -250,6 +249,6 @@ def _changed(shape: Shape, weights: Floats, change: Callable[[Tensors, int], Non
             change(tensors, first)
             changed = from_tensors(shape, {name: array.astype(np.float32) for name, array in tensors.items()}, 1)
         if not np.isfinite(changed).all():
-            raise UsageError("weights are so large that the changed ones do not fit into float32; leave those networks out")
+            raise UsageError("the changed weights are too large for float32; leave out networks with weights that large")
         result[first : first + _CHUNK] = changed
     return result.reshape(weights.shape)
