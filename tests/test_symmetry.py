@@ -110,9 +110,9 @@ def test_the_description_says_enough_to_apply_every_symmetry(shape):
     before = outputs(shape, weights)
     assert [tuple(t["shape"]) for t in described["tensors"]] == [sizes for _, sizes in shape.tensors]
     for generator in described["generators"]:
-        # float64, matrices of condition up to about 1000, a hundred operations deep: 4e-11 was the most seen.
+        # float64, matrices of condition up to about 1000: 6e-13 was the most seen in thirty draws of each.
         chosen = element(generator, random)
-        np.testing.assert_allclose(after(shape, weights, generator["acts"], chosen), before, rtol=0, atol=1e-8)
+        np.testing.assert_allclose(after(shape, weights, generator["acts"], chosen), before, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [Shape(), SHAPES[3], SHAPES[6]])
@@ -125,7 +125,7 @@ def test_no_act_of_a_generator_can_be_forgotten(shape):
         for k in range(len(generator["acts"])):
             forgetful = generator["acts"][:k] + generator["acts"][k + 1 :]
             difference = np.abs(after(shape, weights, forgetful, chosen) - before).max()
-            assert difference > 1e-6, (generator["kind"], generator["acts"][k])  # the test above allows 1e-8
+            assert difference > 1e-6, (generator["kind"], generator["acts"][k])  # the test above allows 1e-10
 
 
 def test_the_description_counts_the_group():
@@ -178,8 +178,8 @@ def test_a_transformed_network_computes_the_same(shape):
         for one, other in zip(weights, changed, strict=True):
             before = outputs(shape, one)
             # With these two, nothing is rounded but sums in another order, in float64. The others round to float32, which
-            # nine maps of condition up to 4 carry on: 5e-6 of the largest output was the most seen.
-            relative = 1e-12 if set(chosen) <= {"permutation", "sign"} else 5e-5
+            # maps of condition up to 4 carry on: 7e-7 of the largest output was the most seen.
+            relative = 1e-12 if set(chosen) <= {"permutation", "sign"} else 1e-5
             np.testing.assert_allclose(outputs(shape, other), before, rtol=0, atol=relative * np.abs(before).max())
 
 
@@ -297,8 +297,8 @@ def test_the_normal_form_computes_the_same(shape):
     weights = random_weights(shape, 14, 4)
     for one, other in zip(weights, symmetry.canonicalize(shape, weights), strict=True):
         before = outputs(shape, one)
-        # Rounded once to float32: 1e-6 of the largest output was the most seen.
-        np.testing.assert_allclose(outputs(shape, other), before, rtol=0, atol=1e-5 * np.abs(before).max())
+        # Rounded once to float32: 1e-7 of the largest output was the most seen.
+        np.testing.assert_allclose(outputs(shape, other), before, rtol=0, atol=2e-6 * np.abs(before).max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
