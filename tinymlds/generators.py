@@ -98,7 +98,7 @@ def _rows(shape: Shape, tensor: str, operation: str, by: str, gates: Collection[
 def _of_gru(shape: Shape, layer: int) -> Iterator[Generator]:
     place, H = f"gru.{layer}", shape.hidden
     parts = tuple(f"gru.{part}_l{layer}" for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    readers = (parts[1], reader(shape, place))
+    readers = (parts[1], _reader(shape, place))
     for kind, operation, gates in (("permutation", "take", _GATES), ("sign", "multiply", ("n",))):
         rows = [act for tensor in parts for act in _rows(shape, tensor, operation, "element", gates)]
         yield Generator(kind, place, (*rows, *(Act(operation, "element", tensor, 1, 0, H) for tensor in readers)))
@@ -128,7 +128,7 @@ def _of_map(shape: Shape, k: int) -> Iterator[Generator]:
         yield all_three("scale", "multiply", "multiply", "inverse")
 
 
-def reader(shape: Shape, place: str) -> str:
+def _reader(shape: Shape, place: str) -> str:
     """The weights whose columns read the numbers of a place."""
     module, number = place.split(".")
     after = int(number) + 1

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.errors import UsageError
-from tinymlds.generators import KINDS, Array, Element, Generator, Tensors, apply, describe, generators, product, reader
+from tinymlds.generators import KINDS, Array, Element, Generator, Tensors, apply, describe, generators, product
 from tinymlds.kernels import rng
 from tinymlds.kernels.shape import Shape
 from tinymlds.params import Floats, from_tensors, to_tensors
@@ -111,9 +111,9 @@ def canonicalize(shape: Shape, weights: Floats) -> Floats:
     - Maps with tanh: the bias of a unit, or else the first weight of its row that is not zero, is positive; biases ascend.
     - Maps with relu: the largest magnitude of a unit's row of weights and its bias is 1; biases ascend.
 
-    Units that tie are ordered by further numbers (`_gru_ties`, `_map_ties`), and those that agree in all of them stay in
-    the order that they came in. Copies under permutation and sign give the same bits; the others round the weights that
-    they change, and their normal forms agree to that, unless two units nearly tie or a sign hangs on nearly 0.
+    Units that tie are ordered by further numbers (`_gru_ties`; a map's by their rows), and those that agree in all of them
+    stay in the order that they came in. Copies under permutation and sign give the same bits; the others round the weights
+    that they change, and their normal forms agree to that, unless two units nearly tie or a sign hangs on nearly 0.
 
     Args:
         weights: float32 [..., P].
@@ -154,14 +154,14 @@ def _settle_gru(shape: Shape, layer: int, tensors: Tensors, found: Found) -> Non
     b_i[:, : 2 * H] = (b_i + b_h)[:, : 2 * H].astype(np.float32)  # rounded here: ties are as they will be read again
     b_h[:, : 2 * H] = 0.0
     diagonal = np.diagonal(w_h[:, 2 * H :], axis1=1, axis2=2)
-    reading = tensors[reader(shape, place)]
-    order = _order(diagonal, lambda tied: _gru_ties(w_i[tied], w_h[tied], b_i[tied], b_h[tied], reading[tied]))
+    order = _order(diagonal, lambda tied: _gru_ties(w_i[tied], w_h[tied], b_i[tied], b_h[tied]))
     apply(found[place, "permutation"], tensors, Element(order, order))
 
 
-def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array, reading: Array) -> Array:
+def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array) -> Array:
     """What orders units of a layer with equal W_hn[i, i], [n, H, keys]: their rows of W_i, their biases, then the sorted
-    magnitudes of their rows of W_h, of their columns of it, and of the columns that read them."""
+    magnitudes of their rows and columns of W_h. (What reads them is settled later, so it would be another the second time.)
+    """
     n, H = w_h.shape[0], w_h.shape[2]
     by_gate = w_h.reshape(n, 3, H, H)
     keys = [
@@ -170,7 +170,6 @@ def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array, reading: Array) ->
         b_h[:, 2 * H :, None],
         *np.sort(np.abs(by_gate), axis=3).swapaxes(0, 1),
         *np.sort(np.abs(by_gate), axis=2).transpose(1, 0, 3, 2),
-        np.sort(np.abs(reading), axis=1).swapaxes(1, 2),
     ]
     return np.concatenate(keys, axis=2)
 
@@ -178,7 +177,7 @@ def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array, reading: Array) ->
 def _settle_map(shape: Shape, k: int, tensors: Tensors, found: Found) -> None:
     """Signs or scales, and order, of the units between two maps; the places below are settled."""
     place = f"head.{k}"
-    weight, bias, reading = tensors[f"{place}.weight"], tensors[f"{place}.bias"], tensors[reader(shape, place)]
+    weight, bias = tensors[f"{place}.weight"], tensors[f"{place}.bias"]
     if shape.activation == "tanh":
         sign = _signs(np.concatenate([bias[..., None], weight], axis=2))
         apply(found[place, "sign"], tensors, Element(sign, sign))
@@ -190,13 +189,8 @@ def _settle_map(shape: Shape, k: int, tensors: Tensors, found: Found) -> None:
             tensor[...] = tensor.astype(
                 np.float32
             )  # rounded here: the largest is 1, and ties are as they will be read again
-    order = _order(bias, lambda tied: _map_ties(weight[tied], reading[tied]))
+    order = _order(bias, lambda tied: weight[tied])
     apply(found[place, "permutation"], tensors, Element(order, order))
-
-
-def _map_ties(weight: Array, reading: Array) -> Array:
-    """What orders units with equal biases, [n, H, keys]: their rows, then the sorted magnitudes of what reads them."""
-    return np.concatenate([weight, np.sort(np.abs(reading), axis=1).swapaxes(1, 2)], axis=2)
 
 
 def _compose(shape: Shape, tensors: Tensors) -> None:
