@@ -30,6 +30,13 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)]
+Place = Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)]
+Name = Annotated[
+    str | None, typer.Option(help="The dataset of a package; needless where there is one.", show_default=False)
+]
+Subset = Annotated[
+    int | None, typer.Option(help="Of a package: the subset with so many networks of each task.", show_default=False)
+]
 Machine = Annotated[
     str | None,
     typer.Option(
@@ -272,9 +279,11 @@ def generate(
 @app.command()
 @_command
 def status(
-    folder: Folder,
+    folder: Place,
     watch: Annotated[bool, typer.Option("--watch", help="Say it again and again until the dataset is sealed.")] = False,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
+    name: Name = None,
+    subset: Subset = None,
     as_json: Json = False,
 ) -> None:
     """Say what is finished and what is not.
@@ -283,12 +292,12 @@ def status(
     """
     from tinymlds import console, overview
 
-    found = overview.status(folder)
+    found = overview.status(folder, name, subset)
     while watch and not found.digest:
         _print_status(found, as_json)
         time.sleep(every)
         console.clear()
-        found = overview.status(folder)
+        found = overview.status(folder, name, subset)
     _print_status(found, as_json)
 
 
@@ -338,9 +347,11 @@ def verify(
 @app.command()
 @_command
 def inspect(
-    folder: Folder,
+    folder: Place,
     task: Annotated[str | None, typer.Argument(help="A task of it.", show_default=False)] = None,
     index: Annotated[int | None, typer.Argument(help="A network of that task.", show_default=False)] = None,
+    name: Name = None,
+    subset: Subset = None,
     as_json: Json = False,
 ) -> None:
     """Look at a dataset, at a task's networks on fresh sequences, or at one network's answers.
@@ -350,7 +361,7 @@ def inspect(
     from tinymlds import console, dataset, reports
     from tinymlds.errors import UsageError
 
-    opened = dataset.Dataset(folder)
+    opened = dataset.open_dataset(folder, name, subset)
     report: Any
     show: Callable[[Any], None]
     try:
@@ -366,6 +377,31 @@ def inspect(
         _print_json(report)
     else:
         show(report)
+
+
+@app.command()
+@_command
+def export(
+    folder: Place,
+    task: Annotated[str, typer.Argument(help="A task of it.", show_default=False)],
+    index: Annotated[int, typer.Argument(help="A network of that task.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors, or .npz.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    name: Name = None,
+    subset: Subset = None,
+) -> None:
+    """Write one network as a file of its own, for PyTorch, NumPy and other tools.
+
+    Example: tinymlds export xor-1000 xor 17 --out net.safetensors
+    """
+    from tinymlds import dataset
+    from tinymlds.errors import UsageError
+
+    try:
+        network = dataset.open_dataset(folder, name, subset)[task, index]
+    except KeyError as error:
+        raise UsageError(error.args[0]) from error
+    print(network.save(out, force))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import params, store, tasks
+from tinymlds import packages, params, saving, store, tasks
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.kernels import backend, rng
 from tinymlds.kernels.shape import Shape
 from tinymlds.manifest import SPLITS, Manifest, Row
-from tinymlds.spec import Recipe, Spec, canonical_json, task_names
+from tinymlds.spec import FORMAT, Recipe, Spec, canonical_json, task_names
 from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
+_Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,23 @@ class Network:
         if inputs.ndim != 3 or inputs.shape[2] != self.shape.inputs:
             raise UsageError(f"forward takes inputs [B, T, {self.shape.inputs}], not {list(inputs.shape)}")
         return backend.load("cpu").outputs(self.shape, self.weights, inputs)
+
+    def save(self, path: str | Path, force: bool = False) -> Path:
+        """Write the network as a file of its own; returns its path.
+
+        As .safetensors with its row of the manifest and its shape as metadata, or as .npz; tensors by PyTorch's names. The
+        same network gives the same bytes.
+
+        Args:
+            path: ends with .safetensors or .npz.
+            force: overwrite what is there.
+
+        Raises:
+            UsageError: the path ends otherwise, or there is a file and no `force`.
+            TinymldsError: the file system refused.
+        """
+        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": self.shape._asdict()}
+        return saving.save(path, self.state_dict(), metadata, force)
 
 
 class Dataset:
@@ -99,13 +117,20 @@ class Dataset:
         for task in self.tasks:
             yield from self.networks(task)
 
-    def networks(self, task: str) -> Iterator[Network]:
-        """All networks of a task in index order, whatever their status."""
+    def networks(self, task: str, split: str | None = None, *, unfinished: bool = True) -> Iterator[Network]:
+        """Networks of a task in index order, whatever their status; a shard of them is in memory at a time.
+
+        Args:
+            task: its id, or the original's name.
+            split: train, validation or test; None is all.
+            unfinished: False leaves out those that did not reach the threshold.
+        """
         task = self.task_id(task)
-        for shard in range(-(-self.counts[task] // store.SHARD)):
-            weights = params.from_tensors(self.shape, self.tensor_file("networks", task, shard).read(), 1)
-            for row, vector in zip(self.shard_rows(task, shard), weights, strict=True):
-                yield Network(row, self.shape, vector)
+        for _, indices in _by_shard(self._picked(task, split, None, unfinished)):
+            weights = self._read([(task, indices)], None)
+            for k, index in enumerate(indices.tolist()):
+                row = self.manifest[self.manifest.place(task).start + index]
+                yield Network(row, self.shape, weights[k].copy())  # one that is kept does not keep the shard
 
     def __getitem__(self, key: tuple[str, int]) -> Network:
         """ds["xor", 17]: the network of this task and index.
@@ -122,25 +147,87 @@ class Dataset:
         tensors = self.tensor_file("networks", task, index // store.SHARD).read_row(row["row"])
         return Network(row, self.shape, params.from_tensors(self.shape, tensors, 0))
 
-    def rows(self, task: str, *, unfinished: bool = False) -> list[Row]:
-        """Rows of a task in index order: of complete networks, or of all with `unfinished`."""
-        place = self.manifest.place(self.task_id(task))
-        if unfinished:
-            return self.manifest[place]
-        return [self.manifest[place.start + int(k)] for k in np.flatnonzero(self.manifest.complete(place))]
-
-    def weights(self, task: str, *, unfinished: bool = False) -> Floats:
-        """Parameter vectors of a task, float32 [n, P], aligned with `rows(task, unfinished=...)`."""
+    def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
+        """Rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
         task = self.task_id(task)
-        count = self.counts[task]
-        files = [self.tensor_file("networks", task, shard) for shard in range(-(-count // store.SHARD))]
-        result = np.empty((count, self.shape.size), np.float32)  # now that there are files of that size
-        for start, file in zip(range(0, count, store.SHARD), files, strict=True):
-            tensors = file.read()
-            result[start : start + store.SHARD] = params.from_tensors(self.shape, tensors, 1)
-        if unfinished:
-            return result
-        return result[self.manifest.complete(self.manifest.place(task))]
+        start = self.manifest.place(task).start
+        return [self.manifest[start + k] for k in self._picked(task, split, epoch, unfinished).tolist()]
+
+    def weights(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> Floats:
+        """Parameter vectors of a task, float32 [n, P], aligned with `rows` of the same arguments.
+
+        Args:
+            task: its id, or the original's name.
+            split: train, validation or test; None is all.
+            epoch: weights as they were at the end of this epoch, one of `spec.checkpoints`; networks whose training ended
+                before it are left out. None is the end of training.
+            unfinished: also networks that did not reach the threshold.
+
+        Raises:
+            UsageError: no such split, or no checkpoints of this epoch.
+        """
+        task = self.task_id(task)
+        return self._read([(task, self._picked(task, split, epoch, unfinished))], epoch)
+
+    def labelled(
+        self,
+        split: str | None = None,
+        tasks: Sequence[str] | None = None,
+        epoch: int | None = None,
+        *,
+        unfinished: bool = False,
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
+        """Parameter vectors float32 [n, P] of several tasks, one after another, and their labels int64 [n].
+
+        A label is the place of the task in `tasks`, which are all of the dataset if they are left out; the other arguments
+        are those of `weights`.
+        """
+        names = self.task_ids(tasks)
+        selection = [(task, self._picked(task, split, epoch, unfinished)) for task in names]
+        labels = np.repeat(np.arange(len(names)), [len(indices) for _, indices in selection])
+        return self._read(selection, epoch), labels
+
+    def _picked(self, task: str, split: str | None, epoch: int | None, unfinished: bool) -> _Indices:
+        """Indices of the networks that are asked for, ascending."""
+        place = self.manifest.place(task)
+        picked = np.ones(self.counts[task], bool) if unfinished else self.manifest.complete(place)
+        if split is not None:
+            if split not in SPLITS:
+                raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
+            picked = picked & self.manifest.in_split(place, split)
+        if epoch is not None:
+            picked = picked & (self.manifest.checkpoints(place) > self._checkpoint(epoch))
+        return np.flatnonzero(picked)
+
+    def _checkpoint(self, epoch: int) -> int:
+        """The number of the checkpoint of an epoch."""
+        if not self.spec.checkpoints:
+            raise UsageError(f"{self.folder} has no checkpoints, so no weights of epoch {epoch}; see `train --checkpoints`")
+        if isinstance(epoch, bool) or epoch not in self.spec.checkpoints:
+            there = ", ".join(map(str, self.spec.checkpoints))
+            raise UsageError(f"{self.folder} has checkpoints of the epochs {there}, not of {epoch!r}")
+        return self.spec.checkpoints.index(epoch)
+
+    def _read(self, selection: list[tuple[str, _Indices]], epoch: int | None) -> Floats:
+        """Parameter vectors [n, P] of networks of several tasks, a tensor of a shard at a time; see `weights` for epoch."""
+        kind, checkpoint = ("networks", 0) if epoch is None else ("checkpoints", self._checkpoint(epoch))
+        shards = [
+            (self.tensor_file(kind, task, shard), indices - shard * store.SHARD)
+            for task, picked in selection
+            for shard, indices in _by_shard(picked)
+        ]
+        result = np.empty(
+            (sum(len(rows) for _, rows in shards), self.shape.size), np.float32
+        )  # files of that size are there
+        where, done = params.places(self.shape), 0
+        for file, rows in shards:
+            first, stop = int(rows[0]), int(rows[-1]) + 1
+            inside = slice(None) if stop - first == len(rows) else rows - first
+            for name, tensor in file.read_rows(first, stop):
+                values = tensor if epoch is None else tensor[:, checkpoint]
+                result[done : done + len(rows), where[name]] = values.reshape(stop - first, -1)[inside]
+            done += len(rows)
+        return result
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
         """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
@@ -197,6 +284,22 @@ class Dataset:
                 return task
         raise KeyError(f"{self.folder} has no task {name!r}; it has {task_names(list(self.counts))}")
 
+    def task_ids(self, names: Sequence[str] | None) -> tuple[str, ...]:
+        """The ids of several tasks of this dataset; None is all.
+
+        Raises:
+            UsageError: one text where there should be several, none, or a task twice.
+            KeyError: there is no such task.
+        """
+        if names is None:
+            return self.tasks
+        if isinstance(names, str):
+            raise UsageError(f"tasks must be a list like [{names!r}], not one text")
+        found = tuple(self.task_id(name) for name in names)
+        if not found or len(set(found)) < len(found):
+            raise UsageError(f"tasks must name at least one task, and none twice, not {list(names)}")
+        return found
+
     def tensor_file(self, kind: str, task: str, shard: int) -> store.TensorFile:
         """A shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
         key = (kind, task, shard)
@@ -250,9 +353,26 @@ def read_description(folder: Path) -> dict[str, Any]:
     return description
 
 
-def open_dataset(folder: str | Path) -> Dataset:
-    """Open a dataset folder; `tinymlds.open`."""
-    return Dataset(folder)
+def open_dataset(path: str | Path, name: str | None = None, subset: int | None = None) -> Dataset:
+    """Open a dataset folder, or a dataset of a package; `tinymlds.open`.
+
+    Args:
+        path: a dataset folder, or a package.
+        name: the dataset of the package; may be left out where there is only one.
+        subset: networks of each task, for one of the dataset's subsets.
+
+    Raises:
+        DatasetError: not a dataset, unfinished, or damaged.
+        UsageError: made with another version, or the package has not what is asked for.
+    """
+    return Dataset(packages.locate(path, name, subset))
+
+
+def _by_shard(indices: _Indices) -> Iterator[tuple[int, _Indices]]:
+    """Ascending indices of networks, shard by shard: (number of the shard, those in it)."""
+    shards = indices // store.SHARD
+    for shard in np.unique(shards).tolist():
+        yield shard, indices[shards == shard]
 
 
 # ------------------------------------------------------------------ what a folder says of a task and of a network

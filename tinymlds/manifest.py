@@ -155,6 +155,14 @@ class Manifest(Sequence[Row]):
         """Which of these networks reached the threshold."""
         return np.asarray(self._columns.codes[where, 0] == _STATUSES.index(Status.COMPLETE))
 
+    def in_split(self, where: slice, split: str) -> npt.NDArray[np.bool_]:
+        """Which of these networks are in the split."""
+        return np.asarray(self._columns.codes[where, 1] == SPLITS.index(split))
+
+    def checkpoints(self, where: slice) -> npt.NDArray[np.int32]:
+        """How many checkpoints the training of these networks reached."""
+        return np.asarray(self._columns.integers[where, 1])
+
     def statuses(self, where: slice) -> Counter[str]:
         """How many of these networks ended in which way."""
         numbers = np.bincount(self._columns.codes[where, 0], minlength=len(_STATUSES)).tolist()

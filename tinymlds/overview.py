@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinymlds import sealing, store, tasks
+from tinymlds import packages, sealing, store, tasks
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Journal
@@ -50,13 +50,14 @@ class Transducers:
     """How many transducers are at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
 
 
-def status(folder: str | Path) -> FolderStatus:
-    """What is in a dataset folder, sealed or under way.
+def status(folder: str | Path, name: str | None = None, subset: int | None = None) -> FolderStatus:
+    """What is in a dataset folder, sealed or under way, or in a dataset of a package (see `tinymlds.open`).
 
     Raises:
         DatasetError: not a dataset folder.
+        UsageError: the package has not what is asked for.
     """
-    path = Path(folder)
+    path = packages.locate(folder, name, subset)
     try:
         journal = Journal.open(path) if path.is_dir() else None
     except OSError as error:

@@ -1,5 +1,7 @@
 """The parameter vector: its tensors by PyTorch's names, and its initial values."""
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -20,14 +22,19 @@ def initial(shape: Shape, key: rng.Key, index: int) -> Floats:
     return unit * np.float32(1.0 / np.sqrt(shape.hidden))
 
 
+def places(shape: Shape) -> dict[str, slice]:
+    """Where each tensor is in the parameter vector, by its name."""
+    found, start = {}, 0
+    for name, sizes in shape.tensors:
+        found[name] = slice(start, start + math.prod(sizes))
+        start += math.prod(sizes)
+    return found
+
+
 def to_tensors(shape: Shape, vectors: Floats) -> dict[str, Floats]:
     """The named tensors [..., *shape] of parameter vectors [..., P]; views, not copies."""
-    tensors, start = {}, 0
-    for name, sizes in shape.tensors:
-        stop = start + int(np.prod(sizes))
-        tensors[name] = vectors[..., start:stop].reshape(*vectors.shape[:-1], *sizes)
-        start = stop
-    return tensors
+    where = places(shape)
+    return {name: vectors[..., where[name]].reshape(*vectors.shape[:-1], *sizes) for name, sizes in shape.tensors}
 
 
 def from_tensors(shape: Shape, tensors: dict[str, Floats], leading: int) -> Floats:

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -160,22 +160,19 @@ def tensors_bytes(tensors: dict[str, Array], metadata: dict[str, Any]) -> bytes:
 # ------------------------------------------------------------------ reading
 
 
+def is_name(part: str) -> bool:
+    """Whether this may be the name of a file or folder of a dataset: it leads nowhere else, and is not hidden."""
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) is not None
+
+
 def open_inside(folder: Path, name: str) -> BinaryIO:
     """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed.
 
     Raises:
         DatasetError: no such file, or not a regular file inside the folder.
     """
-    parts = name.split("/")
-    if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) for part in parts):
-        raise DatasetError(f"{name!r} is not a name of a file in a dataset")
-    path = folder
+    path = _inside(folder, name, stat.S_ISREG)
     try:
-        for part in parts:
-            path = path / part
-            mode = path.lstat().st_mode
-            if not (stat.S_ISREG(mode) if path == folder.joinpath(*parts) else stat.S_ISDIR(mode)):
-                raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
         file = os.fdopen(os.open(path, _READ), "rb")
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
@@ -183,6 +180,32 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
         file.close()
         raise DatasetError(f"{path} is not a regular file any more")
     return file
+
+
+def folder_inside(folder: Path, name: str) -> Path:
+    """The path of a folder inside another, given with "/"; links are not followed.
+
+    Raises:
+        DatasetError: no such folder.
+    """
+    return _inside(folder, name, stat.S_ISDIR)
+
+
+def _inside(folder: Path, name: str, is_right: Callable[[int], bool]) -> Path:
+    """The path of `name` in the folder, if its last part is of the right kind and all before are folders."""
+    parts = name.split("/")
+    if not all(map(is_name, parts)):
+        raise DatasetError(f"{name!r} is not a name of a file in a dataset")
+    path = folder
+    try:
+        for number, part in enumerate(parts, 1):
+            path = path / part
+            mode = path.lstat().st_mode
+            if not (is_right(mode) if number == len(parts) else stat.S_ISDIR(mode)):
+                raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    return path
 
 
 def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> bytes:
@@ -367,16 +390,18 @@ class TensorFile:
 
     def read_row(self, row: int) -> dict[str, Array]:
         """tensor[row] of every tensor, without reading the rest."""
-        result = {}
+        return {key: rows[0] for key, rows in self.read_rows(row, row + 1)}
+
+    def read_rows(self, start: int, stop: int) -> Iterator[tuple[str, Array]]:
+        """(name, tensor[start:stop]) of one tensor after another, without reading the rest (read-only arrays)."""
         with open_inside(self._folder, self._name) as file:
             for key, entry in self._entries.items():
                 size = (entry.stop - entry.start) // entry.shape[0]
-                file.seek(self._data_start + entry.start + row * size)
-                data = file.read(size)
-                if len(data) != size:
+                file.seek(self._data_start + entry.start + start * size)
+                data = file.read((stop - start) * size)
+                if len(data) != (stop - start) * size:
                     raise self._damaged("it became shorter while it was read")
-                result[key] = np.frombuffer(data, entry.dtype).reshape(entry.shape[1:])
-        return result
+                yield key, np.frombuffer(data, entry.dtype).reshape(stop - start, *entry.shape[1:])
 
 
 # ------------------------------------------------------------------ names and digests

@@ -1,11 +1,13 @@
 """The bridge to PyTorch, and the only file that imports it (extra `[torch]`)."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
-from tinymlds.dataset import Network
+from tinymlds.dataset import Dataset, Network
 from tinymlds.errors import UsageError
 from tinymlds.kernels.shape import Shape
+from tinymlds.manifest import Row
 
 try:
     import torch
@@ -44,3 +46,49 @@ def module(network: Network) -> GruLinear:
     state: dict[str, Any] = {name: torch.tensor(array) for name, array in network.state_dict().items()}
     result.load_state_dict(state)
     return result
+
+
+class WeightDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Networks as points: item k is (parameter vector float32 [P], label), of complete networks; for a DataLoader."""
+
+    classes: tuple[str, ...]
+    """Task ids; a label is a place in it."""
+    weights: torch.Tensor
+    """float32 [n, P], read once."""
+    labels: torch.Tensor
+    """int64 [n]."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        split: str | None = "train",
+        tasks: Sequence[str] | None = None,
+        epoch: int | None = None,
+    ) -> None:
+        """Read the weights.
+
+        Args:
+            dataset: from `tinymlds.open`.
+            split: train, validation or test; None is all.
+            tasks: the classes, in this order; None is all of the dataset.
+            epoch: weights at the end of this epoch, one of the dataset's checkpoints; None is the end of training.
+
+        Raises:
+            UsageError: no such split, or no checkpoints of this epoch.
+            KeyError: no such task.
+        """
+        self.classes = dataset.task_ids(tasks)
+        self._dataset, self._split, self._epoch = dataset, split, epoch
+        weights, labels = dataset.labelled(split, self.classes, epoch)
+        self.weights, self.labels = torch.from_numpy(weights), torch.from_numpy(labels)
+
+    @property
+    def rows(self) -> list[Row]:
+        """Rows of the manifest, aligned with the items."""
+        return [row for task in self.classes for row in self._dataset.rows(task, self._split, self._epoch)]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
+        return self.weights[k], int(self.labels[k])
