@@ -1,0 +1,456 @@
+"""Loading for users: splits and epochs, datasets of packages, one network as a file, points for PyTorch."""
+
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from forging import TINY, canonical, make
+from running import run_cli
+from test_refusals import contents, refused
+
+import tinymlds
+from tinymlds import packages, store
+from tinymlds.dataset import Dataset
+from tinymlds.kernels import shape
+
+TASKS = ("transducer_000", "transducer_001")
+EPOCHS = (0, 1, 2)
+COUNT = 30
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two tasks with 30 networks each, in shards of seven; some are complete, and some of those sooner than others."""
+    place = tmp_path_factory.mktemp("loading") / "two"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "SHARD", 7)
+        asked = {"transducers": 2, "checkpoints": EPOCHS, "workers": 1, **TINY, "threshold": 0.125}
+        tinymlds.train(dataset="ds3", count=COUNT, out=place, **asked)
+    return place
+
+
+@pytest.fixture
+def dataset(folder, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 7)
+    return tinymlds.open(folder)
+
+
+# ------------------------------------------------------------------ splits and epochs
+
+
+def test_the_dataset_is_a_fair_sample(dataset):
+    for task in TASKS:
+        rows = dataset.rows(task, unfinished=True)
+        assert {row["split"] for row in rows} == {"train", "validation", "test"}
+        assert {row["status"] for row in rows} == {"complete", "epoch_cap"}
+        assert {row["epochs"] for row in dataset.rows(task)} == {1, 2}
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("epoch", [None, *EPOCHS])
+@pytest.mark.parametrize("split", [None, "train", "validation", "test"])
+def test_weights_go_with_rows(dataset, split, epoch, unfinished):
+    for task in TASKS:
+        rows = dataset.rows(task, split, epoch, unfinished=unfinished)
+        weights = dataset.weights(task, split, epoch, unfinished=unfinished)
+        wanted = [
+            row
+            for row in dataset.rows(task, unfinished=True)
+            if (split in (None, row["split"]))
+            and (unfinished or row["status"] == "complete")
+            and (epoch is None or row["epochs"] >= epoch)
+        ]
+        assert rows == wanted
+        assert (weights.shape, weights.dtype) == ((len(rows), 4364), np.float32)
+        checkpoints = dataset.checkpoints(task)
+        for row, vector in zip(rows, weights, strict=True):
+            stored = (
+                dataset[task, row["index"]].weights if epoch is None else checkpoints[row["index"], EPOCHS.index(epoch)]
+            )
+            assert np.array_equal(vector, stored)
+            if epoch is None:
+                assert store.array_sha256(vector) == row["weights_sha256"]
+
+
+def test_what_is_no_split_and_no_epoch(dataset, tmp_path):
+    for look in (dataset.rows, dataset.weights):
+        for split in ("exam", "Train", "", 0, ["train"]):
+            with pytest.raises(tinymlds.UsageError, match="one of train, validation, test"):
+                look("transducer_000", split)
+        for epoch in (3, -1, "1", True, 0.5):
+            with pytest.raises(tinymlds.UsageError, match="the epochs 0, 1, 2, not"):
+                look("transducer_000", epoch=epoch)
+    with pytest.raises(tinymlds.UsageError, match="one of train"):
+        next(dataset.networks("transducer_000", "exam"))
+    plain = tinymlds.open(make(tmp_path / "xor"))
+    with pytest.raises(tinymlds.UsageError, match="has no checkpoints"):
+        plain.weights("xor", epoch=0)
+
+
+def test_a_split_reads_its_shards_only(dataset):
+    """The last shard holds networks 28 and 29."""
+    row = dataset.rows("transducer_000", unfinished=True)[29]
+    name = dataset.folder / store.shard_name("networks", "transducer_000", 4)
+    others = {"train", "validation", "test"} - {r["split"] for r in dataset.rows("transducer_000", unfinished=True)[28:]}
+    hidden = name.with_suffix(".away")
+    name.rename(hidden)
+    try:
+        for split in others:
+            assert len(dataset.weights("transducer_000", split, unfinished=True)) > 0
+        with pytest.raises(tinymlds.DatasetError, match="cannot read"):
+            dataset.weights("transducer_000", row["split"], unfinished=True)
+    finally:
+        hidden.rename(name)
+    assert others
+
+
+def test_networks_come_a_shard_at_a_time(dataset, monkeypatch):
+    read = []
+    real = store.TensorFile.read_rows
+    monkeypatch.setattr(store.TensorFile, "read_rows", lambda self, *rows: (read.append(rows), real(self, *rows))[1])
+    networks = dataset.networks("transducer_000")
+    first = next(networks)
+    assert (len(read), first.weights.base) == (1, None), "one shard, and a kept network keeps no more than itself"
+    found = [first, *networks]
+    assert len(read) == 5
+    assert [network.row for network in found] == dataset.rows("transducer_000", unfinished=True)
+    assert [store.array_sha256(network.weights) for network in found] == [n.row["weights_sha256"] for n in found]
+    assert [n.row for n in dataset.networks("transducer_000", "test")] == dataset.rows(
+        "transducer_000", "test", unfinished=True
+    )
+    assert [n.row for n in dataset.networks("transducer_000", unfinished=False)] == dataset.rows("transducer_000")
+    assert [n.row for n in dataset] == list(dataset.manifest)
+
+
+def test_labelled_points(dataset):
+    weights, labels = dataset.labelled()
+    assert np.array_equal(weights, np.concatenate([dataset.weights(task) for task in TASKS]))
+    assert labels.tolist() == [k for k, task in enumerate(TASKS) for _ in dataset.rows(task)]
+    weights, labels = dataset.labelled("test", [TASKS[1], TASKS[0]], 1, unfinished=True)
+    parts = [dataset.weights(task, "test", 1, unfinished=True) for task in (TASKS[1], TASKS[0])]
+    assert np.array_equal(weights, np.concatenate(parts))
+    assert labels.tolist() == [0] * len(parts[0]) + [1] * len(parts[1])
+    for tasks in ([], TASKS[0], [TASKS[0], TASKS[0]]):
+        with pytest.raises(tinymlds.UsageError, match="tasks must"):
+            dataset.labelled(tasks=tasks)
+    with pytest.raises(KeyError, match="no task 'xor'"):
+        dataset.labelled(tasks=["xor"])
+
+
+# ------------------------------------------------------------------ one network as a file
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz"])
+def test_a_network_as_a_file(dataset, tmp_path, suffix, monkeypatch):
+    network, path = dataset[TASKS[1], 5], tmp_path / "new" / f"net{suffix}"
+    assert network.save(path) == path
+    loaded = dict(np.load(path)) if suffix == ".npz" else safetensors.numpy.load_file(path)
+    assert loaded.keys() == network.state_dict().keys()
+    assert all(np.array_equal(loaded[name], array) for name, array in network.state_dict().items())
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    network.save(tmp_path / f"again{suffix}")
+    assert (tmp_path / f"again{suffix}").read_bytes() == path.read_bytes()
+    if suffix == ".safetensors":
+        metadata = store.TensorFile(path.parent, path.name).metadata
+        assert (metadata["kind"], metadata["row"]) == ("network", network.row)
+        assert shape.Shape(**metadata["shape"]) == network.shape
+    else:
+        with zipfile.ZipFile(path) as archive:
+            assert {(member.date_time, member.create_system) for member in archive.infolist()} == {
+                ((1980, 1, 1, 0, 0, 0), 3)
+            }
+    with pytest.raises(tinymlds.UsageError, match="there already"):
+        dataset[TASKS[1], 6].save(path)
+    assert path.read_bytes() == (tmp_path / f"again{suffix}").read_bytes()
+    dataset[TASKS[1], 6].save(path, force=True)
+    assert path.read_bytes() != (tmp_path / f"again{suffix}").read_bytes()
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_where_a_network_cannot_be_written(dataset, tmp_path):
+    network = dataset[TASKS[0], 0]
+    for name in ("net", "net.pt", "net.safetensors.gz", ".npz"):
+        with pytest.raises(tinymlds.UsageError, match=r"end with \.safetensors or \.npz"):
+            network.save(tmp_path / name)
+    (tmp_path / "a.npz").mkdir()
+    with pytest.raises(tinymlds.UsageError, match="there already"):
+        network.save(tmp_path / "a.npz")
+    with pytest.raises(tinymlds.TinymldsError, match="cannot write"):
+        network.save(tmp_path / "a.npz", force=True)
+    (tmp_path / "link.npz").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(tinymlds.UsageError, match="there already"):
+        network.save(tmp_path / "link.npz")
+    for name in ("x" * 300, "no\0"):
+        with pytest.raises(tinymlds.TinymldsError, match="cannot write"):
+            network.save(tmp_path / f"{name}.npz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", "link.npz"]
+
+
+def test_pytorch_loads_what_is_exported(tmp_path):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    from safetensors.torch import load_file
+
+    place, out = make(tmp_path / "xor"), tmp_path / "net.safetensors"
+    done = run_cli("export", place, "SimpleXORMachine", 1, "--out", out)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
+    network = tinymlds.open(place)["xor", 1]
+    module = tinymlds.torch.GruLinear(network.shape)
+    module.load_state_dict(load_file(out))
+    x = np.random.default_rng(0).integers(0, 2, (4, 16, 9)).astype(np.float32)
+    with torch.no_grad():
+        outputs = module(torch.tensor(x)).numpy()
+    # Float32 rounding over 16 steps and nine layers, as in test_dataset.py.
+    np.testing.assert_allclose(network.forward(x), outputs, rtol=0, atol=1e-5)
+
+
+def test_refusals_of_export(tmp_path):
+    place, out = make(tmp_path / "xor"), tmp_path / "net.npz"
+    refused(run_cli("export", place, "parity", 0, "--out", out), 2, "no task 'parity'", "xor")
+    refused(run_cli("export", place, "xor", 2, "--out", out), 2, "networks 0 to 1")
+    refused(run_cli("export", place, "xor", 0, "--out", tmp_path / "net.pt"), 2, ".safetensors or .npz")
+    refused(run_cli("export", place, "xor", 0, "--out", out, "--name", "xor"), 2, "not a package")
+    refused(run_cli("export", tmp_path / "none", "xor", 0, "--out", out), 1, "not a folder")
+    assert not out.exists()
+    out.write_bytes(b"mine")
+    refused(run_cli("export", place, "xor", 0, "--out", out), 2, "there already", "--force")
+    assert out.read_bytes() == b"mine"
+    done = run_cli("export", place, "xor", 0, "--out", out, "--force")
+    assert (done.returncode, np.load(out)["head.4.bias"].shape) == (0, (8,))
+
+
+# ------------------------------------------------------------------ packages
+
+
+def package(place, *folders, subsets=()):
+    """A package as the format wants it, without what `open` does not read; all `subsets` belong to each dataset."""
+    entries = []
+    for folder in folders:
+        name = folder.name
+        copy = shutil.copytree(folder, place / name / "full")
+        dataset = Dataset(copy)
+        entries.append(
+            {
+                "name": name,
+                "folder": f"{name}/full",
+                "digest": dataset.digest,
+                "networks": len(dataset),
+                "complete": sum(row["status"] == "complete" for row in dataset.manifest),
+                "subsets": [],
+            }
+        )
+        for smaller in subsets:
+            count = Dataset(smaller).counts["xor"]
+            shutil.copytree(smaller, place / name / str(count))
+            subset = {"count": count, "folder": f"{name}/{count}", "digest": Dataset(smaller).digest}
+            entries[-1]["subsets"].append(subset)
+    about = {
+        "format": 1,
+        "kind": "package",
+        "version": tinymlds.__version__,
+        "title": "Two",
+        "license": "CC-BY-SA-4.0",
+        "datasets": entries,
+    }
+    write(place, about)
+    return place
+
+
+def write(place, about):
+    (place / packages.MARKER).write_text(canonical(about) + "\n")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A dataset of two networks, and the same with one."""
+    parent = tmp_path_factory.mktemp("made")
+    return make(parent / "xor"), make(parent / "fewer", count=1)
+
+
+@pytest.fixture
+def one(made, tmp_path):
+    return package(tmp_path / "one", made[0], subsets=made[1:])
+
+
+@pytest.fixture
+def two(made, tmp_path):
+    return package(tmp_path / "two", *made)
+
+
+def test_a_dataset_of_a_package(one, two, made):
+    whole, smaller = (tinymlds.open(folder).digest for folder in made)
+    assert tinymlds.open(one).digest == tinymlds.open(one, "xor").digest == whole
+    assert tinymlds.open(one, subset=1).digest == tinymlds.open(str(one), "xor", 1).digest == smaller
+    assert tinymlds.open(one / "xor" / "1").digest == smaller
+    assert tinymlds.open(two, "fewer").digest == smaller
+    assert tinymlds.status(two, "xor").digest == whole
+    with pytest.raises(tinymlds.UsageError, match="several datasets, xor, fewer; name one"):
+        tinymlds.open(two)
+    with pytest.raises(tinymlds.UsageError, match="no dataset 'parity'; it has xor, fewer"):
+        tinymlds.open(two, "parity")
+    with pytest.raises(tinymlds.UsageError, match="no subset 5; its subsets: 1"):
+        tinymlds.open(one, subset=5)
+    with pytest.raises(tinymlds.UsageError, match="no subset 1; its subsets: none"):
+        tinymlds.open(two, "fewer", subset=1)
+    with pytest.raises(tinymlds.UsageError, match="not a package"):
+        tinymlds.open(made[0], "xor")
+
+
+def test_commands_take_packages(one, two, made, tmp_path):
+    for folder, options in ((one, ("--subset", 1)), (two, ("--name", "fewer"))):
+        for command in ("status", "inspect"):
+            shown = run_cli(command, folder, *options, "--json")
+            assert json.loads(shown.stdout)["digest"] == tinymlds.open(made[1]).digest
+        shown = run_cli("export", folder, "xor", 0, "--out", tmp_path / f"{folder.name}.npz", *options)
+        assert shown.returncode == 0, shown.stderr
+    refused(run_cli("status", two), 2, "name one of them")
+    refused(run_cli("inspect", one, "--subset", 7), 2, "no subset 7")
+    refused(run_cli("export", two, "xor", 0, "--out", tmp_path / "x.npz", "--name", "no"), 2, "no dataset 'no'")
+    before = contents(one)
+    (one / packages.MARKER).write_text("{}\n")
+    refused(run_cli("inspect", one), 1, packages.MARKER)
+    assert {name for name, digest in contents(one).items() if before[name] != digest} == {packages.MARKER}
+
+
+def test_an_unfinished_run_is_named(tmp_path):
+    place = make(tmp_path / "xor")
+    (place / store.JOURNAL).write_bytes(b"")
+    (place / store.SUMS).unlink()
+    with pytest.raises(tinymlds.DatasetError, match="not finished; the command that started it goes on"):
+        tinymlds.open(place)
+
+
+def dataset_entry(**values):
+    return lambda about: about["datasets"][0].update(values)
+
+
+def subset_entry(**values):
+    return lambda about: about["datasets"][0]["subsets"][0].update(values)
+
+
+DAMAGE = {
+    "another kind": lambda about: about.update(kind="dataset"),
+    "a format that is true": lambda about: about.update(format=True),
+    "a format that is a float": lambda about: about.update(format=1.0),
+    "a key too many": lambda about: about.update(more=1),
+    "a key too few": lambda about: about.pop("license"),
+    "a title that is a number": lambda about: about.update(title=5),
+    "no datasets": lambda about: about.update(datasets=[]),
+    "datasets that are no list": lambda about: about.update(datasets={}),
+    "a dataset that is a list": lambda about: about.update(datasets=[[]]),
+    "a dataset twice": lambda about: about["datasets"].append(about["datasets"][0]),
+    "a name that leads elsewhere": dataset_entry(name="../xor"),
+    "an empty name": dataset_entry(name=""),
+    "a name of lines": dataset_entry(name="xor\n"),
+    "a folder above": dataset_entry(folder="../xor"),
+    "an absolute folder": dataset_entry(folder="/etc"),
+    "a hidden folder": dataset_entry(folder=".git"),
+    "a folder with an empty part": dataset_entry(folder="xor//full"),
+    "a folder of null bytes": dataset_entry(folder="xor/\0"),
+    "a folder that is a list": dataset_entry(folder=["xor"]),
+    "a folder that is not there": dataset_entry(folder="xor/none"),
+    "a folder that is a file": dataset_entry(folder=packages.MARKER),
+    "a folder that is another": dataset_entry(folder="xor/1"),
+    "a folder that is no dataset": dataset_entry(folder="xor"),
+    "a digest of another": dataset_entry(digest="0" * 64),
+    "a digest in capitals": dataset_entry(digest="A" * 64),
+    "more complete than there are": dataset_entry(complete=3),
+    "fewer than none complete": dataset_entry(complete=-1),
+    "networks that are true": dataset_entry(networks=True),
+    "a subset of none": subset_entry(count=0),
+    "a subset with more": subset_entry(more=1),
+    "a subset elsewhere": subset_entry(folder="../1"),
+    "a subset twice": lambda about: about["datasets"][0]["subsets"].append(about["datasets"][0]["subsets"][0]),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_package_is_refused(one, name):
+    about = json.loads((one / packages.MARKER).read_text())
+    DAMAGE[name](about)
+    write(one, about)
+    with pytest.raises(tinymlds.DatasetError) as found:
+        tinymlds.open(one)
+    assert str(found.value).isprintable()
+    assert str(one) in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(":", ": "),
+        lambda text: text[:-1],
+        lambda text: text + "\n",
+        lambda text: "\ufeff" + text,
+        lambda text: text.replace("{", '{"kind":"package",', 1),
+        lambda text: text.replace("Two", "\\u0054wo"),
+        lambda text: text.replace('"format":1', '"format":NaN'),
+        lambda _: "[" * 100_000,
+        lambda text: text.replace("Two", "T" * (1 << 20)),
+        lambda text: text.replace('"format":1', '"format":1' + "0" * 10_000),
+        lambda _: "[]\n",
+        lambda _: "",
+    ],
+)
+def test_one_spelling_of_a_package(one, change):
+    path = one / packages.MARKER
+    path.write_text(change(path.read_text()))
+    with pytest.raises(tinymlds.DatasetError, match="is damaged"):
+        tinymlds.open(one)
+
+
+def test_a_package_of_a_later_format(one):
+    about = json.loads((one / packages.MARKER).read_text())
+    write(one, {**about, "format": 2, "more": []})
+    with pytest.raises(tinymlds.UsageError, match="package format 2, and this version of tinymlds knows 1"):
+        tinymlds.open(one)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("name", [packages.MARKER, "xor", "xor/full", "xor/full/manifest.jsonl"])
+def test_no_link_is_followed_in_a_package(one, tmp_path, name):
+    path, away = one / name, tmp_path / "away"
+    path.rename(away)
+    path.symlink_to(away)
+    with pytest.raises(tinymlds.DatasetError, match="no links"):
+        tinymlds.open(one)
+    if away.is_file():
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(tinymlds.DatasetError, match="no links or devices"):
+            tinymlds.open(one)
+
+
+# ------------------------------------------------------------------ PyTorch
+
+
+def test_points_for_pytorch(dataset):
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    points = tinymlds.torch.WeightDataset(dataset)
+    assert points.classes == TASKS
+    assert len(points) == sum(len(dataset.rows(task, "train")) for task in TASKS)
+    assert len(points) == len(points.rows) == len(points.weights)
+    for (weights, label), row in zip(points, points.rows, strict=True):
+        assert (type(label), TASKS[label], row["split"], row["status"]) == (int, row["task"], "train", "complete")
+        assert (weights.dtype, weights.shape) == (torch.float32, (4364,))
+        assert store.array_sha256(weights.numpy()) == row["weights_sha256"]
+    batches = list(torch.utils.data.DataLoader(points, batch_size=8))
+    assert torch.equal(torch.cat([weights for weights, _ in batches]), points.weights)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), points.labels)
+
+
+def test_points_of_some_tasks_at_an_epoch(dataset):
+    pytest.importorskip("torch", reason="needs PyTorch")
+    points = tinymlds.torch.WeightDataset(dataset, None, [TASKS[1]], 1)
+    assert (points.classes, set(points.labels.tolist())) == (TASKS[1:], {0})
+    assert np.array_equal(points.weights.numpy(), dataset.weights(TASKS[1], epoch=1))
+    assert points.rows == dataset.rows(TASKS[1], epoch=1)
+    with pytest.raises(tinymlds.UsageError, match="one of train"):
+        tinymlds.torch.WeightDataset(dataset, "exam")
+    with pytest.raises(tinymlds.UsageError, match="the epochs 0, 1, 2"):
+        tinymlds.torch.WeightDataset(dataset, epoch=7)
+    with pytest.raises(KeyError, match="no task"):
+        tinymlds.torch.WeightDataset(dataset, tasks=["xor"])
