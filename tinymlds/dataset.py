@@ -95,8 +95,7 @@ class Dataset:
             if known != task:
                 raise DatasetError(f"{self.folder} has a task {task!r}, which is no id; that would be {known!r}")
         self.shape = self.spec.recipe.shape
-        rows = store.read_lines(self.folder, store.MANIFEST)
-        self.manifest = Manifest(str(self.folder / store.MANIFEST), self.spec, rows)
+        self.manifest = Manifest(self.folder, self.spec)
         self.counts = dict(self.spec.tasks)
         self._files: dict[tuple[str, str, int], store.TensorFile] = {}
 
@@ -128,9 +127,9 @@ class Dataset:
         task = self.task_id(task)
         for _, indices in _by_shard(self._picked(task, split, None, unfinished)):
             weights = self._read([(task, indices)], None)
-            for k, index in enumerate(indices.tolist()):
-                row = self.manifest[self.manifest.place(task).start + index]
-                yield Network(row, self.shape, weights[k].copy())  # one that is kept does not keep the shard
+            rows = self.manifest.rows(self.manifest.place(task).start + indices)
+            for row, vector in zip(rows, weights, strict=True):
+                yield Network(row, self.shape, vector.copy())  # one that is kept does not keep the shard
 
     def __getitem__(self, key: tuple[str, int]) -> Network:
         """ds["xor", 17]: the network of this task and index.
@@ -150,8 +149,7 @@ class Dataset:
     def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
         """Rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
         task = self.task_id(task)
-        start = self.manifest.place(task).start
-        return [self.manifest[start + k] for k in self._picked(task, split, epoch, unfinished).tolist()]
+        return self.manifest.rows(self.manifest.place(task).start + self._picked(task, split, epoch, unfinished))
 
     def weights(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> Floats:
         """Parameter vectors of a task, float32 [n, P], aligned with `rows` of the same arguments.

@@ -38,6 +38,7 @@ _UNFINISHED = ".part"
 _HEADER_LIMIT = 1 << 20
 _DESCRIPTION_LIMIT = 1 << 23
 _ROW_LIMIT = 1 << 16
+_BLOCK = 1 << 20
 _SUMS_LIMIT = 1 << 25
 _NAME_LIMIT = 1 << 12
 _METADATA_KEY = "tinymlds"
@@ -233,46 +234,68 @@ def parse_json(text: str | bytes, origin: str) -> Any:
     Raises:
         DatasetError: it is not that; `origin` names the place.
     """
-
-    def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return result
-
-    def no_constant(name: str) -> Any:
-        raise ValueError(f"{name} is not allowed")
-
-    def finite(digits: str) -> float:
-        number = float(digits)
-        if not math.isfinite(number):
-            raise ValueError(f"{digits} is no float")
-        return number
-
     try:
-        text = text if isinstance(text, str) else text.decode("utf-8")
-        return json.loads(text, object_pairs_hook=no_duplicates, parse_constant=no_constant, parse_float=finite)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{origin} is damaged: {error}") from error
 
 
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return result
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not allowed")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits} is no float")
+    return number
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+
+
 def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
     """The objects of a JSON Lines file, one after another."""
-    for number, line in enumerate(_short_lines(folder, name, _ROW_LIMIT), 1):
-        row = parse_json(line, f"{folder / name} line {number}")
-        if not isinstance(row, dict) or not line.endswith(b"\n"):
-            raise DatasetError(f"{folder / name} line {number} is damaged: not an object on a line of its own")
+    first = 1
+    for block in read_blocks(folder, name):
+        yield from parse_lines(block, str(folder / name), first)
+        first += block.count(b"\n")
+
+
+def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any]]:
+    """The objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
+    for number, line in enumerate(block.split(b"\n")[:-1], first):
+        if len(line) >= _ROW_LIMIT:
+            raise DatasetError(f"{origin} line {number} is damaged: it has more than {_ROW_LIMIT} bytes")
+        row = parse_json(line, f"{origin} line {number}")
+        if not isinstance(row, dict):
+            raise DatasetError(f"{origin} line {number} is damaged: not an object")
         yield row
 
 
-def _short_lines(folder: Path, name: str, limit: int) -> Iterator[bytes]:
+def read_blocks(folder: Path, name: str) -> Iterator[bytes]:
+    """A JSON Lines file in blocks of whole lines, about a megabyte each.
+
+    Raises:
+        DatasetError: its last line does not end, or a line is longer than a block can be.
+    """
     with open_inside(folder, name) as file:
-        number = 0
-        while line := file.readline(limit + 1):
-            number += 1
-            if len(line) > limit:
-                raise DatasetError(f"{folder / name} line {number} is damaged: it has more than {limit} bytes")
-            yield line
+        rest = b""
+        while data := file.read(_BLOCK):
+            lines, newline, rest = (rest + data).rpartition(b"\n")
+            if newline:
+                yield lines + newline
+            if len(rest) >= _ROW_LIMIT:
+                raise DatasetError(f"{folder / name} is damaged: a line has more than {_ROW_LIMIT} bytes")
+        if rest:
+            raise DatasetError(f"{folder / name} is damaged: its last line does not end")
 
 
 def read_sums(folder: Path) -> dict[str, str]:
@@ -283,17 +306,20 @@ def read_sums(folder: Path) -> dict[str, str]:
     """
     sums: dict[str, str] = {}
     size = 0
-    for data in _short_lines(folder, SUMS, _NAME_LIMIT):
-        line = data.decode("utf-8", "replace")
-        if not line.endswith("\n"):
-            raise DatasetError(f"{folder / SUMS} is damaged: its last line does not end")
-        match = re.fullmatch(r"([0-9a-f]{64})  ([\x21-\x7e]+)\n", line)
-        if not match or match[2] in sums:
-            raise DatasetError(f"{folder / SUMS} is damaged: {line[:80]!r}")
-        size += len(data)
-        if size > _SUMS_LIMIT:
-            raise DatasetError(f"{folder / SUMS} is damaged: it has more than {_SUMS_LIMIT} bytes")
-        sums[match[2]] = match[1]
+    with open_inside(folder, SUMS) as file:
+        while data := file.readline(_NAME_LIMIT + 1):
+            if len(data) > _NAME_LIMIT:
+                raise DatasetError(f"{folder / SUMS} is damaged: it has a line of more than {_NAME_LIMIT} bytes")
+            line = data.decode("utf-8", "replace")
+            if not line.endswith("\n"):
+                raise DatasetError(f"{folder / SUMS} is damaged: its last line does not end")
+            match = re.fullmatch(r"([0-9a-f]{64})  ([\x21-\x7e]+)\n", line)
+            if not match or match[2] in sums:
+                raise DatasetError(f"{folder / SUMS} is damaged: {line[:80]!r}")
+            size += len(data)
+            if size > _SUMS_LIMIT:
+                raise DatasetError(f"{folder / SUMS} is damaged: it has more than {_SUMS_LIMIT} bytes")
+            sums[match[2]] = match[1]
     return sums
 
 
