@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import zipfile
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from forging import TINY, canonical, make
-from running import run_cli
+from running import ROOT, run_cli
 from test_refusals import contents, refused
 
 import tinymlds
@@ -454,3 +455,31 @@ def test_points_of_some_tasks_at_an_epoch(dataset):
         tinymlds.torch.WeightDataset(dataset, epoch=7)
     with pytest.raises(KeyError, match="no task"):
         tinymlds.torch.WeightDataset(dataset, tasks=["xor"])
+
+
+def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="needs PyTorch")
+    monkeypatch.chdir(tmp_path)
+    asked = {**TINY, "threshold": 0.5, "max_epochs": 1}
+    tinymlds.train(dataset="ds1", count=20, out="ds1", workers=1, checkpoints=(0, 1), **asked)
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
+    names = {}
+    for kind, text in blocks:
+        if kind == "python":
+            exec(compile(text, "docs/loading.md", "exec"), names)
+            continue
+        for command in text.splitlines():
+            program, verb, *arguments = command.split()
+            assert program == "tinymlds"
+            if verb != "train":
+                done = run_cli(verb, *arguments)
+                assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "ds1",
+        "net.safetensors",
+        "xor-17.npz",
+        "xor-17.safetensors",
+    ]
+    assert (tmp_path / "net.safetensors").read_bytes() == (tmp_path / "xor-17.safetensors").read_bytes()
+    assert len(blocks) == 6
+    assert len(names["points"]) == len(names["points"].rows) > 0
