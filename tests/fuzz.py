@@ -21,6 +21,7 @@ from pathlib import Path
 GUIDED = (
     "tinymlds.store",
     "tinymlds.dataset",
+    "tinymlds.manifest",
     "tinymlds.spec",
     "tinymlds.verification",
     "tinymlds.params",

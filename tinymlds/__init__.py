@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from tinymlds import symmetry as symmetry
     from tinymlds import torch as torch
     from tinymlds.dataset import Dataset as Dataset
-    from tinymlds.dataset import Network as Network
     from tinymlds.dataset import open_dataset as open
     from tinymlds.errors import DatasetError as DatasetError
     from tinymlds.errors import TinymldsError as TinymldsError
     from tinymlds.errors import UsageError as UsageError
     from tinymlds.farm import generate as generate
     from tinymlds.farm import train as train
+    from tinymlds.network import Network as Network
     from tinymlds.overview import status as status
     from tinymlds.verification import verify as verify
 
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Dataset": ("dataset", "Dataset"),
     "DatasetError": ("errors", "DatasetError"),
-    "Network": ("dataset", "Network"),
+    "Network": ("network", "Network"),
     "TinymldsError": ("errors", "TinymldsError"),
     "UsageError": ("errors", "UsageError"),
     "generate": ("farm", "generate"),

@@ -3,69 +3,22 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import packages, params, saving, store, tasks
+from tinymlds import packages, params, store, tasks
 from tinymlds.errors import DatasetError, UsageError
-from tinymlds.kernels import backend, rng
-from tinymlds.kernels.shape import Shape
+from tinymlds.kernels import rng
 from tinymlds.manifest import SPLITS, Manifest, Row
-from tinymlds.spec import FORMAT, Recipe, Spec, canonical_json, task_names
+from tinymlds.network import Network
+from tinymlds.spec import Recipe, Spec, canonical_json, task_names
 from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
 _Indices = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Network:
-    """One trained network."""
-
-    row: Row
-    """Its row of the manifest."""
-    shape: Shape
-    weights: Floats
-    """The parameter vector, float32 [P]."""
-
-    def state_dict(self) -> dict[str, Floats]:
-        """The tensors by PyTorch's names, float32: gru.weight_ih_l0 [36, 9] ... head.4.bias [8]."""
-        return params.to_tensors(self.shape, self.weights)
-
-    def forward(self, x: npt.ArrayLike) -> Floats:
-        """Outputs [B, T, 8] for inputs x [B, T, 9], both float32; the hidden state starts at 0.
-
-        Raises:
-            UsageError: x has another shape.
-        """
-        try:
-            inputs = np.asarray(x, np.float32)
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"forward takes an array of numbers [B, T, {self.shape.inputs}] ({error})") from error
-        if inputs.ndim != 3 or inputs.shape[2] != self.shape.inputs:
-            raise UsageError(f"forward takes inputs [B, T, {self.shape.inputs}], not {list(inputs.shape)}")
-        return backend.load("cpu").outputs(self.shape, self.weights, inputs)
-
-    def save(self, path: str | Path, force: bool = False) -> Path:
-        """Write the network as a file of its own; returns its path.
-
-        As .safetensors with its row of the manifest and its shape as metadata, or as .npz; tensors by PyTorch's names. The
-        same network gives the same bytes.
-
-        Args:
-            path: ends with .safetensors or .npz.
-            force: overwrite what is there.
-
-        Raises:
-            UsageError: the path ends otherwise, or there is a file and no `force`.
-            TinymldsError: the file system refused.
-        """
-        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": self.shape._asdict()}
-        return saving.save(path, self.state_dict(), metadata, force)
 
 
 class Dataset:

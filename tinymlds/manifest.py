@@ -6,7 +6,7 @@ A row takes some 170 bytes as numbers and hashes, and 2,000 as a dictionary, whi
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import chain
 from pathlib import Path
 from typing import Any, overload
 
@@ -88,7 +88,7 @@ class Manifest(Sequence[Row]):
         """
         self._name, self._spec = str(folder / store.MANIFEST), spec
         self._tasks = [task for task, _ in spec.tasks]
-        self._starts = [0, *accumulate(count for _, count in spec.tasks)]
+        self._starts = np.cumsum([0, *(count for _, count in spec.tasks)], dtype=np.int64)
         self._reasons: dict[str, int] = {}
         chunks, done = [_Columns().packed()], 0
         for block in store.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
@@ -173,14 +173,15 @@ class Manifest(Sequence[Row]):
     def _places(self, numbers: Numbers) -> tuple[list[str], list[int], list[str], list[int]]:
         """Task, index, shard and row in the shard, of rows by their places in the file."""
         tasks = np.searchsorted(self._starts, numbers, "right") - 1
-        indices = numbers - np.array(self._starts)[tasks]
+        indices = numbers - self._starts[tasks]
         shards, rows = np.divmod(indices, store.SHARD)
         names = [self._tasks[number] for number in tasks.tolist()]
-        files = [store.shard_name("networks", task, shard) for task, shard in zip(names, shards.tolist(), strict=True)]
-        return names, indices.tolist(), files, rows.tolist()
+        files = list(zip(names, shards.tolist(), strict=True))
+        known = {file: store.shard_name("networks", *file) for file in set(files)}
+        return names, indices.tolist(), [known[file] for file in files], rows.tolist()
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return int(self._starts[-1])
 
     @overload
     def __getitem__(self, key: int) -> Row: ...
@@ -215,7 +216,7 @@ class Manifest(Sequence[Row]):
     def place(self, task: str) -> slice:
         """Where the rows of a task are."""
         number = self._tasks.index(task)
-        return slice(self._starts[number], self._starts[number + 1])
+        return slice(int(self._starts[number]), int(self._starts[number + 1]))
 
     def complete(self, where: slice) -> npt.NDArray[np.bool_]:
         """Which of these networks reached the threshold."""
