@@ -445,10 +445,10 @@ def test_points_for_pytorch(dataset):
 
 def test_points_of_some_tasks_at_an_epoch(dataset):
     pytest.importorskip("torch", reason="needs PyTorch")
-    points = tinymlds.torch.WeightDataset(dataset, None, [TASKS[1]], 1)
+    points = tinymlds.torch.WeightDataset(dataset, None, [TASKS[1]], 2)
     assert (points.classes, set(points.labels.tolist())) == (TASKS[1:], {0})
-    assert np.array_equal(points.weights.numpy(), dataset.weights(TASKS[1], epoch=1))
-    assert points.rows == dataset.rows(TASKS[1], epoch=1)
+    assert np.array_equal(points.weights.numpy(), dataset.weights(TASKS[1], epoch=2))
+    assert points.rows == dataset.rows(TASKS[1], epoch=2) != dataset.rows(TASKS[1])
     with pytest.raises(tinymlds.UsageError, match="one of train"):
         tinymlds.torch.WeightDataset(dataset, "exam")
     with pytest.raises(tinymlds.UsageError, match="the epochs 0, 1, 2"):
