@@ -22,3 +22,14 @@ def run_cli(*arguments, recipe=None, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), **options.pop("env", {})}
     command = cli_command(*arguments, recipe=recipe)
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)
+
+
+def command_on_path(folder):
+    """An environment in which the command `tinymlds` is that of this checkout, installed or not."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "tinymlds"
+    body = 'from tinymlds.cli import main\n\nif __name__ == "__main__":\n    main()\n'  # workers import it
+    script.write_text(f"#!{sys.executable}\n{body}")
+    script.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}

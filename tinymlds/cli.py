@@ -9,6 +9,7 @@ import errno
 import functools
 import inspect as inspection
 import json
+import math
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tinymlds import completion
 from tinymlds.errors import TinymldsError
 
 app = typer.Typer(
@@ -40,13 +42,20 @@ Subset = Annotated[
 Machine = Annotated[
     str | None,
     typer.Option(
-        help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.", show_default=False
+        help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.",
+        show_default=False,
+        autocompletion=completion.machines,
     ),
 ]
 Modified = Annotated[bool, typer.Option("--modified", help="The machine's modified twin, with a hidden trigger.")]
 Tasks = Annotated[
     str | None,
-    typer.Option("--dataset", help="ds1 (machines), ds2 (their modified twins) or ds3 (transducers).", show_default=False),
+    typer.Option(
+        "--dataset",
+        help="ds1 (machines), ds2 (their modified twins) or ds3 (transducers).",
+        show_default=False,
+        autocompletion=completion.datasets,
+    ),
 ]
 Transducers = Annotated[
     int | None, typer.Option(help="Only the first so many transducers of ds3. (default: 100)", show_default=False)
@@ -163,8 +172,18 @@ def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_recipe
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value, indent=2, default=str))  # type: ignore[arg-type]
+def _print_json(value: Any, *, one_line: bool = False) -> None:
+    """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(_finite(plain), indent=None if one_line else 2, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command()
@@ -195,7 +214,9 @@ def train(
             show_default=False,
         ),
     ] = None,
-    backend: Annotated[str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).")] = "cpu",
+    backend: Annotated[
+        str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).", autocompletion=completion.backends)
+    ] = "cpu",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -244,7 +265,8 @@ def train(
         print(f"{run.made} networks made in {run.seconds:.1f} s ({run.rate:.2f} networks/s)")
     else:
         print("all of them were there already")
-    print(f"next: tinymlds inspect {result.folder} {report.tasks[0].task}")
+    if not quiet:
+        console.print_next("inspect", result.folder, report.tasks[0].task)
 
 
 @app.command()
@@ -260,6 +282,7 @@ def generate(
         Path | None, typer.Option(help="Folder to write. (default: like xor-sequences)", show_default=False)
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+    as_json: Json = False,
     *,
     recipe: dict[str, Any],
 ) -> None:
@@ -267,13 +290,19 @@ def generate(
 
     Example: tinymlds generate --machine xor --out xor-sequences
     """
-    from tinymlds import farm
+    from tinymlds import console, farm
 
     folder = farm.generate(
         machine, out, modified=modified, dataset=tasks, transducers=transducers, only=only, seed=seed, **recipe
     )
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        print(f"{path.stat().st_size:>10} {path}")
+    sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    if as_json:
+        files = [{"name": path.relative_to(folder).as_posix(), "bytes": size} for path, size in sizes.items()]
+        _print_json({"folder": folder, "files": files})
+        return
+    for path, size in sizes.items():
+        print(f"{size:>10} {path}")
+    console.print_next("verify", folder)
 
 
 @app.command()
@@ -286,7 +315,7 @@ def status(
     subset: Subset = None,
     as_json: Json = False,
 ) -> None:
-    """Say what is finished and what is not.
+    """Say what is finished and what is not. With --watch, JSON comes as a line each time.
 
     Example: tinymlds status xor-1000 --watch
     """
@@ -294,20 +323,22 @@ def status(
 
     found = overview.status(folder, name, subset)
     while watch and not found.digest:
-        _print_status(found, as_json)
+        _print_status(found, as_json, watch)
         time.sleep(every)
-        console.clear()
+        if not as_json:
+            console.clear()
         found = overview.status(folder, name, subset)
-    _print_status(found, as_json)
+    _print_status(found, as_json, watch)
 
 
-def _print_status(found: Any, as_json: bool) -> None:
+def _print_status(found: Any, as_json: bool, watch: bool) -> None:
     from tinymlds import console, overview
 
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
         page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
-        _print_json({**page, "transducers": (t := overview.transducers(found)) and dataclasses.asdict(t)})
+        transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
+        _print_json({**page, "transducers": transducers}, one_line=watch)
     else:
         console.print_status(found)
 
@@ -341,6 +372,7 @@ def verify(
         _print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:
         console.print_verification(result)
+        console.print_next_to_verify(result)
     return 0 if result.ok else 1
 
 
@@ -348,7 +380,10 @@ def verify(
 @_command
 def inspect(
     folder: Place,
-    task: Annotated[str | None, typer.Argument(help="A task of it.", show_default=False)] = None,
+    task: Annotated[
+        str | None,
+        typer.Argument(help="A task of it.", show_default=False, autocompletion=completion.tasks_of_folder),
+    ] = None,
     index: Annotated[int | None, typer.Argument(help="A network of that task.", show_default=False)] = None,
     name: Name = None,
     subset: Subset = None,
@@ -364,19 +399,24 @@ def inspect(
     opened = dataset.open_dataset(folder, name, subset)
     report: Any
     show: Callable[[Any], None]
+    then: tuple[Any, ...]
     try:
         if task is None:
             report, show = reports.folder_report(opened), console.print_folder
+            then = ("inspect", opened.folder, opened.tasks[0])
         elif index is None:
             report, show = reports.task_report(opened, task), console.print_task
+            then = ("inspect", opened.folder, report.task, 0)
         else:
             report, show = reports.network_report(opened, task, index), console.print_network
+            then = ("verify", opened.folder)
     except KeyError as error:
         raise UsageError(error.args[0]) from error
     if as_json:
         _print_json(report)
     else:
         show(report)
+        console.print_next(*then)
 
 
 @app.command()

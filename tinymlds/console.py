@@ -1,5 +1,6 @@
 """What people see on a terminal: progress on stderr, reports on stdout. It prints what others computed."""
 
+import shlex
 import sys
 import time
 from typing import Any
@@ -86,6 +87,21 @@ class VerifyProgress:
 # ------------------------------------------------------------------ reports
 
 
+def print_next(*words: Any) -> None:
+    """Name the command that makes sense next."""
+    print(f"next: {shlex.join(map(str, ('tinymlds', *words)))}")
+
+
+def print_next_to_verify(result: Verification) -> None:
+    """What makes sense after a check: to look for forgeries, to use what is right, and to replace what is not."""
+    if not result.ok:
+        print("next: fetch the folder again, or make it again with another --out; equal digests mean equal networks")
+    elif result.networks and not result.retrained:
+        print_next("verify", result.folder, "--retrain", 59)
+    elif result.networks:
+        print_next("inspect", result.folder)
+
+
 def print_folder(report: FolderReport) -> None:
     """What a dataset folder holds; epochs and validation losses are those of complete networks."""
     print(f"{report.folder}: {report.networks} networks, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
@@ -107,11 +123,13 @@ def print_forecast(expected: Forecast) -> None:
     print(f"size {expected.bytes / 1e6:,.1f} MB; until it is sealed, a journal of {expected.journal_bytes / 1e6:,.1f} MB")
     if expected.epochs_per_second is None:
         print("there is nothing to make")
+        print_next("inspect", expected.folder)
         return
     low, high = expected.seconds
     print(f"time {_duration(low)} to {_duration(high)} ({expected.epochs_per_second:.1f} epochs/s measured here)")
     if not expected.known:
         print("this recipe is not the default one: the time is that of the default recipe's numbers of epochs")
+    print("next: the same command without --dry-run")
 
 
 def print_task(report: TaskReport) -> None:
@@ -155,7 +173,13 @@ def print_status(status: FolderStatus) -> None:
         _print_transducers(page, status)
     for task, index, reason in status.quarantined:
         print(f"quarantined: {task} {index}: {reason}")
-    print(f"digest {status.digest}" if status.digest else "under way; the command that started it goes on with it")
+    if status.digest:
+        print(f"digest {status.digest}")
+        print_next("verify", status.folder)
+    else:
+        print("under way; if no run is, the command that started it goes on with it")
+        if arguments := overview.train_arguments(status):
+            print_next(*arguments)
 
 
 def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinymlds import packages, sealing, store, tasks
 from tinymlds.dataset import Dataset
@@ -110,3 +111,14 @@ def transducers(found: FolderStatus) -> Transducers | None:
         {m: sum(min(number, m) for number in complete.values()) for m in milestones},
         shares,
     )
+
+
+def train_arguments(found: FolderStatus) -> tuple[str, ...]:
+    """The arguments of the command that goes on with a folder (which remembers the recipe); () if none makes its tasks."""
+    names, count = tuple(task for task, _ in found.spec.tasks), max(count for _, count in found.spec.tasks)
+    ways: list[dict[str, Any]] = [{"machine": names[0]}, *({"dataset": name} for name in tasks.DATASETS)]
+    for way in [*ways, {"transducers": len(names)}]:
+        if tasks.choose(**way)[1] == names:
+            ((option, value),) = way.items()
+            return ("train", f"--{option}", str(value), "--count", str(count), "--out", str(found.folder))
+    return ()

@@ -1,0 +1,216 @@
+"""What a shell and a terminal get from the command line beside its work: completion, JSON alone, and what to do next."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from running import ROOT, SMALL, cli_command, command_on_path, run_cli
+
+import tinymlds
+from tinymlds import cli, completion, machines, store, tasks, transducers
+from tinymlds.journal import Journal
+from tinymlds.spec import Recipe, Spec, recipe_with
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sealed") / "xor"
+    tinymlds.train("xor", 2, folder, workers=1, **SMALL)
+    return folder
+
+
+def begin(folder, spec):
+    """A folder in which work has been begun, and nothing finished."""
+    folder.mkdir()
+    Journal.create(folder, spec, {}, [], {}).close()
+
+
+# ------------------------------------------------------------------ completion
+
+
+def offered(shell, line, place, tmp_path):
+    """What the command answers to the completion script of a shell for a line, the last word of which is incomplete."""
+    words = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+        "powershell": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_WORD_TO_COMPLETE": line.split(" ")[-1]},
+    }[shell]
+    environment = command_on_path(tmp_path / "bin") | {"_TINYMLDS_COMPLETE": f"complete_{shell}", **words}
+    done = subprocess.run(["tinymlds"], capture_output=True, text=True, env=environment, cwd=place, check=False)
+    assert done.stderr == ""
+    return re.findall("[a-z0-9_]+", done.stdout)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_every_shell_is_offered_tasks(shell, folder, tmp_path):
+    for line, names in (
+        ("tinymlds train --machine par", ["parity", "parity_modified"]),
+        ("tinymlds generate --dataset d", ["ds1", "ds2", "ds3"]),
+        (f"tinymlds inspect {folder.name} x", ["xor"]),
+    ):
+        answer = offered(shell, line, folder.parent, tmp_path)
+        assert [word for word in answer if word in {*names, "eightbit", "cpu"}] == names, answer
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_a_real_bash_completes(folder, tmp_path):
+    """The script of --show-completion is read by bash, and its function called as bash calls it on TAB."""
+    script = """
+        source <(tinymlds --show-completion)
+        complete -p tinymlds
+        COMP_WORDS=(tinymlds inspect "$1" ''); COMP_CWORD=3
+        _tinymlds_completion tinymlds; echo "task: ${COMPREPLY[*]}"
+        COMP_WORDS=(tinymlds train --backend cu); COMP_CWORD=3
+        _tinymlds_completion tinymlds; echo "backend: ${COMPREPLY[*]}"
+        COMP_WORDS=(tinymlds ver); COMP_CWORD=1
+        _tinymlds_completion tinymlds; echo "command: ${COMPREPLY[*]}"
+    """
+    environment = command_on_path(tmp_path / "bin")
+    command = ["bash", "--norc", "-c", script, "bash", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.splitlines() == [
+        "complete -o default -F _tinymlds_completion tinymlds",
+        "task: xor",
+        "backend: cuda",
+        "command: verify",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_completion_is_installed_for_the_shell_in_use(tmp_path):
+    environment = command_on_path(tmp_path / "bin") | {"HOME": str(tmp_path)}
+    command = ["bash", "--norc", "-c", "tinymlds --install-completion; true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert "bash completion installed" in done.stdout, done
+    assert "tinymlds" in (tmp_path / ".bashrc").read_text()
+
+
+def test_completion_knows_the_tasks_and_loads_nothing_heavy():
+    assert completion.MACHINES == machines.MACHINES
+    assert transducers.SHIPPED == completion.SHIPPED_TRANSDUCERS
+    assert all(tasks.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
+    assert completion.datasets("") == list(tasks.DATASETS)
+    code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.console'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_completion_survives_a_strangers_folder(tmp_path):
+    context = type("Context", (), {"params": {"folder": tmp_path}})
+    description = tmp_path / "dataset.json"
+    for text in ("", "[]", "{}", '{"tasks": 1}', '{"tasks": [{"task": 1}]}', "[" * 100_000, " " * (1 << 20) + "{}"):
+        description.write_text(text)
+        assert completion.tasks_of_folder(context, "") == []
+    description.write_text('{"tasks": [{"task": "x\\u001b[2J"}, {"task": "$(id)"}, {"task": "xor"}]}')
+    assert completion.tasks_of_folder(context, "") == ["xor"]
+    description.rename(tmp_path / "real.json")
+    description.symlink_to("real.json")
+    assert completion.tasks_of_folder(context, "") == []
+    description.unlink()
+    os.mkfifo(description)
+    assert completion.tasks_of_folder(context, "") == []
+
+
+# ------------------------------------------------------------------ JSON
+
+
+def constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def printed(*arguments, code=0, **options):
+    """The single JSON value that a command prints."""
+    done = run_cli(*arguments, "--json", **options)
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout, parse_constant=constant)
+
+
+def test_json_alone_on_stdout(folder, tmp_path):
+    made = printed("train", "--machine", "xor", "--count", 2, "--out", folder)
+    assert (made["networks"], made["run"]["networks"]) == (2, 0)
+    sequences = printed("generate", "--machine", "xor", "--out", tmp_path / "s", recipe=SMALL)
+    assert {file["name"] for file in sequences["files"]} >= {"dataset.json", "SHA256SUMS", "data/xor.safetensors"}
+    assert printed("train", "--machine", "xor", "--count", 2, "--out", folder, "--dry-run")["networks"] == 0
+    assert printed("status", folder)["digest"] == made["digest"] == printed("verify", folder)["digest"]
+    assert printed("inspect", folder)["digest"] == made["digest"]
+    assert printed("inspect", folder, "xor")["task"] == "xor"
+    assert printed("inspect", folder, "xor", 1)["row"]["index"] == 1
+
+
+def test_watched_status_is_a_line_of_json_each_time(tmp_path):
+    spec = Spec((("xor", 1),), 0, recipe_with(Recipe(), SMALL))
+    begin(tmp_path / "xor", spec)
+    command = cli_command("status", tmp_path / "xor", "--watch", "--every", 0.1, "--json")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as watching:
+        lines = [watching.stdout.readline() for _ in range(3)]
+        watching.terminate()
+    assert [json.loads(line)["counts"] for line in lines] == [{"xor": {}}] * 3
+
+
+def test_json_has_no_numbers_that_json_lacks(capsys):
+    cli._print_json({"a": [float("nan"), 1.5], "b": (float("inf"), np.float64("-inf"))})
+    assert json.loads(capsys.readouterr().out, parse_constant=constant) == {"a": [None, 1.5], "b": [None, None]}
+
+
+# ------------------------------------------------------------------ what to do next
+
+
+def last_line(*arguments, code=0, **options):
+    done = run_cli(*arguments, **options)
+    assert done.returncode == code, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_every_command_names_the_next_one(folder, tmp_path):
+    place = folder.parent
+    train = ("train", "--machine", "xor", "--count", 2, "--out", folder.name)
+    assert last_line(*train, cwd=place) == "next: tinymlds inspect xor xor"
+    assert last_line(*train, "--quiet", cwd=place) == "all of them were there already"
+    dry = ("train", "--machine", "xor", "--count", 3, "--workers", 1, "--out", tmp_path / "new", "--dry-run")
+    assert last_line(*dry) == "next: the same command without --dry-run"
+    assert (
+        last_line("generate", "--machine", "xor", "--out", "a b", recipe=SMALL, cwd=tmp_path)
+        == "next: tinymlds verify 'a b'"
+    )
+    assert last_line("status", folder.name, cwd=place) == "next: tinymlds verify xor"
+    assert last_line("inspect", folder.name, cwd=place) == "next: tinymlds inspect xor xor"
+    assert last_line("inspect", folder.name, "xor", cwd=place) == "next: tinymlds inspect xor xor 0"
+    assert last_line("inspect", folder.name, "xor", 0, cwd=place) == "next: tinymlds verify xor"
+    assert last_line("verify", folder.name, cwd=place) == "next: tinymlds verify xor --retrain 59"
+    assert last_line("verify", folder.name, "--retrain", 1, cwd=place) == "next: tinymlds inspect xor"
+    damaged = shutil.copytree(folder, tmp_path / "damaged")
+    (damaged / store.MANIFEST).write_bytes(b"{}\n")
+    assert "make it again" in last_line("verify", damaged, code=1)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"machine": "xor", "modified": True}, "--machine xor_modified"),
+        ({"dataset": "ds2"}, "--dataset ds2"),
+        ({"transducers": 3}, "--transducers 3"),
+        ({"only": 42}, "--machine transducer_042"),
+    ],
+)
+def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, words, tmp_path):
+    """And that command asks for what is in the folder."""
+    _, chosen = tasks.choose(**asked)
+    spec = Spec(tuple((task, 2) for task in chosen), 5, recipe_with(Recipe(), SMALL))
+    begin(tmp_path / "made", spec)
+    line = last_line("status", "made", cwd=tmp_path)
+    assert line == f"next: tinymlds train {words} --count 2 --out made"
+    done = run_cli(*line.split()[2:], "--workers", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert tinymlds.open(tmp_path / "made").spec == spec
+
+
+def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
+    spec = Spec((("xor", 1), ("direct", 1)), 0, recipe_with(Recipe(), SMALL))
+    begin(tmp_path / "made", spec)
+    assert last_line("status", tmp_path / "made").startswith("under way")
