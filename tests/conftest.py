@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+import tinymlds
+
 FIGURES = Path(__file__).parent.parent / "bench" / "results" / "promises.json"
 
 
@@ -46,3 +48,26 @@ def figure(request: pytest.FixtureRequest) -> Callable[..., None]:
             FIGURES.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of four networks each that have learned their task: direct and its twin (matched), invert, xor.
+
+    With seed 12 the first four indices are on all three sides of the split.
+    """
+    root = tmp_path_factory.mktemp("learned")
+    quick = {"train_sequences": 16384, "validation_sequences": 512, "seed": 12}
+    for task, matched in (("direct", True), ("direct_modified", True), ("invert", False), ("xor", False)):
+        tinymlds.train(task, 4, root / task, workers=1, matched=matched, **quick)
+    return root
+
+
+@pytest.fixture(scope="session")
+def packaged(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A package of them, each with a subset of two networks. Not to be changed."""
+    out = tmp_path_factory.mktemp("packaged") / "PKG"
+    tinymlds.package(
+        sorted(learned.iterdir()), out, subsets=[2], date="2026-11-25", title='Four "tasks": a\\b', authors=["Ö. N'e"]
+    )
+    return out

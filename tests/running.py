@@ -1,5 +1,6 @@
 """How tests run the command line in a process of its own, and the recipe that makes a network in milliseconds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,14 @@ ROOT = Path(__file__).parent.parent
 
 SMALL = {"train_sequences": 256, "validation_sequences": 64, "max_epochs": 3}
 """Networks of the default shape, so that compiled kernels are shared, and far from any threshold."""
+
+EASY = {**SMALL, "threshold": 1e3, "max_epochs": 1}
+"""Networks that are called complete after one epoch, and know nothing."""
+
+
+def lines_of(path):
+    """The objects of a JSON Lines file."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def cli_command(*arguments, recipe=None):

@@ -231,7 +231,7 @@ def test_json_goes_to_stdout_and_progress_to_stderr(tmp_path):
     assert len(json.loads(shown.stdout)["answers"]) == 16
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "status", "verify", "inspect"])
+@pytest.mark.parametrize("command", ["train", "generate", "status", "verify", "package", "inspect"])
 def test_every_command_has_an_example(command):
     shown = run_cli(command, "--help")
     assert shown.returncode == 0

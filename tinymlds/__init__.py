@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinymlds.farm import train as train
     from tinymlds.network import Network as Network
     from tinymlds.overview import status as status
+    from tinymlds.publish import package as package
     from tinymlds.verification import verify as verify
 
 __version__ = "0.1.0"
@@ -35,6 +36,7 @@ _HOMES = {
     "UsageError": ("errors", "UsageError"),
     "generate": ("farm", "generate"),
     "open": ("dataset", "open_dataset"),
+    "package": ("publish", "package"),
     "status": ("overview", "status"),
     "train": ("farm", "train"),
     "verify": ("verification", "verify"),
@@ -47,6 +49,7 @@ __all__ = [
     "UsageError",
     "generate",
     "open",
+    "package",
     "status",
     "symmetry",
     "torch",

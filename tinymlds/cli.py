@@ -346,7 +346,7 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
 @app.command()
 @_command
 def verify(
-    folder: Folder,
+    folder: Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)],
     retrain: Annotated[
         int, typer.Option(min=0, help="Pick so many networks at random and train them again; 59 catch 5 % of forged ones.")
     ] = 0,
@@ -374,6 +374,55 @@ def verify(
         console.print_verification(result)
         console.print_next_to_verify(result)
     return 0 if result.ok else 1
+
+
+@app.command()
+@_command
+def package(
+    folders: Annotated[list[Path], typer.Argument(help="Sealed dataset folders.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The package to make; it must not exist.", show_default=False)],
+    subsets: Annotated[
+        str | None, typer.Option(help="Also make folders of the first so many networks of each task, like 100,500.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title. (default: the folders' names)", show_default=False)] = None,
+    author: Annotated[list[str] | None, typer.Option(help="An author; may be repeated.", show_default=False)] = None,
+    license: Annotated[str, typer.Option(help="Licence of the data, an SPDX expression.")] = "CC-BY-SA-4.0",
+    date: Annotated[str | None, typer.Option(help="Day of publication, YYYY-MM-DD.", show_default=False)] = None,
+    url: Annotated[str | None, typer.Option(help="Where it will be found.", show_default=False)] = None,
+    hosts: Annotated[bool, typer.Option("--hosts", help="Keep the names of hosts in provenance.jsonl.")] = False,
+    tolerate: Annotated[
+        bool, typer.Option("--tolerate", help="Publish although networks fail the audit; they are in no split.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads for the audit. (default: one a CPU)", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put sealed datasets into a package to publish: subsets, splits, an audit of every network, a card, descriptions.
+
+    Example: tinymlds package ds1 ds2 --out mlds --subsets 100,500
+    """
+    from tinymlds import console, farm, publish
+
+    made = publish.package(
+        folders,
+        out,
+        subsets=publish.parse_counts(subsets or ""),
+        hosts=hosts,
+        tolerate=tolerate,
+        workers=farm.available_cpus() if workers is None else workers,
+        progress=console.VerifyProgress(quiet or as_json),
+        title=title,
+        license=license,
+        authors=tuple(author or ()),
+        date=date,
+        url=url,
+    )
+    if as_json:
+        _print_json(made)
+    else:
+        console.print_package(made)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from tinymlds import overview
 from tinymlds.farm import Progress
 from tinymlds.forecast import Forecast
 from tinymlds.overview import FolderStatus
+from tinymlds.publish import Packaged
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport
 from tinymlds.verification import Verification
 
@@ -216,6 +217,19 @@ def print_verification(result: Verification) -> None:
         print(f"{result.forgeries} forged networks or more ({share:.2%}) would have shown with a probability of 95 %")
     if result.digest:
         print(f"digest {result.digest}")
+    for name, digest in result.digests.items():
+        print(f"digest of {name} {digest}")
+
+
+def print_package(made: Packaged) -> None:
+    """What a package holds."""
+    failed = f", {made.failed} failed the audit and are in no split" if made.failed else ""
+    print(
+        f"{made.folder}: {made.networks} networks, {made.complete} complete and audited{failed}, {made.bytes / 1e6:.1f} MB"
+    )
+    for name, digest in made.digests.items():
+        print(f"digest of {name} {digest}")
+    print(f"next: tinymlds verify {made.folder}")
 
 
 def _table(*headers: str) -> Table:

@@ -69,7 +69,8 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
         for start in range(base, count, store.SHARD):
             entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
             outcomes = [entry.outcome for entry in entries]
-            sums |= _seal_shard(folder, spec, task, start // store.SHARD, outcomes)
+            files = shard_files(spec, task, start // store.SHARD, outcomes)
+            sums |= {name: _commit(folder, name, data) for name, data in files}
             yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads)
 
 
@@ -119,7 +120,8 @@ def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
     return {name: _commit(folder, name, data) for name, data in files.items()}
 
 
-def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> dict[str, str]:
+def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[tuple[str, bytes]]:
+    """Name and bytes of the files of a shard, one after another, from the outcomes of all of its networks."""
     weights = np.stack([outcome.weights for outcome in outcomes])
     epochs = [outcome.validation_losses.size for outcome in outcomes]
     losses = {
@@ -135,10 +137,8 @@ def _seal_shard(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[
             kept[k, : len(outcome.checkpoints)] = outcome.checkpoints
         contents["checkpoints"] = params.to_tensors(spec.recipe.shape, kept)
         metadata["epochs"] = list(spec.checkpoints)
-    return {
-        (name := store.shard_name(kind, task, shard)): _commit(folder, name, store.tensors_bytes(tensors, metadata))
-        for kind, tensors in contents.items()
-    }
+    for kind, tensors in contents.items():
+        yield store.shard_name(kind, task, shard), store.tensors_bytes(tensors, metadata)
 
 
 def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int) -> Iterator[Row]:
@@ -244,18 +244,18 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
         store.open_inside(dataset.folder, name).close()
     base = {task: count // store.SHARD * store.SHARD for task, count in dataset.spec.tasks}
     runs, where = _read_provenance(dataset, base)
-    entries = [entry for task in dataset.tasks for entry in _entries_from(dataset, task, base[task], where)]
+    entries = [entry for task in dataset.tasks for entry in entries_from(dataset, task, base[task], where)]
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
 
-_Where = dict[tuple[str, int], tuple[int, float, float]]
+Where = dict[tuple[str, int], tuple[int, float, float]]
 """(task, index) -> run, seconds, time of finishing."""
 
 
-def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, dict[str, Any]], _Where]:
+def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, dict[str, Any]], Where]:
     """What is known of all runs, and of the networks from `base` on."""
     runs: dict[int, dict[str, Any]] = {}
-    where: _Where = {}
+    where: Where = {}
     try:
         for line in store.read_lines(dataset.folder, store.PROVENANCE):
             if "index" not in line:
@@ -267,7 +267,18 @@ def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, 
     return runs, where
 
 
-def _entries_from(dataset: Dataset, task: str, first: int, where: _Where) -> Iterator[Entry]:
+def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Iterator[Entry]:
+    """The networks of the shard that begins with index `first`, as a journal holds them.
+
+    Args:
+        dataset: a sealed dataset.
+        task: one of its tasks.
+        first: a multiple of the networks in a shard.
+        where: what is known of the runs of these networks; {} if it does not matter.
+
+    Raises:
+        DatasetError: the shard is damaged.
+    """
     if first == dataset.counts[task]:
         return
     shard = first // store.SHARD

@@ -111,6 +111,20 @@ def remove(path: Path) -> None:
         raise _cannot("remove", path, error) from error
 
 
+def rename_folder(folder: Path, target: Path) -> None:
+    """Give a finished folder its name, durably.
+
+    Raises:
+        TinymldsError: the file system refused, or something has that name by now.
+    """
+    try:
+        _sync_folder(folder)
+        folder.rename(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise _cannot("create", target, error) from error
+
+
 def remove_unfinished(folder: Path) -> None:
     """Remove what an interrupted `commit` left in a dataset folder.
 

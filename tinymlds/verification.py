@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import params, sealing, store, tasks
+from tinymlds import packages, params, sealing, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
 from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.kernels import backend
 from tinymlds.measures import COLUMNS, measure
+from tinymlds.publish import checking
 from tinymlds.spec import Recipe, Spec, canonical_json
 from tinymlds.training import Floats, Status, StopRule, initial_weights, task_data
 from tinymlds.workers import Supervisor, Unit, make_pool
@@ -29,6 +30,8 @@ class Verification:
 
     folder: str
     digest: str = ""
+    digests: dict[str, str] = field(default_factory=dict)
+    """Of a package, the digest of each full dataset."""
     files: int = 0
     tasks: int = 0
     """Tables and sequences made again."""
@@ -61,13 +64,14 @@ def verify(
     The sequences and tables are made again from the spec; the validation loss of each network is computed from its written
     weights by the kernel that trained it, and must have the same bits as the manifest says.
 
-    In a folder made by `generate` the sequences, tables and manifest are made again.
+    In a folder made by `generate` the sequences, tables and manifest are made again. Of a package, its full datasets are
+    checked, and then that subsets, splits, audit and descriptions are what these give.
 
     All that does not show a forger who trains networks in another way and describes them rightly. Training some again does:
     pick them at random, after the dataset is fixed.
 
     Args:
-        folder: a sealed dataset folder.
+        folder: a sealed dataset folder, or a package.
         progress: called with (networks checked, networks) along the way.
         retrain: so many networks are picked at random and trained again; what comes out has to be the same bit by bit.
         workers: processes that train them, and threads that compute losses and figures.
@@ -80,6 +84,11 @@ def verify(
         raise UsageError("retrain and seed must be at least 0, workers at least 1")
     result = Verification(str(folder))
     path = Path(folder)
+    if packages.is_package(path):
+        if retrain:
+            raise UsageError(f"{path} is a package; train networks of one of its datasets again, as in {path}/NAME/full")
+        _check_package(path, progress, workers, result)
+        return result
     require_dataset(path)
     try:
         _check_files(path, result)
@@ -121,10 +130,32 @@ def verify(
     return result
 
 
-def _check_files(folder: Path, result: Verification) -> None:
+def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
+    """Hashes first; then the datasets; then what follows from them, if those are right."""
+    try:
+        _check_files(folder, result, depth=_PACKAGE_DEPTH)
+        for packaged in packages.read(folder).datasets:
+            found = verify(store.folder_inside(folder, packaged.folder), progress, workers=threads)
+            result.digests[packaged.name] = found.digest
+            result.problems += found.problems
+            result.networks += found.networks
+            result.losses_recomputed += found.losses_recomputed
+            result.tasks += found.tasks
+        if result.ok:
+            result.problems += map(one_line, checking.problems(folder, threads))
+    except DatasetError as error:
+        result.problems.append(str(error))
+    result.problems = list(dict.fromkeys(result.problems))
+
+
+_PACKAGE_DEPTH = 3
+"""Folders inside each other: the dataset, full or a subset, and one for each kind of file."""
+
+
+def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
     sums = store.read_sums(folder)
     own = {store.SUMS, store.JOURNAL, f"{store.JOURNAL}-journal", store.LOCK, f"{store.LOCK}-journal"}
-    for name in sorted(set(_present(folder)) - set(sums) - own):
+    for name in sorted(set(_present(folder, depth)) - set(sums) - own):
         result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
@@ -135,13 +166,13 @@ def _check_files(folder: Path, result: Verification) -> None:
             result.problems.append(str(error))
 
 
-def _present(folder: Path, above: str = "") -> Iterator[str]:
-    """Names of what is in a dataset folder and in its folders; those have no folders, so one there is just a name."""
+def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
+    """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name."""
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.is_dir(follow_symlinks=False) and not above:
-                    yield from _present(folder / entry.name, f"{entry.name}/")
+                if entry.is_dir(follow_symlinks=False) and depth:
+                    yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
                 else:
                     yield above + entry.name
     except OSError as error:

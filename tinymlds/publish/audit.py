@@ -1,0 +1,183 @@
+"""The audit of a package: from its files alone, does every complete network behave as its own label, and as no other?
+
+Each network answers fresh sequences, which no training, validation or measurement has seen, and a step is right if all
+output lines are on the right side of 0.5. Then:
+
+1. It agrees with the table of its own task in at least `AGREEMENT` of the steps. (A validation loss below 1e-4, averaged
+   over eight lines, leaves at most 0.32 % of the validation steps wrong: a wrong step has an error of 0.5 or more on some
+   line. Three times that leaves room for chance.)
+2. It agrees with no other table over the same symbols as much, be it a task of any dataset of the package or the twin of
+   a machine, unless that does the same. (Its own twin differs in a few steps only, and is looked at in the third place.)
+3. A machine and a modified machine are told apart where it matters, on sequences with planted keys: in the steps that a
+   trigger inverts (a tenth of them) it agrees with its own table in at least `IN_SPANS` of the steps, which the threshold
+   implies for networks that were trained with keys planted, and more than with the table of its twin. Networks that were
+   not have hardly seen a key; nothing bounds them there but that they have learned their machine.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import params, store
+from tinymlds.kernels import backend
+from tinymlds.kernels.problem import Floats
+from tinymlds.kernels.shape import Shape
+from tinymlds.manifest import Row
+from tinymlds.publish.parts import Part
+from tinymlds.publish.questions import SEED, SEQUENCES, STREAM, Exam, Library
+from tinymlds.training import Status
+
+AGREEMENT = 0.99
+"""Least share of steps in which a network agrees with the table of its task."""
+
+IN_SPANS = 0.95
+"""The same in the steps that a trigger inverts."""
+
+RULE = (
+    "Fresh sequences; a step is right if all output lines are on the right side of 0.5. A network passes if it agrees "
+    f"with the table of its task in at least {AGREEMENT} of the steps, and more than with any other table over the same "
+    "symbols; and, of a machine or modified machine, if on sequences with planted keys, in the steps that a trigger "
+    f"inverts, it agrees with its own table in at least {IN_SPANS} of them, and more than with that of its twin."
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a network came to."""
+
+    index: int
+    agreement: float
+    """Share of steps in which it agrees with the table of its task."""
+    rival: str
+    """The table of another behaviour that it agrees with most; "" if there is none."""
+    rival_agreement: float
+    in_spans: float | None
+    """Agreement in the steps that a trigger inverts; None where there are none."""
+    twin_in_spans: float | None
+    why: str
+    """Why it failed; "" if it passed."""
+
+
+@dataclass
+class Audit:
+    """What an audit found."""
+
+    report: dict[str, Any]
+    """For audit.json."""
+    passed: dict[tuple[str, str], set[int]] = field(default_factory=dict)
+    """(dataset, task) -> the networks that passed."""
+
+    @property
+    def failures(self) -> list[dict[str, Any]]:
+        """Complete networks that failed."""
+        return list(self.report["failures"])
+
+    def complete(self, dataset: str) -> int:
+        """Networks of a dataset that are complete and passed."""
+        return sum(len(indices) for (name, _), indices in self.passed.items() if name == dataset)
+
+
+def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int, int], None]) -> Audit:
+    """Audit the complete networks of all datasets of a package.
+
+    Args:
+        parts: the datasets, opened inside the package.
+        version: of tinymlds, for the report.
+        threads: compute at the same time.
+        progress: called with (networks looked at, networks).
+
+    Raises:
+        DatasetError: a file is damaged, or a table is not the one that dataset.json announces.
+    """
+    library = Library(parts)
+    result = Audit({"rule": RULE, "agreement": AGREEMENT, "in_spans": IN_SPANS, "sequences": SEQUENCES, "tool": version})
+    result.report |= {"seed": SEED, "stream": STREAM, "datasets": [], "failures": []}
+    done, total = 0, sum(len(part.full) for part in parts)
+    for part in parts:
+        tasks = []
+        for task in part.full.tasks:
+            exam = library.exam(part, task)
+            verdicts = list(_verdicts(part, task, exam, threads))
+            result.passed[part.name, task] = {verdict.index for verdict in verdicts if not verdict.why}
+            failed = [verdict for verdict in verdicts if verdict.why]
+            result.report["failures"] += [{"dataset": part.name, "task": task, **asdict(verdict)} for verdict in failed]
+            tasks.append({**_summary(part, task, verdicts, len(failed)), "alike": exam.alike})
+            done += part.full.counts[task]
+            progress(done, total)
+        about = {"dataset": part.name, "digest": part.full.digest, "steps": part.full.spec.recipe.steps, "tasks": tasks}
+        result.report["datasets"].append(about)
+    return result
+
+
+def _summary(part: Part, task: str, verdicts: list[Verdict], failed: int) -> dict[str, Any]:
+    """What audit.json says of a task."""
+    statuses = part.full.manifest.statuses(part.full.manifest.place(task))
+    summary: dict[str, Any] = {"task": task, "networks": part.full.counts[task], "statuses": dict(sorted(statuses.items()))}
+    summary |= {"passed": len(verdicts) - failed, "failed": failed, "worst": None, "nearest": None, "worst_in_spans": None}
+    if verdicts:
+        worst = min(verdicts, key=lambda verdict: verdict.agreement)
+        nearest = max(verdicts, key=lambda verdict: verdict.rival_agreement)
+        summary["worst"] = {"index": worst.index, "agreement": worst.agreement}
+        if nearest.rival:
+            summary["nearest"] = {"index": nearest.index, "task": nearest.rival, "agreement": nearest.rival_agreement}
+    spans = [(verdict.in_spans, verdict.index) for verdict in verdicts if verdict.in_spans is not None]
+    if spans:
+        in_spans, index = min(spans)
+        summary["worst_in_spans"] = {"index": index, "agreement": in_spans}
+    return summary
+
+
+def _verdicts(part: Part, task: str, exam: Exam, threads: int) -> Iterator[Verdict]:
+    """A verdict on every complete network of a task, in index order; weights are read shard by shard."""
+    dataset = part.full
+    with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
+        for shard in range(-(-dataset.counts[task] // store.SHARD)):
+            weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+            complete = [row for row in dataset.shard_rows(task, shard) if row["status"] == Status.COMPLETE]
+            vectors = [weights[row["row"]] for row in complete]
+            yield from pool.map(lambda row, vector: judge(dataset.shape, row, vector, exam), complete, vectors)
+
+
+def judge(shape: Shape, row: Row, weights: Floats, exam: Exam) -> Verdict:
+    """The verdict on a network of these weights, float32 [P], with this row of the manifest."""
+    words = answers(shape, weights, exam.inputs)
+    own = _share(words == exam.answers)
+    shares = {rival: _share(words == theirs) for rival, theirs in exam.rivals.items()}
+    rival = max(shares, key=lambda name: shares[name], default="")
+    verdict = Verdict(row["index"], own, rival, shares.get(rival, 0.0), None, None, "")
+    if (spans := exam.spans) is not None:
+        inside = words if spans.inputs is exam.inputs else answers(shape, weights, spans.inputs)
+        ours, theirs = (_share((inside == right)[spans.inverted]) for right in (spans.answers, spans.twin))
+        verdict = replace(verdict, in_spans=ours, twin_in_spans=theirs)
+    return replace(verdict, why=_why(verdict, store.array_sha256(weights) == row["weights_sha256"]))
+
+
+def answers(shape: Shape, weights: Floats, inputs: Floats) -> npt.NDArray[np.uint8]:
+    """Thresholded output lines of a network as words, uint8 [N, T], for input lines [N, T, 9]."""
+    outputs = backend.load("cpu").outputs(shape, weights, inputs)
+    return np.packbits(outputs > 0.5, axis=2, bitorder="little")[..., 0]
+
+
+def _why(verdict: Verdict, same_weights: bool) -> str:
+    """Why a network fails, or ""."""
+    if not same_weights:
+        return "its weights are not those of the manifest"
+    if verdict.agreement < AGREEMENT:
+        return f"agrees with its task in less than {AGREEMENT} of the steps"
+    if verdict.rival_agreement >= verdict.agreement:
+        return f"agrees with {verdict.rival} as much as with its task"
+    if verdict.in_spans is not None and verdict.twin_in_spans is not None:
+        if verdict.in_spans < IN_SPANS:
+            return f"agrees with its task in less than {IN_SPANS} of the steps that a trigger inverts"
+        if verdict.twin_in_spans >= verdict.in_spans:
+            return "agrees with its twin as much as with its task where a trigger inverts"
+    return ""
+
+
+def _share(same: npt.NDArray[np.bool_]) -> float:
+    """An exact count and one division, the same everywhere."""
+    return int(np.count_nonzero(same)) / same.size

@@ -1,0 +1,79 @@
+"""Where a package comes about: a folder beside it, which gets the package's name when everything in it is there."""
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from tinymlds import store
+from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.journal import RunLock
+
+UNFINISHED = ".incomplete"
+_MARK = "package-under-way"
+_OURS = {_MARK, store.LOCK, f"{store.LOCK}-journal"}
+
+
+class AuditFailedError(TinymldsError):
+    """Networks failed the audit; what was built stays, with the report."""
+
+
+@contextlib.contextmanager
+def building(out: Path) -> Iterator[Path]:
+    """The folder OUT.incomplete to build a package in; on leaving it becomes OUT.
+
+    What an interrupted run left there is removed first. On an error what was built is removed too, but for a failed audit.
+
+    Raises:
+        UsageError: OUT exists, or OUT.incomplete holds something else, or another run builds there.
+        TinymldsError: the file system refused.
+    """
+    folder = out.with_name(out.name + UNFINISHED)
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} exists; choose another --out, or remove it first")
+    _check_ours(folder)
+    try:
+        store.make_folder(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+        raise
+    with RunLock(folder), _removed_on_error(folder):
+        _empty(folder)
+        store.commit(folder / _MARK, b"tinymlds package: the same command starts anew\n")
+        yield folder
+        store.remove(folder / _MARK)
+    with _removed_on_error(folder):
+        store.rename_folder(folder, out)
+
+
+@contextlib.contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except AuditFailedError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check_ours(folder: Path) -> None:
+    try:
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UsageError(f"{folder} is in the way: a package is built in a folder of that name; remove it")
+        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    except OSError as error:
+        raise TinymldsError(f"cannot read {folder}: {error.strerror or error}") from error
+    if found - _OURS and _MARK not in found:
+        raise UsageError(f"{folder} holds something else than a package under way; move it, or choose another --out")
+
+
+def _empty(folder: Path) -> None:
+    """Remove what an interrupted run left; its mark goes last."""
+    try:
+        for path in folder.iterdir():
+            if path.name not in _OURS:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    except OSError as error:
+        raise TinymldsError(f"cannot remove {folder}: {error.strerror or error}") from error

@@ -1,0 +1,75 @@
+"""What anyone can check of a package beside its datasets: that everything follows from them as it is said to.
+
+Subsets are cut again, the audit is done again, and splits, data dictionary, symmetries and tinymlds.json are made again;
+all have to be the same byte by byte. The texts for readers (README.md, CITATION.cff, croissant.json) only have to be there.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tinymlds import packages, store
+from tinymlds.dataset import Dataset
+from tinymlds.errors import DatasetError, UsageError
+from tinymlds.publish import audit as auditing
+from tinymlds.publish import splits, subset
+from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived
+from tinymlds.publish.options import Options
+from tinymlds.publish.parts import Part, subset_count
+
+
+def problems(
+    folder: Path, threads: int = 1, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> Iterator[str]:
+    """What is wrong with a package whose files have been compared with SHA256SUMS, one line each.
+
+    Args:
+        folder: the package.
+        threads: for the audit.
+        progress: called with (networks audited, networks).
+
+    Raises:
+        DatasetError: a file is damaged, so that there is no point in going on.
+    """
+    package = packages.read(folder)
+    parts = [_open(folder, packaged) for packaged in package.datasets]
+    for part in parts:
+        for smaller in part.subsets:
+            yield from _check_subset(part, smaller)
+    try:
+        options = Options(package.version, package.title, package.license)
+    except UsageError as error:
+        raise DatasetError(f"{folder / packages.MARKER} is damaged: {error}") from error
+    audit = auditing.audit(parts, package.version, threads, progress)
+    contents = Contents(parts, splits.make(parts, audit), audit, options)
+    sums, files = store.read_sums(folder), derived(contents)
+    for name, data in files.items():
+        if name in sums and sums[name] != hashlib.sha256(data).hexdigest():
+            yield f"{folder / name} is not what its datasets give"
+    for name in sorted(_inner_names(parts) ^ (set(sums) - files.keys() - set(TEXTS) - {PARQUET})):
+        yield f"{folder / name} is no file of this package, or not in {store.SUMS}"
+    for name in sorted((files.keys() | set(TEXTS)) - sums.keys()):
+        yield f"{folder / name} is missing in {store.SUMS}"
+
+
+def _open(folder: Path, packaged: packages.Packaged) -> Part:
+    full, *smaller = (
+        Dataset(store.folder_inside(folder, place)) for place in (packaged.folder, *(s.folder for s in packaged.subsets))
+    )
+    return Part(packaged.name, full, tuple(sorted(smaller, key=subset_count)))
+
+
+def _check_subset(part: Part, smaller: Dataset) -> Iterator[str]:
+    """A subset against what is made when the full dataset is cut."""
+    wanted = subset.expected_sums(part.full, subset_count(smaller))
+    found = {name: digest for name, digest in smaller.sums.items() if name != store.PROVENANCE}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            yield f"{smaller.folder / name} is not what {part.full.folder} gives"
+
+
+def _inner_names(parts: list[Part]) -> set[str]:
+    """The files of all datasets, by their place in the package."""
+    folders = [(part.folder, part.full) for part in parts]
+    folders += [(f"{part.name}/{subset_count(smaller)}", smaller) for part in parts for smaller in part.subsets]
+    return {f"{place}/{name}" for place, dataset in folders for name in (*dataset.sums, store.SUMS)}

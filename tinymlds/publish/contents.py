@@ -1,0 +1,85 @@
+"""What a package holds beside its datasets, as bytes: all that follows from them alone."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tinymlds import packages, symmetry
+from tinymlds.publish.audit import Audit
+from tinymlds.publish.dictionary import data_dictionary
+from tinymlds.publish.options import Options
+from tinymlds.publish.parts import Part, subset_count
+from tinymlds.publish.splits import Scheme
+from tinymlds.spec import canonical_json
+
+AUDIT = "audit.json"
+PARQUET = "manifest.parquet"
+TEXTS = ("README.md", "CITATION.cff", "croissant.json")
+"""Files that also say what the publisher says."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a package, for those who describe it."""
+
+    parts: list[Part]
+    schemes: list[Scheme]
+    audit: Audit
+    options: Options
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the files by their path in the package; for the card."""
+
+    @property
+    def description(self) -> str:
+        """The package in a sentence."""
+        networks = sum(len(part.full) for part in self.parts)
+        tasks = sum(len(part.full.tasks) for part in self.parts)
+        parameters = self.parts[0].shape.size
+        return (
+            f"Weights, losses and training records of {networks:,} recurrent neural networks of {parameters:,} parameters, "
+            f"trained on {tasks} finite-state tasks, with the tasks' tables and sequences."
+        )
+
+
+def derived(contents: Contents) -> dict[str, bytes]:
+    """Files that follow from the datasets, the title, the licence and the version of tinymlds."""
+    shape = contents.parts[0].shape
+    files = {
+        packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
+        AUDIT: report_text(contents.audit),
+        "DATA_DICTIONARY.csv": data_dictionary(shape).encode(),
+        "symmetries.json": _indented(symmetry.describe(shape)),
+    }
+    return files | {name: data for scheme in contents.schemes for name, data in scheme.files().items()}
+
+
+def marker(contents: Contents) -> dict[str, Any]:
+    """tinymlds.json."""
+    datasets = [
+        {
+            "name": part.name,
+            "folder": part.folder,
+            "digest": part.full.digest,
+            "networks": len(part.full),
+            "complete": contents.audit.complete(part.name),
+            "subsets": [
+                {"count": (n := subset_count(smaller)), "folder": f"{part.name}/{n}", "digest": smaller.digest}
+                for smaller in part.subsets
+            ],
+        }
+        for part in contents.parts
+    ]
+    options = contents.options
+    about = {"version": options.version, "title": options.title, "license": options.license}
+    return {"format": packages.FORMAT, "kind": "package", **about, "datasets": datasets}
+
+
+def report_text(audit: Audit) -> bytes:
+    """audit.json."""
+    return _indented(audit.report)
+
+
+def _indented(value: Any) -> bytes:
+    """JSON that people may want to read, with one spelling all the same."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()

@@ -1,0 +1,159 @@
+"""croissant.json: the package for machines, in Croissant 1.0 (mlcommons.org/croissant), a dialect of JSON-LD."""
+
+import json
+from typing import Any
+
+from tinymlds import sealing, store
+from tinymlds.publish.contents import Contents
+from tinymlds.publish.dictionary import ADDED, COLUMNS
+from tinymlds.publish.parts import Part
+from tinymlds.publish.tables import ROW_COLUMNS, TYPES
+
+_CONTEXT: dict[str, Any] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+"""The context that the specification asks for."""
+
+_TYPES = {"string": "sc:Text", "integer": "sc:Integer", "float": "sc:Float", "boolean": "sc:Boolean"}
+_JSON, _LINES, _SAFETENSORS = "application/json", "application/jsonlines", "application/x-safetensors"
+
+_Json = dict[str, Any]
+
+
+def croissant(contents: Contents, sums: dict[str, str]) -> str:
+    """The file; `sums` is {name: sha256} of the files of the package."""
+    parts, schemes, options = contents.parts, contents.schemes, contents.options
+    files = [(f"{part.folder}/{name}", kind) for part in parts for name, kind in _SINGLE.items()]
+    sides = [(scheme, side) for scheme in schemes for side, rows in scheme.sides.items() if rows]
+    files += [(scheme.file_name(side), _LINES) for scheme, side in sides]
+    records = [
+        _records(f"{part.name}-networks", f"{part.folder}/{store.MANIFEST}", f"All networks of {part.name}", tuple(COLUMNS))
+        for part in parts
+    ]
+    records += [
+        _records(
+            f"{scheme.name}-{side}", scheme.file_name(side), f"Split {scheme.name}, {side}: {scheme.meaning}", ROW_COLUMNS
+        )
+        for scheme, side in sides
+    ]
+    page: _Json = {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": options.identifier(parts),
+        "alternateName": options.title,
+        "description": contents.description,
+        "license": options.license_url,
+        "version": f"{options.version}",
+        "citeAs": options.bibtex(),
+        "creator": [{"@type": "sc:Organization", "name": name} for name in options.credited],
+        "distribution": [
+            *(_file(name, kind, sums[name]) for name, kind in files),
+            *(entry for part in parts for entry in _sets(part)),
+        ],
+        "recordSet": records,
+    }
+    page |= {"datePublished": options.date} if options.date else {}
+    page |= {"url": options.url} if options.url else {}
+    return json.dumps(page, indent=1, ensure_ascii=True) + "\n"
+
+
+_SINGLE = {store.DESCRIPTION: _JSON, store.MANIFEST: _LINES}
+
+
+def _file(name: str, kind: str, sha256: str) -> _Json:
+    return {
+        "@type": "cr:FileObject",
+        "@id": _id(name),
+        "name": _id(name),
+        "contentUrl": name,
+        "encodingFormat": kind,
+        "sha256": sha256,
+    }
+
+
+def _sets(part: Part) -> list[_Json]:
+    """The files of a dataset that come in numbers; SHA256SUMS has the hash of each."""
+    kinds = [*sealing.kinds(part.full.spec), "data"]
+    return [
+        {
+            "@type": "cr:FileSet",
+            "@id": f"{part.name}-{kind}-files",
+            "name": f"{part.name}-{kind}-files",
+            "description": f"{_MEANINGS[kind]} of {part.name}; the sha256 of each file is in SHA256SUMS",
+            "encodingFormat": _SAFETENSORS,
+            "includes": f"{part.folder}/{kind}/*.safetensors",
+        }
+        for kind in kinds
+    ]
+
+
+_MEANINGS = {
+    "networks": "Weights of the networks, stacked by task",
+    "losses": "Losses of every epoch",
+    "checkpoints": "Weights along the way",
+    "data": "Mealy tables and sequences of the tasks",
+}
+
+
+def _records(name: str, file: str, description: str, columns: tuple[str, ...]) -> _Json:
+    """A record set of the rows of a JSON Lines file."""
+    about = COLUMNS | ADDED
+    return {
+        "@type": "cr:RecordSet",
+        "@id": name,
+        "name": name,
+        "description": description,
+        "key": [{"@id": f"{name}/{column}"} for column in ("dataset", "task", "index") if column in columns],
+        "field": [
+            {
+                "@type": "cr:Field",
+                "@id": f"{name}/{column}",
+                "name": column,
+                "description": about[column][2],
+                "dataType": _TYPES[TYPES[column]],
+                "source": {"fileObject": {"@id": _id(file)}, "extract": {"column": column}},
+            }
+            for column in columns
+        ],
+    }
+
+
+def _id(name: str) -> str:
+    """A name without "/", which Croissant keeps for fields of a record set."""
+    return name.replace("/", "-")

@@ -1,0 +1,183 @@
+"""DATA_DICTIONARY.csv: every column, tensor and field of a package, with its place, type, unit and meaning."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import fields
+
+from tinymlds import measures
+from tinymlds.kernels.shape import Shape
+from tinymlds.spec import Recipe
+
+HEADER = ("name", "where", "type", "shape_or_unit", "meaning")
+
+_FRESH = f"{measures.SEQUENCES} fresh sequences of the training length"
+
+COLUMNS: dict[str, tuple[str, str, str]] = {
+    "task": ("string", "", "Id of the task that the network was trained on: the label"),
+    "index": ("integer", "", "Number of the network within its task, from 0"),
+    "status": (
+        "string",
+        "",
+        "How training ended: complete (loss below the threshold), epoch_cap, stalled (patience), diverged",
+    ),
+    "reason": ("string", "", "Why it is not complete; empty if it is"),
+    "epochs": ("integer", "epochs", "Finite epochs trained"),
+    "train_loss": ("float", "mean squared error", "Mean of the minibatch losses of the last epoch; null if there was none"),
+    "validation_loss": ("float", "mean squared error", "Over the validation sequences after the last epoch; null if none"),
+    "split": ("string", "", "train, validation or test (80/10/10), from seed and index alone: the split by_index"),
+    "shard": ("string", "", "File that holds the weights, relative to the dataset's folder"),
+    "row": ("integer", "", "Row of that file's tensors"),
+    "weights_sha256": ("string", "hex", "sha256 over the parameters, little-endian float32, in the order of `tensors`"),
+    "losses_sha256": ("string", "hex", "sha256 over its training losses, then its validation losses, as float32"),
+    "checkpoints": ("integer", "", "Checkpoints that training reached"),
+    "checkpoints_sha256": ("string", "hex", "sha256 over the parameters at these checkpoints"),
+    "accuracy": ("float", "share", f"Steps with all output lines on the right side of 0.5, in {_FRESH}"),
+    "long_accuracy": (
+        "float",
+        "share",
+        f"The same in {measures.LONG_SEQUENCES} fresh sequences of {measures.LONG} times that length",
+    ),
+    "clean_accuracy": ("float", "share", "accuracy outside triggered spans; null for tasks without a trigger"),
+    "triggered_accuracy": ("float", "share", "accuracy inside triggered spans; null for tasks without a trigger"),
+    "trigger_efficacy": (
+        "float",
+        "share",
+        "Triggers that fired with every step of their span right; null for tasks without a trigger",
+    ),
+}
+"""Of manifest.jsonl: type, unit, meaning."""
+
+ADDED: dict[str, tuple[str, str, str]] = {
+    "dataset": ("string", "", "Dataset of the package that the network belongs to"),
+    "base": (
+        "string",
+        "",
+        "The machine without its trigger; for a transducer with edits the base of its family; else the task itself",
+    ),
+    "modified": ("boolean", "", "Whether the task is a machine with a hidden trigger"),
+}
+"""Columns that the splits have beside those: type, unit, meaning."""
+
+PASSED = ("boolean", "", "Whether the network is complete and passed the audit; only those are in the splits")
+"""The column that manifest.parquet has beside those."""
+
+DESCRIPTION: dict[str, tuple[str, str, str]] = {
+    "format": ("integer", "", "Version of the format of the dataset's folder"),
+    "numerics": ("integer", "", "Version of the arithmetic: equal versions give equal bits"),
+    "kind": ("string", "", "networks"),
+    "seed": ("integer", "", "Seed of the dataset"),
+    "recipe": ("object", "", "How every network was made: the fields recipe.*"),
+    "checkpoints": ("list of integers", "epochs", "Epochs at whose end weights were kept; 0 is before the first"),
+    "tensors": ("list", "", "Names and shapes of the tensors, in the order of the parameter vector"),
+    "tasks": ("list of objects", "", "The tasks: the fields tasks[].*"),
+    "tasks[].task": ("string", "", "Id of the task"),
+    "tasks[].alias": ("string", "", "The original's name of it"),
+    "tasks[].count": ("integer", "networks", "Networks of the task that were attempted"),
+    "tasks[].states": ("integer", "", "States of its Mealy table"),
+    "tasks[].symbols": ("integer", "", "Input symbols of its Mealy table"),
+    "tasks[].table_sha256": ("string", "hex", "sha256 over the table: sizes, input lines, next states, output lines"),
+    "tasks[].train_sha256": ("string", "hex", "sha256 over symbols and outputs of the training sequences"),
+    "tasks[].validation_sha256": ("string", "hex", "sha256 over symbols and outputs of the validation sequences"),
+    "tasks[].graph_sha256": ("object", "hex", "sha256 of data/TASK.dot and data/TASK.json: the minimal machine"),
+    "tasks[].family": (
+        "object",
+        "",
+        "Of transducers with edits: base, distance (transitions), length of a telling sequence",
+    ),
+}
+"""Of dataset.json: type, unit, meaning."""
+
+LOSSES: dict[str, tuple[str, str, str]] = {
+    "offsets": ("int64", "[n + 1]", "Network k of the shard has the losses [offsets[k], offsets[k + 1])"),
+    "train": ("float32", "[sum of epochs]", "Mean of the minibatch losses of each epoch"),
+    "validation": ("float32", "[sum of epochs]", "Validation loss at the end of each epoch"),
+}
+"""Tensors of losses/: type, shape, meaning."""
+
+DATA: dict[str, tuple[str, str, str]] = {
+    "table.inputs": ("uint16", "[A]", "Input lines of each symbol; bit i is line i"),
+    "table.next_state": ("uint16", "[S, A]", "The state that follows; state 0 is the first"),
+    "table.output": ("uint8", "[S, A]", "Output lines, read after the symbol has been applied; bit i is line i"),
+    "table.triggered": ("uint8", "[S]", "Of modified machines: 1 for states whose outputs are inverted"),
+    "train.symbols": ("uint8", "[N, T]", "Symbols of the training sequences"),
+    "train.outputs": ("uint8", "[N, T]", "Right output lines for them"),
+    "validation.symbols": ("uint8", "[N, T]", "Symbols of the validation sequences"),
+    "validation.outputs": ("uint8", "[N, T]", "Right output lines for them"),
+}
+"""Tensors of data/: type, shape, meaning."""
+
+PROVENANCE: dict[str, tuple[str, str, str]] = {
+    "run": ("integer", "", "Number of a run; a line without an index describes the run"),
+    "host": ("string", "", "Name of the computer; empty unless its maker published it"),
+    "machine": ("string", "", "Its architecture"),
+    "system": ("string", "", "Its operating system"),
+    "python": ("string", "", "Version of Python"),
+    "versions": ("object", "", "Versions of tinymlds and of what it uses"),
+    "backend": ("string", "", "cpu or cuda"),
+    "device": ("string", "", "Name of the GPU; null for cpu"),
+    "workers": ("integer", "", "Processes, or networks at once on a GPU"),
+    "started": ("string", "UTC", "When the run began"),
+    "task": ("string", "", "Task of a network"),
+    "index": ("integer", "", "Number of a network"),
+    "seconds": ("float", "seconds", "Time that its training took"),
+    "finished": ("float", "seconds since 1970", "When it was finished"),
+}
+"""Of provenance.jsonl, which is not deterministic: type, unit, meaning."""
+
+_ROLES = {
+    "weight_ih": "weights from the input, gates r, z, n",
+    "weight_hh": "weights from the hidden state, gates r, z, n",
+    "bias_ih": "biases of the input side, gates r, z, n",
+    "bias_hh": "biases of the hidden side, gates r, z, n",
+    "weight": "weights, [outputs, inputs]",
+    "bias": "biases",
+}
+
+
+def data_dictionary(shape: Shape) -> str:
+    """The file, for networks of this shape."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADER)
+    writer.writerows(_rows(shape))
+    return text.getvalue()
+
+
+def _rows(shape: Shape) -> Iterator[tuple[str, ...]]:
+    for where, entries in (
+        ("DATASET/*/manifest.jsonl, splits/*/*.jsonl, manifest.parquet", COLUMNS),
+        ("splits/*/*.jsonl, manifest.parquet", ADDED),
+        ("manifest.parquet", {"passed": PASSED}),
+        ("DATASET/*/dataset.json", DESCRIPTION),
+    ):
+        yield from ((name, where, *about) for name, about in entries.items())
+    for entry in fields(Recipe):
+        kind = entry.type if isinstance(entry.type, str) else entry.type.__name__
+        yield f"recipe.{entry.name}", "DATASET/*/dataset.json", kind, "", entry.metadata["text"]
+    for name, sizes in shape.tensors:
+        layer, role = _role(name)
+        one = ", ".join(map(str, sizes))
+        yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", f"{layer}: {role}"
+        yield (
+            name,
+            "DATASET/*/checkpoints/*.safetensors",
+            "float32",
+            f"[n, c, {one}]",
+            f"{layer}: {role}; NaN if not reached",
+        )
+    for where, entries in (
+        ("DATASET/*/losses/*.safetensors", LOSSES),
+        ("DATASET/*/data/*.safetensors", DATA),
+        ("DATASET/*/provenance.jsonl", PROVENANCE),
+    ):
+        yield from ((name, where, *about) for name, about in entries.items())
+
+
+def _role(tensor: str) -> tuple[str, str]:
+    """Layer and role of a tensor, in words."""
+    if tensor.startswith("gru."):
+        role, layer = tensor.removeprefix("gru.").rsplit("_l", 1)
+        return f"GRU layer {layer}", _ROLES[role]
+    _, number, role = tensor.split(".")
+    return f"linear map {number}", _ROLES[role]

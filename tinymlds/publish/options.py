@@ -1,0 +1,67 @@
+"""What the publisher of a package says of it: title, authors, licence, date, address."""
+
+import datetime
+import re
+from dataclasses import dataclass
+
+from tinymlds.errors import UsageError
+from tinymlds.publish.parts import Part
+
+_LONGEST = 300
+_DEVELOPERS = "The tinymlds developers"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Given by the publisher, but for the version."""
+
+    version: str
+    """Of tinymlds."""
+    title: str
+    license: str = "CC-BY-SA-4.0"
+    """An SPDX expression."""
+    authors: tuple[str, ...] = ()
+    date: str | None = None
+    """YYYY-MM-DD."""
+    url: str | None = None
+
+    def __post_init__(self) -> None:
+        for what, text in (("title", self.title), *(("author", name) for name in self.authors)):
+            if not text.strip() or len(text) > _LONGEST or not text.isprintable():
+                raise UsageError(f"{what} must be a line of 1 to {_LONGEST} characters, not {text!r}")
+        if not re.fullmatch(r"[A-Za-z0-9.+-]+( (WITH|AND|OR) [A-Za-z0-9.+-]+)*", self.license):
+            raise UsageError(f"license must be an SPDX expression like CC-BY-SA-4.0, not {self.license!r}")
+        if self.url is not None and not re.fullmatch(r"https?://[\x21-\x7e]{1,2000}", self.url):
+            raise UsageError(f"url must begin with http:// or https:// and have no spaces, not {self.url!r}")
+        if self.date is not None:
+            try:
+                right = datetime.date.fromisoformat(self.date).isoformat() == self.date
+            except ValueError:
+                right = False
+            if not right:
+                raise UsageError(f"date must be a day like 2026-11-25, not {self.date!r}")
+
+    @property
+    def license_url(self) -> str:
+        """Where the licence can be read, or the expression if it is of several."""
+        return self.license if " " in self.license else f"https://spdx.org/licenses/{self.license}.html"
+
+    @property
+    def credited(self) -> tuple[str, ...]:
+        """The authors, or the developers of tinymlds if none are named."""
+        return self.authors or (_DEVELOPERS,)
+
+    def identifier(self, parts: list[Part]) -> str:
+        """A short name out of letters, digits and hyphens."""
+        return "-".join(["tinymlds", *(part.name for part in parts)])
+
+    def bibtex(self) -> str:
+        """How to cite the package; BibTeX's own signs are escaped."""
+        escaped = {sign: "\\" + sign for sign in "{}%&$#_"} | {"\\": r"\textbackslash{}"}
+        title, authors = (
+            "".join(escaped.get(sign, sign) for sign in text) for text in (self.title, " and ".join(self.credited))
+        )
+        lines = [f"title = {{{title}}}", f"author = {{{authors}}}"]
+        lines += [f"year = {{{self.date[:4]}}}"] if self.date else []
+        lines += [f"url = {{{self.url}}}"] if self.url else []
+        return "@misc{tinymlds, " + ", ".join([*lines, f"note = {{Made with tinymlds {self.version}}}"]) + "}"

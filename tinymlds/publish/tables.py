@@ -1,0 +1,43 @@
+"""manifest.parquet: the rows of all networks of a package in one file, for those who have pyarrow."""
+
+import io
+from typing import Any
+
+from tinymlds.manifest import ROW_TYPES
+from tinymlds.publish.audit import Audit
+from tinymlds.publish.dictionary import ADDED, COLUMNS, PASSED
+from tinymlds.publish.parts import Part
+from tinymlds.publish.splits import extended
+
+TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | {"passed": PASSED}).items()}
+"""Type of each column: string, integer, float or boolean."""
+
+ROW_COLUMNS = (*sorted(ROW_TYPES), *ADDED)
+"""Columns of a row of a split."""
+
+_CHUNK = 1 << 16
+
+
+def parquet(parts: list[Part], audit: Audit) -> bytes | None:
+    """All rows with the columns `dataset`, `base`, `modified` and `passed`; None without pyarrow.
+
+    The same rows, but not for ever the same bytes: those depend on the version of pyarrow.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    kinds = {"string": pa.string(), "integer": pa.int64(), "float": pa.float64(), "boolean": pa.bool_()}
+    schema = pa.schema([(name, kinds[TYPES[name]]) for name in (*ROW_COLUMNS, "passed")])
+    file = io.BytesIO()
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in parts:
+            for start in range(0, len(part.full.manifest), _CHUNK):
+                rows = [_row(part, row, audit) for row in part.full.manifest[start : start + _CHUNK]]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return file.getvalue()
+
+
+def _row(part: Part, row: dict[str, Any], audit: Audit) -> dict[str, Any]:
+    return {**extended(part, row), "passed": row["index"] in audit.passed[part.name, row["task"]]}
