@@ -48,6 +48,7 @@ def card(contents: Contents) -> str:
         audit_table=_audit_table(contents),
         reproduce="\n".join(f"{command(part.full.spec)} --out {part.name}" for part in parts),
         digests=_table(("dataset", "digest"), _digests(parts)),
+        sharing=" ".join(_sharing(contents.parts)),
         limits=_failures(contents.audit),
         license=options.license,
         license_url=options.license_url,
@@ -222,6 +223,15 @@ def _recipe_table(parts: list[Part]) -> str:
     ]
     rows.append(("seed", *(parts_of.full.spec.seed for parts_of in parts[: len(recipes)]), "Seed of the dataset."))
     return _table(("field", *recipes, "meaning"), rows)
+
+
+def _sharing(parts: list[Part]) -> Iterable[str]:
+    """A sentence for each dataset: what the networks of a task share beside the task."""
+    for part in parts:
+        recipe = part.full.spec.recipe
+        sequences = "share their training sequences" if recipe.sequences == "shared" else "have sequences of their own"
+        weights = "begin with weights of their own" if recipe.initial == "own" else "all begin with the same weights"
+        yield f"Networks of a task of `{part.name}` {sequences} and {weights}."
 
 
 def _split_line(scheme: Scheme) -> str:
