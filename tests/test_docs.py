@@ -29,7 +29,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"loading.md": "test_loading.py"}
 """Pages whose examples another test runs."""
 
-GIVEN = {"symmetry.md": {"machine": "xor", "count": 1, "out": "xor-1000"}}
+GIVEN = {key: {"machine": "xor", "count": 1, "out": "xor-1000"} for key in ("report.md", "symmetry.md")}
 """What a page takes to be there, made with a small recipe."""
 
 SMALLER = {
@@ -78,6 +78,8 @@ def test_what_a_page_shows_works(page, tmp_path, monkeypatch):
     text = session_text(page)
     if "tinymlds.torch" in text and importlib.util.find_spec("torch") is None:
         pytest.skip("it uses torch, which is not installed")
+    if "tinymlds import report" in text and importlib.util.find_spec("plotly") is None:
+        pytest.skip("it uses plotly, which is not installed")
     copy = tmp_path / page.name
     copy.write_text(text)
     parsers = [PythonCodeBlockParser(), CodeBlockParser("console", run_session)]

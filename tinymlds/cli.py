@@ -470,6 +470,41 @@ def inspect(
 
 @app.command()
 @_command
+def report(
+    folder: Place,
+    out: Annotated[Path | None, typer.Option(help="The page. (default: report.html)", show_default=False)] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write figures to, for papers, in place of the page.", show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of the figures: png or svg.")] = "png",
+    only: Annotated[list[str] | None, typer.Option(help="Only the figure of this name; can be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A network to look at, like xor:17; can be repeated.")] = None,
+    canonical: Annotated[bool, typer.Option("--canonical", help="Map networks in their canonical form.")] = False,
+    points: Annotated[int, typer.Option(min=2, max=200_000, help="Networks on the map, at most.")] = 50_000,
+    name: Name = None,
+    subset: Subset = None,
+) -> None:
+    """Write one HTML page to look at a dataset, or its figures as files.
+
+    Example: tinymlds report xor-1000 --out xor.html
+    """
+    from tinymlds import report as reporting
+    from tinymlds.errors import UsageError
+    from tinymlds.report.options import Options, parse_network
+
+    networks = tuple(parse_network(text) for text in network or ())
+    options = Options(canonical, points, networks, name, subset)
+    if only and figures is None:
+        raise UsageError("only is for figures; give a folder for them with --figures")
+    if figures is not None:
+        for path in reporting.write_figures(folder, figures, form, tuple(only or ()), options):
+            print(path)
+    if out is not None or figures is None:
+        print(reporting.write_page(folder, out or Path("report.html"), options))
+
+
+@app.command()
+@_command
 def export(
     folder: Place,
     task: Annotated[str, typer.Argument(help="A task of it.", show_default=False)],

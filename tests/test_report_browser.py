@@ -1,0 +1,168 @@
+"""The report's page in a real browser: it opens from a file, asks nobody for anything, and its controls work.
+
+Chromium and its driver have to be installed (Debian: chromium, chromium-driver); elsewhere these tests are skipped.
+"""
+
+import base64
+import io
+import json
+import shutil
+
+import numpy as np
+import pytest
+from forging import TINY, forge_rows
+
+import tinymlds
+from tinymlds import report
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+pytest.importorskip("plotly")
+pytest.importorskip("jinja2")
+image = pytest.importorskip("matplotlib.image")
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Chromium and chromedriver")
+
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-background-networking "
+    "--disable-component-update --disable-sync --no-first-run"
+)
+HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+CHARTS = """return [...document.querySelectorAll('.chart')].map((div) => [div.id, div.getBoundingClientRect().width])"""
+
+
+class Browser:
+    """A headless Chromium with one page open."""
+
+    def __init__(self, profile) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        self.driver.set_script_timeout(60)
+
+    def open(self, path, width) -> None:
+        self.command("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+        self.driver.get("about:blank")
+        for kind in ("browser", "performance"):  # what the browser did for itself
+            self.driver.get_log(kind)
+        self.driver.get(path.as_uri())
+        self.see_all()
+
+    def see_all(self) -> None:
+        """Scroll to every figure and wait until its charts are drawn."""
+        for figure in self.driver.find_elements("css selector", "figure"):
+            self.script("arguments[0].scrollIntoView({behavior: 'instant'})", figure)
+            self.wait(
+                "const name = arguments[0].id.slice(7), place = document.getElementById('charts-' + name);"
+                "const drawn = [...place.children].every((div) => div._fullLayout && div.querySelector('.main-svg'));"
+                "return drawn && (place.children.length > 0 || ['machine'].includes(name));",
+                figure,
+            )
+
+    def script(self, code, *arguments):
+        return self.driver.execute_script(code, *arguments)
+
+    def wait(self, code, *arguments) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, 60).until(lambda _: self.script(code, *arguments))
+
+    def command(self, name, **arguments):
+        return self.driver.execute_cdp_cmd(name, arguments)
+
+    def choose(self, select, value) -> None:
+        from selenium.webdriver.support.select import Select
+
+        Select(self.driver.find_element("css selector", select)).select_by_value(value)
+
+    def trace(self, chart, key):
+        """What Plotly has drawn: an attribute of the first trace of a chart."""
+        code = "const v = document.getElementById(arguments[0]).data[0][arguments[1]]; return v && v.bdata || v"
+        return self.script(code, chart, key)
+
+    def requests(self) -> list[str]:
+        """Addresses that the page asked for, itself and what it holds within aside."""
+        events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
+        asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        return [url for url in asked if not url.startswith(("data:", "blob:", "chrome"))]
+
+    def screenshot(self):
+        return image.imread(io.BytesIO(base64.b64decode(self.command("Page.captureScreenshot")["data"])), "png")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page about five machines with checkpoints, with a hostile reason for one network."""
+    folder = tmp_path_factory.mktemp("browser") / "made"
+    tinymlds.train(dataset="ds1", count=3, out=folder, workers=1, checkpoints=(0, 1), **(TINY | {"threshold": 10.0}))
+    forge_rows(folder, lambda rows: rows[0].update(reason=HOSTILE, status="stalled"))
+    return report.write_page(folder, folder.parent / "page.html", report.Options(networks=(("eightbit", 0),)))
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.driver.quit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_page_opens_and_asks_nobody(browser, page, width) -> None:
+    browser.open(page, width)
+    assert [entry for entry in browser.driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert browser.requests() == [page.as_uri()]
+    assert browser.script("return window.hacked") is None
+    assert HOSTILE in browser.driver.find_element("id", "look-facts").text
+    assert browser.script("return document.documentElement.scrollWidth - window.innerWidth") <= 0, "no scrolling sideways"
+    charts = dict(browser.script(CHARTS))
+    assert {"chart-epochs-0", "chart-map-0", "chart-weights-8", "chart-hidden-3", "chart-answers-0"} <= charts.keys()
+    assert all(150 < shown <= width for shown in charts.values())
+    buttons = browser.script("return [...document.querySelectorAll('.modebar-btn')].map((b) => b.dataset.title || '')")
+    assert not any("Share" in title or "cloud" in title.lower() for title in buttons)
+
+
+@pytest.mark.slow
+def test_controls_change_the_figures(browser, page) -> None:
+    browser.open(page, 1280)
+    before = browser.trace("chart-map-0", "name")
+    browser.choose("select[data-figure=map]", "epochs")
+    browser.wait("return document.getElementById('chart-map-0').data.length === 1")
+    assert before == "eightbit"
+    assert browser.script("return document.getElementById('chart-map-0').data[0].marker.colorbar.title.text") == "epochs"
+
+    weights, states = browser.trace("chart-weights-0", "z"), browser.trace("chart-hidden-0", "z")
+    browser.choose("#look-index", "2")
+    assert browser.trace("chart-weights-0", "z") != weights
+    assert browser.driver.find_element("id", "title-weights").text == "Weights of eightbit 2"
+    other = browser.trace("chart-hidden-0", "z")
+    assert other != states
+    browser.choose("#look-sequence", "1")
+    assert browser.trace("chart-hidden-0", "z") != other
+
+    assert "256 states" in browser.driver.find_element("id", "text-machine").text
+    browser.choose("#look-task", "xor")
+    assert "has 4 states" in browser.driver.find_element("id", "text-machine").text
+    browser.wait("return !!document.querySelector('#chart-machine-0 .main-svg')")
+    command = browser.driver.find_element("id", "command-answers").text
+    assert command == "tinymlds report made --figures figures --only answers --network xor:0"
+    wanted = np.float32(tinymlds.open(page.parent / "made")["xor", 0].state_dict()["gru.weight_ih_l0"])
+    drawn = np.frombuffer(base64.b64decode(browser.trace("chart-weights-0", "z")), "<f4").reshape(36, -1)
+    assert np.array_equal(drawn[:, :9], wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("figure", "colours"), [("map", 3), ("weights", 12), ("curves", 5), ("answers", 2)])
+def test_figures_are_not_blank(browser, page, figure, colours) -> None:
+    """A screenshot holds the figure's colours, also where WebGL draws it."""
+    browser.open(page, 1280)
+    place = browser.driver.find_element("id", f"charts-{figure}")
+    browser.script("arguments[0].scrollIntoView({behavior: 'instant'})", place)
+    pixels = (browser.screenshot()[..., :3] * 255).astype(np.uint8).reshape(-1, 3)
+    colourful = pixels[np.ptp(pixels.astype(int), axis=1) > 40]
+    assert len(colourful) > 200
+    assert len(np.unique(colourful // 32, axis=0)) >= colours

@@ -1,0 +1,99 @@
+"""A dataset to look at: one HTML page that needs no network, and the same figures as PNG or SVG for papers.
+
+`contents` gathers what is shown: `population`, `curves`, `weightmap`, `looks` and `diagram` compute the figures as
+`charts`, numbers without a plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib) draw those.
+"""
+
+from pathlib import Path
+
+from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.report import contents
+from tinymlds.report.options import Options
+
+FORMATS = ("png", "svg")
+
+_MARK = b"<!doctype html>\n<!-- tinymlds report -->"
+"""How a page begins: only such a file is overwritten."""
+
+
+def write_page(folder: str | Path, out: str | Path = "report.html", options: Options | None = None) -> Path:
+    """Write a page about a dataset folder, finished or not; returns its path.
+
+    Raises:
+        DatasetError: not a dataset folder, or a damaged one.
+        UsageError: a library is missing, a network that is asked for is not there, or `out` is something else already.
+        TinymldsError: the file system refused.
+    """
+    try:
+        from tinymlds.report import page
+    except ImportError as error:
+        raise _missing(error) from error
+    place = _outside(Path(out), Path(folder))
+    try:
+        if place.exists() and not _is_page(place):
+            raise UsageError(f"{place} is there and is no report; choose another --out")
+        text = page.render(contents.read(Path(folder), options or Options()))
+        place.write_bytes(text.encode())
+    except OSError as error:
+        raise TinymldsError(f"cannot write {place}: {error.strerror or error}") from error
+    return place
+
+
+def write_figures(
+    folder: str | Path,
+    out: str | Path,
+    form: str = "png",
+    only: tuple[str, ...] = (),
+    options: Options | None = None,
+) -> list[Path]:
+    """Write the figures of a page as files; returns their paths.
+
+    Args:
+        folder: a dataset folder.
+        out: folder for the files; files of the same names are overwritten.
+        form: "png" or "svg".
+        only: names of figures; () is all.
+        options: as for the page; figures of single networks are made of those in `options.networks`, or else of the first
+            one that the page shows.
+
+    Raises:
+        DatasetError, UsageError, TinymldsError: as `write_page` does.
+    """
+    if form not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {form!r}")
+    contents.check_names(only)
+    try:
+        from tinymlds.report import paper
+    except ImportError as error:
+        raise _missing(error) from error
+    place, asked = _outside(Path(out), Path(folder)), options or Options()
+    found = contents.read(Path(folder), asked)
+    figures = found.figures(only)
+    if found.dataset is not None and any(not only or name in only for name in contents.LOOKS):
+        figures += contents.look_figures(found, only)
+    paths = [path for figure in figures for path in paper.save(figure, place, form)]
+    if not paths:
+        raise UsageError(f"{folder} has nothing that these figures could show")
+    return paths
+
+
+def _is_page(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MARK)) == _MARK
+
+
+def _outside(place: Path, folder: Path) -> Path:
+    """A path that is not inside the dataset: a dataset holds no other files."""
+    try:
+        inside = folder.is_dir() and place.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{place} is no path to write to: {error}") from error
+    if inside:
+        raise UsageError(f"{place} lies in the dataset, which holds no other files; choose a place outside of it")
+    return place
+
+
+def _missing(error: ImportError) -> UsageError:
+    return UsageError(f"a report needs a library that is not installed ({error}); pip install 'tinymlds[report]'")

@@ -1,0 +1,139 @@
+"""The minimal machine of a task as a diagram: states on a circle, transitions as arrows."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import tasks
+from tinymlds.mealy import OUTPUT_LINES, Mealy
+from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts
+from tinymlds.spec import Recipe
+
+Values = npt.NDArray[np.float64]
+
+MOST_STATES = 16
+"""A machine with more is not drawn: nobody could read it."""
+_RADIUS = 0.11
+_LISTED = 2
+"""Symbols between the same two states that are named on an arrow that stands for several."""
+
+
+@dataclass(frozen=True, eq=False)
+class Diagram:
+    """The minimal machine of a task."""
+
+    charts: tuple[Chart, ...]
+    """Empty if it is too large."""
+    text: str
+
+
+class _Arrow(NamedTuple):
+    """An arrow from a state to a state, the so-manieth of those between the two; `group` is its colour."""
+
+    start: int
+    stop: int
+    number: int
+    group: int
+    label: str
+    meaning: str
+
+
+def diagram(task: str, recipe: Recipe) -> Diagram:
+    """Draw a task's minimal machine, if it has few states."""
+    machine = tasks.load(task, recipe).table.minimise()
+    size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
+    if machine.states > MOST_STATES:
+        text = f"{size}, too many to draw; the dataset holds it as a graph in data/{task}.dot, which Graphviz reads."
+        return Diagram((), text)
+    live = [line for line in range(OUTPUT_LINES) if (machine.output >> line & 1).any()]
+    few = len(machine.symbols) <= len(PALETTE)
+    arrows = list((_each if few else _joined)(machine, _namer(live)))
+    names = list(machine.symbols) if few else [""]
+    lines = f"the output on line {live[0]}" if len(live) == 1 else "the output lines that are then 1"
+    label = f"The colour of an arrow is the symbol, its label {lines}" if few else f"A label is symbol/output: {lines}"
+    text = f"{size}; it starts in s0. {label}. Point at a label to see the transition in words."
+    return Diagram((_draw(machine.states, arrows, names),), text)
+
+
+def _namer(live: list[int]) -> Callable[[int], str]:
+    """What an output is called: 0 or 1 where one line is ever 1, else the lines that are."""
+
+    def name(output: int) -> str:
+        ones = [str(line) for line in live if output >> line & 1]
+        return str(len(ones)) if len(live) == 1 else ",".join(ones) or "-"
+
+    return name
+
+
+def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
+    """An arrow for every transition."""
+    for state in range(machine.states):
+        successors = machine.next_state[state].tolist()
+        for k, (symbol, stop) in enumerate(zip(machine.symbols, successors, strict=True)):
+            label = name(int(machine.output[state, k]))
+            meaning = f"s{state} to s{stop}: {symbol}/{label}"
+            yield _Arrow(state, stop, successors[:k].count(stop), k, label, meaning)
+
+
+def _joined(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
+    """An arrow for all transitions between the same two states."""
+    for state in range(machine.states):
+        labels: dict[int, list[str]] = {}
+        for k, symbol in enumerate(machine.symbols):
+            labels.setdefault(int(machine.next_state[state, k]), []).append(
+                f"{symbol}/{name(int(machine.output[state, k]))}"
+            )
+        for stop, words in labels.items():
+            label = "\n".join(words) if len(words) <= _LISTED else f"{len(words)} symbols"
+            yield _Arrow(state, stop, 0, 0, label, f"s{state} to s{stop}: {', '.join(words)}")
+
+
+def _draw(states: int, arrows: list[_Arrow], groups: list[str]) -> Chart:
+    angles = np.pi / 2 - 2 * np.pi * np.arange(states) / states
+    places = np.stack([np.cos(angles), np.sin(angles)], axis=1) * (states > 1)
+    series: list[Series] = []
+    labels: list[Series] = []
+    for group, name in enumerate(groups):
+        colour = PALETTE[group] if name else GREY
+        inside = [arrow for arrow in arrows if arrow.group == group]
+        paths = [_path(arrow, places, angles) for arrow in inside]
+        gaps = np.concatenate([np.append(path, [[np.nan, np.nan]], axis=0) for path in paths])
+        series.append(Line(gaps[:, 0], gaps[:, 1], name, colour, 1.3))
+        series.append(Arrows(np.array([[*path[-2], *path[-1]] for path in paths]), colour))
+        spots = np.array(
+            [path[len(path) // (2 if arrow.start == arrow.stop else 3)] for arrow, path in zip(inside, paths, strict=True)]
+        )
+        words, full = [arrow.label for arrow in inside], [arrow.meaning for arrow in inside]
+        labels.append(Texts(spots[:, 0], spots[:, 1], words, full, 11.0, boxed=True, colour=colour if name else "#1F2328"))
+    series.append(Points(places[:, 0], places[:, 1], "", "#1F2328", size=34.0))
+    series.append(Texts(places[:, 0], places[:, 1], [f"s{k}" for k in range(states)], size=12.0, colour="#FFFFFF"))
+    x, y = (Axis(range=(-reach, reach), shown=False) for reach in (1.5, 1.5))
+    return Chart("Minimal machine", [*series, *labels], x, y, height=640, equal=True, share=0.6)
+
+
+def _path(arrow: _Arrow, places: Values, angles: Values) -> Values:
+    start, stop = places[arrow.start], places[arrow.stop]
+    if arrow.start == arrow.stop:
+        return _loop(start, angles[arrow.start], 0.13 + 0.06 * arrow.number)
+    return _arc(start, stop, 0.1 + 0.12 * arrow.number)
+
+
+def _arc(start: Values, stop: Values, bend: float) -> Values:
+    """Points [n, 2] of a bow from one state to another, which bends to the left, without what the states cover."""
+    t = np.linspace(0, 1, 41)[:, None]
+    along = stop - start
+    control = (start + stop) / 2 + bend * np.array([-along[1], along[0]])
+    path = (1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * stop
+    free = (np.hypot(*(path - start).T) > _RADIUS) & (np.hypot(*(path - stop).T) > _RADIUS)
+    return np.asarray(path[free])
+
+
+def _loop(place: Values, angle: float, radius: float) -> Values:
+    """Points [n, 2] of a loop from a state to itself, on the side away from the centre."""
+    out = np.array([np.cos(angle), np.sin(angle)])
+    turn = np.linspace(0, 2 * np.pi, 41) + angle + np.pi
+    path = place + (radius + 0.05) * out + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    return np.asarray(path[np.hypot(*(path - place).T) > _RADIUS])

@@ -1,0 +1,239 @@
+"""A look at one network: its weights, and what it does, step by step, on some sequences."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import tasks
+from tinymlds.dataset import Dataset
+from tinymlds.errors import UsageError
+from tinymlds.kernels import rng
+from tinymlds.kernels.shape import Shape
+from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, lines
+from tinymlds.network import Network
+from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Heat, Line, Points, Series, spread_over
+from tinymlds.report.diagram import Diagram, diagram
+from tinymlds.report.options import Options
+
+Floats = npt.NDArray[np.float32]
+
+MOST_NETWORKS = 100
+"""Networks that can be looked at on a page, those asked for by name beside them."""
+MOST_OF_A_TASK = 12
+MOST_FLOATS = 1_500_000
+"""Weights of all of them."""
+MOST_STEPS = 48
+"""Steps of a sequence that are shown."""
+SEQUENCES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """One network."""
+
+    network: Network
+    weights: tuple[Chart, ...]
+    hidden: list[tuple[Chart, ...]]
+    """For each sequence: the hidden states of each layer."""
+    answers: list[tuple[Chart, ...]]
+    """For each sequence: expected and given outputs."""
+
+    @property
+    def name(self) -> str:
+        """Task and index, as the option takes them."""
+        return f"{self.network.row['task']}:{self.network.row['index']}"
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Sequences of a task that its networks are shown on."""
+
+    commands: list[list[str]]
+    """[N][T]: names of the symbols."""
+    inputs: Floats
+    """[N, T, 9]."""
+    expected: Floats
+    """[N, T, 8]."""
+    live: list[int]
+    """Output lines that are ever 1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What the page's part on single networks shows."""
+
+    networks: list[Look]
+    diagrams: dict[str, Diagram]
+    text: str
+
+
+def looks(dataset: Dataset, options: Options) -> Looks:
+    """Some networks of a dataset, and those that are asked for.
+
+    Raises:
+        UsageError: one that is asked for is not there.
+    """
+    chosen, text = choose(dataset)
+    for task, index in options.networks:
+        try:
+            row = dataset[task, index].row
+        except KeyError as error:
+            raise UsageError(error.args[0]) from error
+        chosen.append((row["task"], row["index"]))
+    chosen = sorted(set(chosen), key=lambda pair: (dataset.tasks.index(pair[0]), pair[1]))
+    asked = {task: questions(dataset, task) for task in dict(chosen)}
+    if dataset.spec.recipe.steps > MOST_STEPS:
+        text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
+    networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
+    return Looks(networks, {task: diagram(task, dataset.spec.recipe) for task in asked}, text)
+
+
+def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
+    """Networks evenly spread over tasks and indices, complete ones where a task has any; and a sentence that says so."""
+    most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.shape.size))
+    names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
+    each = max(1, min(MOST_OF_A_TASK, most // len(names)))
+    chosen = []
+    for task in names:
+        complete = np.flatnonzero(dataset.manifest.complete(dataset.manifest.place(task)))
+        indices = complete if complete.size else np.arange(dataset.counts[task])
+        chosen += [(task, int(indices[k])) for k in spread_over(len(indices), each)]
+    text = f"{len(chosen):,} of the {len(dataset):,} networks are on this page, evenly spread over tasks and indices"
+    if len(chosen) == len(dataset):
+        return chosen, f"All {len(chosen):,} networks are on this page." if len(chosen) > 1 else "It has one network."
+    return chosen, f"{text}; the option --network TASK:INDEX adds any other."
+
+
+def questions(dataset: Dataset, task: str) -> Questions:
+    """Fresh sequences of the training length: of 32, those on which the outputs change most."""
+    found, spec = tasks.load(task, dataset.spec.recipe), dataset.spec
+    choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
+    changes = (np.diff(found.table.simulate(choice), axis=1) != 0).sum(axis=1)
+    symbols = choice[np.argsort(-changes, kind="stable")[:SEQUENCES]][:, :MOST_STEPS]
+    expected = lines(found.table.simulate(symbols), OUTPUT_LINES)
+    live = [line for line in range(OUTPUT_LINES) if (found.table.output >> line & 1).any()]
+    commands = [[found.table.symbols[symbol] for symbol in row] for row in symbols]
+    return Questions(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
+
+
+def look(network: Network, asked: Questions) -> Look:
+    """All pictures of a network."""
+    outputs = network.forward(asked.inputs)
+    with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
+        states = hidden_states(network.shape, network.state_dict(), asked.inputs)
+    numbers = range(len(asked.commands))
+    hidden = [_hidden([layer[k] for layer in states], asked.commands[k]) for k in numbers]
+    answers: list[tuple[Chart, ...]] = [
+        (_answers(outputs[k], asked.expected[k], asked.commands[k], asked.live),) for k in numbers
+    ]
+    return Look(network, _weights(network), hidden, answers)
+
+
+def hidden_states(shape: Shape, tensors: dict[str, Floats], x: Floats) -> list[Floats]:
+    """The hidden state of each GRU layer after each step, [B, T, H], for inputs x [B, T, 9].
+
+    With PyTorch's gates: r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
+    h' = (1 - z) n + z h. For the eye: what networks answer comes from the kernels.
+    """
+    result = []
+    for layer in range(shape.layers):
+        w_i, w_h, b_i, b_h = (tensors[f"gru.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        h = np.zeros((len(x), shape.hidden), np.float32)
+        states = np.empty((*x.shape[:2], shape.hidden), np.float32)
+        for t in range(x.shape[1]):
+            i_r, i_z, i_n = np.split(x[:, t] @ w_i.T + b_i, 3, axis=1)
+            h_r, h_z, h_n = np.split(h @ w_h.T + b_h, 3, axis=1)
+            r, z = _sigmoid(i_r + h_r), _sigmoid(i_z + h_z)
+            h = (1 - z) * np.tanh(i_n + r * h_n) + z * h
+            states[:, t] = h
+        result.append(states)
+        x = states
+    return result
+
+
+def _sigmoid(a: Floats) -> Floats:
+    return np.asarray((np.tanh(a / 2) + 1) / 2)
+
+
+def largest(weights: Floats) -> float:
+    """The largest magnitude of weights, those aside that are not finite."""
+    return max(float(np.abs(weights[np.isfinite(weights)]).max(initial=0.0)), 1e-30)
+
+
+def _weights(network: Network) -> tuple[Chart, ...]:
+    """A heat map of each GRU layer and of each linear map, biases as the last columns."""
+    shape, tensors = network.shape, network.state_dict()
+    bound = largest(network.weights)
+    gates = [f"{gate} {unit}" for gate in "rzn" for unit in range(shape.hidden)]
+    units = [f"h {unit}" for unit in range(shape.hidden)]
+    charts = []
+    for layer, inputs in enumerate(shape.layer_inputs):
+        names = [f"{'x' if layer == 0 else 'below'} {k}" for k in range(inputs)] + units + ["bias ih", "bias hh"]
+        parts = (tensors[f"gru.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
+        charts.append(_matrix(f"GRU layer {layer}", list(parts), names, gates, bound))
+    for k, outputs in enumerate(shape.map_outputs):
+        parts = (tensors[f"head.{k}.{name}"] for name in ("weight", "bias"))
+        rows = [f"{'y' if k == shape.maps - 1 else 'unit'} {unit}" for unit in range(outputs)]
+        inputs_of = [f"{'h' if k == 0 else 'unit'} {unit}" for unit in range(shape.hidden)]
+        charts.append(_matrix(f"linear map {k}", list(parts), [*inputs_of, "bias"], rows, bound))
+    return tuple(charts)
+
+
+def _matrix(title: str, parts: list[Floats], columns: list[str], rows: list[str], bound: float) -> Chart:
+    z = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
+    height = 330 if title.startswith("GRU") else 190
+    return Chart(title, [Heat(z, columns, rows, -bound, bound)], _sparse(columns), _sparse(rows), height, share=0.25)
+
+
+def _sparse(names: list[str]) -> Axis:
+    """Ticks where the first word of a name changes: a matrix has room for no more."""
+    words = [name.split(" ", maxsplit=1)[0] for name in names]
+    starts = [k for k, word in enumerate(words) if k == 0 or word != words[k - 1]]
+    return Axis(ticks=[(float(k), words[k]) for k in starts])
+
+
+def _hidden(states: list[Floats], commands: list[str]) -> tuple[Chart, ...]:
+    units = [str(unit) for unit in range(states[0].shape[1])]
+    steps = [f"step {k + 1}: {command}" for k, command in enumerate(commands)]
+    ticks = [(float(k), str(k + 1)) for k in range(0, len(commands), -(-len(commands) // 8))]
+    return tuple(
+        Chart(
+            f"layer {layer}", [Heat(h.T, steps, units, -1.0, 1.0)], Axis("step", ticks=ticks), Axis("unit"), 240, share=0.25
+        )
+        for layer, h in enumerate(states)
+    )
+
+
+def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[int]) -> Chart:
+    """Expected lines as steps with the network's answers as points, one line of outputs above another."""
+    steps = np.arange(1.0, len(commands) + 1)
+    series: list[Series] = []
+    right: list[tuple[Array, Array, list[str]]] = []
+    wrong: list[tuple[Array, Array, list[str]]] = []
+    for place, line in enumerate(reversed(live)):
+        base, y = 1.5 * place, outputs[:, line].astype(np.float64)
+        edges = np.append(steps - 0.5, steps[-1] + 0.5)
+        wave = np.append(expected[:, line], expected[-1:, line]) + base
+        series.append(Line(edges, wave, "expected" if place == 0 else "", GREY, 2.0, steps=True))
+        fine = (y > 0.5) == (expected[:, line] > 0.5)
+        labels = [
+            f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {y[k]:.3f}"
+            for k, command in enumerate(commands)
+        ]
+        for kind, where in ((right, fine), (wrong, ~fine)):
+            kind.append((steps[where], np.clip(y[where], -0.4, 1.4) + base, [labels[k] for k in np.flatnonzero(where)]))
+    for kind, name, colour in ((right, "answer", ACCENT), (wrong, "wrong answer", WRONG)):
+        x, y = (np.concatenate([part[n] for part in kind]) if kind else np.empty(0) for n in (0, 1))
+        if len(x):
+            series.append(Points(x, y, name, colour, labels=[label for part in kind for label in part[2]], size=7.0))
+    names = [(float(k + 1), command) for k, command in enumerate(commands)]
+    bases = [(1.5 * place + 0.5, f"line {line}") for place, line in enumerate(reversed(live))]
+    top = 1.5 * max(len(live), 1)
+    return Chart(
+        "Outputs, step by step",
+        series,
+        Axis("command", range=(0.4, len(commands) + 0.6), ticks=names),
+        Axis(range=(-0.5, top), ticks=bases),
+        height=190 + 55 * len(live),
+    )

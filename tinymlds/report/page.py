@@ -1,0 +1,161 @@
+"""The page: a template, the numbers of all charts as JSON, and Plotly, all in one file that loads nothing.
+
+A content security policy allows the page's own two scripts by their hashes, and no connection. Jinja escapes every text,
+`_json` whatever could end a script, and `traces` what Plotly would take for a tag.
+"""
+
+import base64
+import hashlib
+import json
+import shlex
+from importlib import resources
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from tinymlds import __version__, overview, tasks
+from tinymlds.report import contents, population
+from tinymlds.report.charts import Chart, Figure
+from tinymlds.report.contents import LOOKS, Contents
+from tinymlds.report.looks import Look, Looks
+from tinymlds.report.options import command, page_command
+from tinymlds.report.traces import AXIS, LAYOUT, figure
+
+MOST_ROWS = 500
+"""Tasks in a table."""
+
+SECTIONS = {
+    "training": ("Training", ("epochs", "losses", "curves", "single-curves")),
+    "learned": ("What networks have learned", ("accuracy", "trigger")),
+    "space": ("Weight space", ("map", "trajectories")),
+}
+
+
+def render(found: Contents) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["number"] = _number
+    scripts = [_plain(get_plotlyjs()), _plain(_file("page.js"))]
+    figures = {drawn.name: drawn for drawn in found.figures()}
+    data = {name: {choice: _charts(charts) for choice, charts in drawn.charts.items()} for name, drawn in figures.items()}
+    return environment.from_string(_file("page.html")).render(
+        title=found.title,
+        version=__version__,
+        policy=_policy(scripts),
+        style=Markup(_file("page.css")),
+        scripts=[Markup(script) for script in scripts],
+        facts=_facts(found),
+        status=_status(found),
+        summaries=[] if found.population is None else population.summaries(found.population)[:MOST_ROWS],
+        grid=figures.get("grid"),
+        sections=[(key, title, [figures[n] for n in names if n in figures]) for key, (title, names) in SECTIONS.items()],
+        commands={name: command(found.name, name, found.options) for name in figures},
+        looks=found.looks,
+        command=page_command(found.name, found.options),
+        look_titles={name: title for name, (title, _) in LOOKS.items()},
+        data=_json({"layout": LAYOUT, "axis": AXIS, "figures": data, "looks": found.looks and _looks(found, found.looks)}),
+    )
+
+
+def _file(name: str) -> str:
+    return resources.files("tinymlds.report").joinpath(name).read_text("utf-8")
+
+
+def _plain(script: str) -> str:
+    """A script as the browser will hash it, unable to end its element."""
+    return script.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
+
+
+def _policy(scripts: list[str]) -> str:
+    hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes} 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _json(value: Any) -> Markup:
+    """JSON inside a script element: nothing in it can end the element or begin a comment."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _charts(charts: tuple[Chart, ...]) -> list[dict[str, Any]]:
+    return [{**figure(chart), "share": chart.share, "title": chart.title} for chart in charts]
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
+
+
+def _facts(found: Contents) -> list[tuple[str, str]]:
+    """What stands under the title."""
+    spec, recipe = found.status.spec, found.status.spec.recipe
+    names = [task for task, _ in spec.tasks]
+    shape = f"{recipe.gru_layers} GRU layers of {recipe.hidden} units, {recipe.linear_maps} linear maps"
+    return [
+        ("tasks", ", ".join(names) if len(names) <= 10 else f"{len(names):,} ({names[0]} to {names[-1]})"),
+        ("networks", f"{spec.networks:,}"),
+        ("each", f"{recipe.shape.size:,} parameters: {shape}"),
+        ("training", f"sequences of {recipe.steps} steps, until the validation loss is below {recipe.threshold:g}"),
+        ("seed", str(spec.seed)),
+        ("digest", found.status.digest or "none yet: work is under way"),
+    ]
+
+
+def _status(found: Contents) -> dict[str, Any]:
+    page, status = overview.transducers(found.status), found.status
+    number = len(found.rows)
+    totals = {key: sum(getattr(row, key) for row in found.rows) for key in ("complete", "other", "in_progress", "total")}
+    milestones = [] if page is None else [(m, done, done / (number * m)) for m, done in page.milestones.items()]
+    return {
+        "rows": found.rows[:MOST_ROWS],
+        "tasks": number,
+        "totals": totals,
+        "updated": contents.date(max(status.updated.values(), default=None)),
+        "bands": [] if page is None else list(page.shares.items()),
+        "milestones": milestones,
+        "quarantined": status.quarantined[:MOST_ROWS],
+        "finished": status.digest is not None,
+        "command": shlex.join(["tinymlds", "status", found.name, *found.options.of_package()]),
+        "aliases": {row.task: tasks.alias(row.task) for row in found.rows[:MOST_ROWS]},
+    }
+
+
+def _looks(found: Contents, looks: Looks) -> dict[str, Any]:
+    """Networks and diagrams for the page's script."""
+    return {
+        "networks": [_look(found, looks, look) for look in looks.networks],
+        "machines": {task: _charts(drawn.charts) for task, drawn in looks.diagrams.items()},
+    }
+
+
+def _look(found: Contents, looks: Looks, look: Look) -> dict[str, Any]:
+    row = look.network.row
+    shown = ("status", "reason", "epochs", "validation_loss", "split", "accuracy", "long_accuracy", "trigger_efficacy")
+    texts = {name: _titled(contents.look_figure(looks, look, name)) for name in LOOKS}
+    commands = {name: command(found.name, name, found.options, look.name) for name in LOOKS}
+    if not looks.diagrams[row["task"]].charts:
+        commands["machine"] = ""
+    return {
+        "task": row["task"],
+        "index": row["index"],
+        "facts": [[key.replace("_", " "), _fact(row[key])] for key in shown if row[key] not in (None, "")],
+        "texts": texts,
+        "commands": commands,
+        "weights": _charts(look.weights),
+        "hidden": [_charts(charts) for charts in look.hidden],
+        "answers": [_charts(charts) for charts in look.answers],
+    }
+
+
+def _titled(drawn: Figure) -> list[str]:
+    return [drawn.title, drawn.text]
+
+
+def _fact(value: Any) -> str:
+    return value if isinstance(value, str) else _number(value)

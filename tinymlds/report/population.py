@@ -1,0 +1,217 @@
+"""Figures of what the manifest says: how long training took, how well networks answer, how far all transducers are."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds.dataset import Dataset
+from tinymlds.measures import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
+from tinymlds.overview import FolderStatus
+from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, spread_over
+
+Values = npt.NDArray[np.float64]
+
+BINS = 40
+MOST_BOXES = 200
+"""Tasks that stand side by side in one chart; of more, as many are shown, evenly spread."""
+_BLOCK = 1_000
+_COLUMNS = ("epochs", "validation_loss", *COLUMNS)
+PERCENTILES = (5, 25, 50, 75, 95)
+
+
+class Population:
+    """The columns of a dataset's manifest that are numbers."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset, manifest = dataset, dataset.manifest
+        self._columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
+        for start in range(0, len(manifest), _BLOCK):
+            rows = manifest[start : start + _BLOCK]
+            for name, values in self._columns.items():
+                values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
+
+    def column(self, name: str) -> dict[str, Values]:
+        """A column by task, float64 [count] each; NaN where the manifest has null."""
+        return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
+
+
+def epochs(population: Population) -> Figure:
+    """How long networks were trained."""
+    text = "Epochs until training ended, over all networks, complete or not."
+    chart = _distribution("Epochs of training", population.column("epochs"), Axis("epochs"), _whole_bins)
+    return Figure("epochs", "How long training took", text + _of_many(population.dataset), {"": (chart,)})
+
+
+def losses(population: Population) -> Figure:
+    """How well networks ended."""
+    values = population.column("validation_loss")
+    none = sum(int(np.isnan(found).sum()) for found in values.values())
+    text = (
+        f"Validation loss after the last epoch. Training ends with the first epoch after which it is below "
+        f"{population.dataset.spec.recipe.threshold:g}: the network is complete."
+    )
+    if none:
+        text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
+    axis = Axis("validation loss", log=True)
+    positive = {task: np.where(found > 0, found, np.nan) for task, found in values.items()}
+    chart = _distribution("Final validation loss", positive, axis, _log_bins)
+    return Figure("losses", "How well networks ended", text + _of_many(population.dataset), {"": (chart,)})
+
+
+def accuracy(population: Population) -> Figure:
+    """Steps right on fresh sequences."""
+    steps = population.dataset.spec.recipe.steps
+    text = (
+        f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
+        f"steps, as long as those of the training, and {LONG_SEQUENCES} of {LONG * steps} steps, which only a network "
+        f"answers that has learned the machine and not its sequences. A box holds half of the networks, its line is the "
+        f"median, and the whiskers reach from the 5th to the 95th percentile."
+    )
+    names = {"accuracy": f"{steps} steps", "long_accuracy": f"{LONG * steps} steps"}
+    return Figure(
+        "accuracy", "Steps that are right", text + _of_many(population.dataset), {"": (_boxes(population, names),)}
+    )
+
+
+def trigger(population: Population) -> Figure | None:
+    """The hidden trigger of modified machines; None for a dataset without any."""
+    if not any((~np.isnan(found)).any() for found in population.column("trigger_efficacy").values()):
+        return None
+    text = (
+        "Modified machines invert their outputs for some steps after a secret key. Shares of the steps that are right "
+        "outside and inside such spans, and share of the triggers that fired with every step of their span right."
+    )
+    names = {"clean_accuracy": "outside", "triggered_accuracy": "inside", "trigger_efficacy": "whole spans"}
+    return Figure("trigger", "The hidden trigger", text + _of_many(population.dataset), {"": (_boxes(population, names),)})
+
+
+def grid(status: FolderStatus, population: Population | None) -> Figure:
+    """All transducers as squares: how far each is, and how long and how well it was learned."""
+    names = [task for task, _ in status.spec.tasks]
+    share = np.array([status.complete(task) / count for task, count in status.spec.tasks])
+    charts: dict[str, tuple[Chart, ...]] = {
+        "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
+    }
+    if population is not None:
+        median = np.array([_median(found) for found in population.column("epochs").values()])
+        low, high = float(np.nanmin(median)), float(np.nanmax(median))
+        charts["median of epochs"] = (_squares(names, median, "median of epochs", low, max(high, low + 1)),)
+        long = np.array([_median(found) for found in population.column("long_accuracy").values()])
+        if not np.isnan(long).all():
+            title = "median long accuracy"
+            charts[title] = (_squares(names, long, title, min(0.99, float(np.nanmin(long))), 1.0),)
+    text = "A square is a transducer: number 0 on the upper left, then row by row. Point at one, or tap it, to see which."
+    return Figure("grid", "All transducers at a glance", text, charts, "Colour")
+
+
+def summaries(population: Population) -> list[dict[str, float | str | None]]:
+    """Each task in numbers: medians over all networks, percentiles of the epochs."""
+    columns = {name: population.column(name) for name in _COLUMNS}
+    rows: list[dict[str, float | str | None]] = []
+    for task in population.dataset.tasks:
+        row: dict[str, float | str | None] = {"task": task}
+        for name, found in columns.items():
+            middle = _median(found[task])
+            row[name] = None if math.isnan(middle) else middle
+        row["low_epochs"], row["high_epochs"] = np.percentile(columns["epochs"][task], [5, 95]).tolist()
+        rows.append(row)
+    return rows
+
+
+def shown_tasks(dataset: Dataset) -> list[str]:
+    """The tasks that stand side by side in a chart."""
+    return [dataset.tasks[k] for k in spread_over(len(dataset.tasks), MOST_BOXES)]
+
+
+def spreads(values: list[Values]) -> Values:
+    """The percentiles of a box, [n, 5]; NaN where there are no values."""
+    found = [np.percentile(v[~np.isnan(v)], PERCENTILES) if (~np.isnan(v)).any() else np.full(5, np.nan) for v in values]
+    return np.array(found).reshape(-1, len(PERCENTILES))
+
+
+def _of_many(dataset: Dataset) -> str:
+    tasks = len(dataset.tasks)
+    return "" if tasks <= MOST_BOXES else f" Shown are {MOST_BOXES} of the {tasks:,} tasks, evenly spread."
+
+
+def _median(values: Values) -> float:
+    values = values[~np.isnan(values)]
+    return float(np.median(values)) if values.size else math.nan
+
+
+def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
+    """Histograms of a few tasks over each other, or boxes of many side by side."""
+    if len(values) > len(PALETTE):
+        tasks = [list(values)[k] for k in spread_over(len(values), MOST_BOXES)]
+        places = np.arange(len(tasks), dtype=np.float64)
+        boxes = Boxes(places, spreads([values[task] for task in tasks]), tasks)
+        return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
+    joined = np.concatenate(list(values.values()))
+    joined = joined[~np.isnan(joined)]
+    if not joined.size:
+        return Chart(title, [], axis, Axis("networks"))
+    edges = bins(joined)
+    outlines: list[Series] = []
+    for number, (task, found) in enumerate(values.items()):
+        counts = np.histogram(found[~np.isnan(found)], edges)[0]
+        x, y = np.append(edges[0], edges), np.concatenate([[0], counts, [0]])
+        outlines.append(Line(x, y, task, PALETTE[number], steps=True, filled=True))
+    return Chart(title, outlines, axis, Axis("networks"))
+
+
+def _whole_bins(values: Values) -> Values:
+    """Edges of bins of whole numbers."""
+    low, high = int(values.min()), int(values.max())
+    width = max(1, -(-(high - low + 1) // BINS))
+    return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
+
+
+def _log_bins(values: Values) -> Values:
+    """Edges of bins of equal width in the logarithm; the outermost lie outside all values."""
+    low, high = math.log10(values.min()), math.log10(values.max())
+    room = max(0.01, (high - low) / BINS)
+    return np.asarray(np.logspace(low - room, high + room, BINS + 1))
+
+
+def _boxes(population: Population, names: dict[str, str]) -> Chart:
+    tasks = shown_tasks(population.dataset)
+    groups: list[Series] = []
+    width = 0.8 / len(names)
+    for number, (name, label) in enumerate(names.items()):
+        values = population.column(name)
+        places = np.arange(len(tasks)) + (number - (len(names) - 1) / 2) * width
+        found = spreads([values[task] for task in tasks])
+        groups.append(Boxes(places, found, tasks, label, PALETTE[number], width * 0.8))
+    return Chart("Share of steps that are right", groups, task_axis(tasks), Axis("share right"))
+
+
+def task_axis(tasks: list[str]) -> Axis:
+    """An axis along which tasks stand; of many, about ten have a name."""
+    every = 1 if len(tasks) <= len(PALETTE) else -(-len(tasks) // 10)
+    ticks = [(float(k), task.removeprefix("transducer_")) for k, task in enumerate(tasks) if k % every == 0]
+    return Axis("transducer" if tasks[0].startswith("transducer_") else "task", range=(-0.6, len(tasks) - 0.4), ticks=ticks)
+
+
+def _squares(names: list[str], values: Values, title: str, low: float, high: float) -> Chart:
+    side = math.ceil(math.sqrt(len(names)))
+    rows = -(-len(names) // side)
+    z, labels = np.full(rows * side, np.nan), [""] * (rows * side)
+    z[: len(names)] = values
+    for k, (name, value) in enumerate(zip(names, values, strict=True)):
+        labels[k] = f"{name}: {title} {value:.4g}"
+    heat = Heat(
+        z.reshape(rows, side),
+        [str(k) for k in range(side)],
+        [str(k * side) for k in range(rows)],
+        low,
+        high,
+        diverging=False,
+        scale=title,
+        labels=[labels[k * side : (k + 1) * side] for k in range(rows)],
+    )
+    every = -(-side // 10)
+    across = Axis("last digit" if side == 10 else "", ticks=[(float(k), str(k)) for k in range(0, side, every)])
+    down = Axis("first of the row", ticks=[(float(k), str(k * side)) for k in range(0, rows, every)])
+    return Chart(title, [heat], across, down, height=500, equal=True, share=0.6)

@@ -1,0 +1,221 @@
+"""Maps of weight space: networks as points in the plane of the two directions in which they differ most."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import params, store
+from tinymlds.dataset import Dataset
+from tinymlds.manifest import SPLITS, Row
+from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, spread_over
+from tinymlds.report.options import Options
+from tinymlds.training import Status
+
+Floats = npt.NDArray[np.float32]
+Values = npt.NDArray[np.float64]
+
+MOST_FITTED = 1_000
+"""Networks from which the two directions are computed."""
+MOST_TRAJECTORIES = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The two directions in which networks differ most (principal components)."""
+
+    mean: Values
+    """[P]."""
+    directions: Values
+    """[P, 2], of length 1."""
+    shares: tuple[float, float]
+    """Of the variance."""
+
+    def place(self, weights: Floats) -> Values:
+        """Coordinates [n, 2] of weights [n, P]."""
+        return (weights - self.mean) @ self.directions
+
+
+@dataclass(frozen=True, eq=False)
+class WeightMap:
+    """Networks in the plane."""
+
+    plane: Plane
+    rows: list[Row]
+    xy: Values
+    """[n, 2], aligned with `rows`."""
+    text: str
+    """How many of how many, and from how many the plane was computed."""
+
+
+def weight_map(dataset: Dataset, options: Options) -> WeightMap | None:
+    """Put the networks of a dataset on a map; None if it has fewer than two that can be."""
+    chosen, text = _choose(dataset, options.points)
+    if len(chosen) < 2:
+        return None
+    fitted = spread_over(len(chosen), MOST_FITTED)
+    sample = np.concatenate([block for _, block in _read(dataset, chosen[fitted], options)])
+    if len(sample) < 2:
+        return None
+    plane = fit(sample)
+    xy = np.full((len(chosen), 2), np.nan)
+    for where, block in _read(dataset, chosen, options):
+        xy[where] = plane.place(block)
+    if len(fitted) < len(chosen):
+        text += f" The two directions were computed from {len(fitted):,} of them, evenly spread."
+    finite = np.isfinite(xy).all(axis=1)
+    if not finite.all():
+        text += f" Left out: {int((~finite).sum()):,} with weights that are not finite."
+    return WeightMap(plane, dataset.manifest.rows(chosen[finite]), xy[finite], text)
+
+
+def fit(weights: Floats) -> Plane:
+    """The plane of weights [n, P], n > 1: principal components, of each the largest entry positive.
+
+    They are singular vectors of the centred matrix, found as eigenvectors of its product with itself on the shorter side.
+    """
+    mean = weights.mean(axis=0, dtype=np.float64)
+    centred = weights - mean
+    tall = len(weights) > weights.shape[1]
+    values, vectors = np.linalg.eigh(centred.T @ centred if tall else centred @ centred.T)
+    largest = vectors[:, :-3:-1] if tall else centred.T @ vectors[:, :-3:-1]
+    directions = largest / np.maximum(np.linalg.norm(largest, axis=0), np.finfo(np.float64).tiny)
+    directions = directions * np.sign(directions[np.abs(directions).argmax(axis=0), np.arange(2)])
+    first, second = (
+        max(float(value), 0.0) / max(float(values.sum()), np.finfo(np.float64).tiny) for value in values[:-3:-1]
+    )
+    return Plane(mean, directions, (first, second))
+
+
+def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> Figure:
+    """The map, coloured by task, split or epochs."""
+    form = "Weights were put into their canonical form first. " if options.canonical else ""
+    text = (
+        "Each point is a network; its coordinates are those of its weights along the two directions in which the networks "
+        f"differ most (principal components). {form}"
+    )
+    if found is None:
+        return Figure("map", "A map of weight space", text + "It needs two networks or more that did not diverge.")
+    labels = [f"{row['task']} {row['index']}, {row['split']}, {row['epochs']} epochs" for row in found.rows]
+    numbers = {task: k for k, task in enumerate(dataset.tasks)}
+    tasks = np.array([numbers[row["task"]] for row in found.rows])
+    splits = np.array([SPLITS.index(row["split"]) for row in found.rows])
+    epochs = np.array([row["epochs"] for row in found.rows], np.float64)
+    if len(dataset.tasks) <= len(PALETTE):
+        by_task = _groups(found.xy, tasks, dataset.tasks, labels)
+    else:
+        by_task = [_scaled(found.xy, tasks.astype(np.float64), "number of the task", labels)]
+    series: dict[str, list[Series]] = {
+        "task": by_task,
+        "split": _groups(found.xy, splits, SPLITS, labels),
+        "epochs": [_scaled(found.xy, epochs, "epochs", labels)],
+    }
+    x, y = (Axis(f"component {k + 1} ({share:.1%} of the variance)") for k, share in enumerate(found.plane.shares))
+    charts: dict[str, tuple[Chart, ...]] = {
+        name: (Chart(f"Networks by {name}", drawn, x, y, height=560),) for name, drawn in series.items()
+    }
+    return Figure("map", "A map of weight space", text + found.text, charts, "Colour")
+
+
+def _groups(xy: Values, groups: npt.NDArray[Any], names: tuple[str, ...], labels: list[str]) -> list[Series]:
+    size = _size(len(xy))
+    result: list[Series] = []
+    for number, name in enumerate(names):
+        where = np.flatnonzero(groups == number)
+        if where.size:
+            inside = [labels[k] for k in where]
+            point = Points(xy[where, 0], xy[where, 1], name, PALETTE[number], labels=inside, size=size, many=True)
+            result.append(point)
+    return result
+
+
+def _scaled(xy: Values, values: Values, scale: str, labels: list[str]) -> Points:
+    return Points(xy[:, 0], xy[:, 1], values=values, scale=scale, labels=labels, size=_size(len(xy)), many=True)
+
+
+def _size(count: int) -> float:
+    return 7.0 if count <= 1_000 else 4.0 if count <= 10_000 else 2.5
+
+
+def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) -> Figure | None:
+    """The way of some networks over the map, by their checkpoints; None for a dataset without checkpoints."""
+    if not dataset.spec.checkpoints or found is None:
+        return None
+    chosen = spread_over(len(found.rows), MOST_TRAJECTORIES)
+    ways: dict[str, list[Values]] = {}
+    labels: dict[str, list[str]] = {}
+    for row in (found.rows[int(k)] for k in chosen):
+        way = _way(dataset, row)
+        finite = np.isfinite(way).all(axis=1)
+        ways.setdefault(row["task"], []).append(found.plane.place(_transformed(dataset, way[finite], options)))
+        steps = [*(f"epoch {epoch}" for epoch in dataset.spec.checkpoints[: row["checkpoints"]]), "end"]
+        names = [steps[k] for k in np.flatnonzero(finite)]
+        labels.setdefault(row["task"], []).extend(f"{row['task']} {row['index']}, {name}" for name in names)
+    few = len(dataset.tasks) <= len(PALETTE)
+    series: list[Series] = []
+    for task, parts in ways.items():
+        colour = PALETTE[dataset.tasks.index(task)] if few else ACCENT
+        broken = np.concatenate([np.append(part, [[np.nan, np.nan]], axis=0) for part in parts])
+        points, ends = np.concatenate(parts), np.array([part[-1] for part in parts])
+        series.append(Line(broken[:, 0], broken[:, 1], "", colour, 1.2, 0.6))
+        series.append(Points(points[:, 0], points[:, 1], "", colour, labels=labels[task], size=4.0))
+        series.append(Points(ends[:, 0], ends[:, 1], task, colour, size=9.0))
+    text = (
+        f"The way of {len(chosen)} networks over the map, evenly spread among those on it: a small dot is a checkpoint "
+        f"(epochs {', '.join(map(str, dataset.spec.checkpoints))}), the large one the end of training. The directions are "
+        "those of the map above."
+    )
+    if options.canonical:
+        text += " Every checkpoint has a canonical form of its own; a line jumps where the order of the units changes."
+    x, y = Axis("component 1"), Axis("component 2")
+    chart = Chart("Trajectories of training", series, x, y, height=560, legend=few)
+    return Figure("trajectories", "How networks got there", text, {"": (chart,)})
+
+
+def _way(dataset: Dataset, row: Row) -> Floats:
+    """Weights [c + 1, P] of one network: its checkpoints that training reached, then its end."""
+    shard, place = divmod(row["index"], store.SHARD)
+    tensors = dataset.tensor_file("checkpoints", row["task"], shard).read_row(place)
+    reached = params.from_tensors(dataset.shape, tensors, 1)[: row["checkpoints"]]
+    return np.concatenate([reached, dataset[row["task"], row["index"]].weights[None]])
+
+
+def _choose(dataset: Dataset, most: int) -> tuple[npt.NDArray[np.int64], str]:
+    """Places in the manifest of the networks on the map, ascending, and a sentence that says which."""
+    manifest = dataset.manifest
+    candidates = np.flatnonzero(manifest.complete(slice(None)))
+    kind = "complete networks"
+    if len(candidates) < 2:
+        candidates = np.array([k for k, row in enumerate(manifest) if row["status"] != Status.DIVERGED], np.int64)
+        kind = "networks that did not diverge, as fewer than two are complete"
+    chosen = candidates[spread_over(len(candidates), most)]
+    if len(chosen) < len(candidates):
+        return chosen, f"Shown are {len(chosen):,} of {len(candidates):,} {kind}, evenly spread."
+    return chosen, f"Shown are all {len(chosen):,} {kind}."
+
+
+def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> Any:
+    """Weights of the networks at these places, shard by shard: (where in `places`, float32 [n, P]).
+
+    A network with a weight that is not finite, which training never leaves, is passed over.
+    """
+    for task, count in dataset.counts.items():
+        start = dataset.manifest.place(task).start
+        first, stop = np.searchsorted(places, [start, start + count])
+        indices = places[first:stop] - start
+        for shard in np.unique(indices // store.SHARD).tolist():
+            where = np.flatnonzero(indices // store.SHARD == shard)
+            tensors = dataset.tensor_file("networks", task, shard).read()
+            weights = params.from_tensors(dataset.shape, tensors, 1)[indices[where] % store.SHARD]
+            finite = np.isfinite(weights).all(axis=1)
+            yield first + where[finite], _transformed(dataset, weights[finite], options)
+
+
+def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:
+    """Weights [n, P] as the map takes them."""
+    if not options.canonical:
+        return weights
+    from tinymlds.symmetry import canonicalize
+
+    return canonicalize(dataset.shape, weights)
