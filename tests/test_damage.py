@@ -6,6 +6,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 from forging import TINY, canonical, forge, forge_rows, forge_tensors, make
 from running import run_cli
@@ -189,8 +190,10 @@ def test_shards_that_were_changed_with_their_hash(folder, name, change, words):
 def test_verify_computes_the_losses_itself(tmp_path):
     """Weights that were changed together with every hash are caught by the validation loss alone."""
     folder = make(tmp_path / "xor")
+    weights = tinymlds.open(folder)["xor", 1].weights.copy()
+    weights[-8:] += np.float32(1e-3)  # head.4.bias, the last tensor
+    changed = store.array_sha256(weights)
     forge_tensors(folder, store.shard_name("networks", "xor", 0), lambda tensors: tensors["head.4.bias"][1].__iadd__(1e-3))
-    changed = store.array_sha256(tinymlds.open(folder)["xor", 1].weights)
     forge_rows(folder, lambda rows: rows[1].update(weights_sha256=changed))
     assert "xor 1 has validation loss" in tinymlds.verify(folder).problems[0]
 

@@ -77,6 +77,29 @@ def test_weights_go_with_rows(dataset, split, epoch, unfinished):
                 assert store.array_sha256(vector) == row["weights_sha256"]
 
 
+def test_weights_that_were_changed_are_not_given(dataset, tmp_path):
+    """One byte of the last shard: whatever would hand out that network refuses, and names it; others are still there."""
+    shutil.copytree(dataset.folder, tmp_path / "changed")
+    shard = tmp_path / "changed" / "networks" / "transducer_001-00004.safetensors"
+    start = store.TensorFile(shard.parent, shard.name)._data_start
+    data = bytearray(shard.read_bytes())
+    data[start + 4] ^= 1  # in the first tensor of its first network, number 28
+    shard.write_bytes(data)
+    changed = tinymlds.open(tmp_path / "changed")
+    words = r"transducer_001-00004.safetensors is damaged: the weights of transducer_001 28 .* `tinymlds verify"
+    for hand_out in (
+        lambda: changed.weights("transducer_001", unfinished=True),
+        lambda: changed.labelled(unfinished=True),
+        lambda: changed["transducer_001", 28],
+        lambda: list(changed),
+    ):
+        with pytest.raises(tinymlds.DatasetError, match=words):
+            hand_out()
+    assert np.array_equal(changed.weights("transducer_000"), dataset.weights("transducer_000"))
+    assert np.array_equal(changed["transducer_001", 29].weights, dataset["transducer_001", 29].weights)
+    assert changed.rows("transducer_001") == dataset.rows("transducer_001")
+
+
 def test_what_is_no_split_and_no_epoch(dataset, tmp_path):
     for look in (dataset.rows, dataset.weights):
         for split in ("exam", "Train", "", 0, ["train"]):

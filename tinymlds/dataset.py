@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ class Dataset:
 
         Raises:
             KeyError: there is none.
+            DatasetError: its weights are not those whose hash the manifest has.
         """
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int | np.integer)):
             raise KeyError(f'a network is found by its task and index, as in ds["xor", 17], not by {key!r}')
@@ -97,7 +99,9 @@ class Dataset:
             raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
         row = self.manifest[self.manifest.place(task).start + index]
         tensors = self.tensor_file("networks", task, index // store.SHARD).read_row(row["row"])
-        return Network(row, self.shape, params.from_tensors(self.shape, tensors, 0))
+        weights = params.from_tensors(self.shape, tensors, 0)
+        self._check_weights(task, np.array([index]), weights[None])
+        return Network(row, self.shape, weights)
 
     def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
         """Rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
@@ -116,6 +120,7 @@ class Dataset:
 
         Raises:
             UsageError: no such split, or no checkpoints of this epoch.
+            DatasetError: weights at the end of training are not those whose hashes the manifest has.
         """
         task = self.task_id(task)
         return self._read([(task, self._picked(task, split, epoch, unfinished))], epoch)
@@ -160,25 +165,44 @@ class Dataset:
         return self.spec.checkpoints.index(epoch)
 
     def _read(self, selection: list[tuple[str, _Indices]], epoch: int | None) -> Floats:
-        """Parameter vectors [n, P] of networks of several tasks, a tensor of a shard at a time; see `weights` for epoch."""
+        """Parameter vectors [n, P] of networks of several tasks, a tensor of a shard at a time; see `weights` for epoch.
+
+        The hashes of those at the end of training are compared in threads while further shards are read.
+        """
         kind, checkpoint = ("networks", 0) if epoch is None else ("checkpoints", self._checkpoint(epoch))
         shards = [
-            (self.tensor_file(kind, task, shard), indices - shard * store.SHARD)
+            (self.tensor_file(kind, task, shard), task, indices, indices - shard * store.SHARD)
             for task, picked in selection
             for shard, indices in _by_shard(picked)
         ]
-        result = np.empty(
-            (sum(len(rows) for _, rows in shards), self.shape.size), np.float32
-        )  # files of that size are there
-        where, done = params.places(self.shape), 0
-        for file, rows in shards:
-            first, stop = int(rows[0]), int(rows[-1]) + 1
-            inside = slice(None) if stop - first == len(rows) else rows - first
-            for name, tensor in file.read_rows(first, stop):
-                values = tensor if epoch is None else tensor[:, checkpoint]
-                result[done : done + len(rows), where[name]] = values.reshape(stop - first, -1)[inside]
-            done += len(rows)
+        count = sum(len(indices) for _, _, indices, _ in shards)
+        result = np.empty((count, self.shape.size), np.float32)  # files of that size are there
+        where, done, checks = params.places(self.shape), 0, []
+        with ThreadPoolExecutor() as threads:
+            for file, task, indices, rows in shards:
+                first, stop = int(rows[0]), int(rows[-1]) + 1
+                inside = slice(None) if stop - first == len(rows) else rows - first
+                part = result[done : done + len(rows)]
+                for name, tensor in file.read_rows(first, stop):
+                    values = tensor if epoch is None else tensor[:, checkpoint]
+                    part[:, where[name]] = values.reshape(stop - first, -1)[inside]
+                if epoch is None:
+                    checks.append(threads.submit(self._check_weights, task, indices, part))
+                done += len(rows)
+        for check in checks:
+            check.result()
         return result
+
+    def _check_weights(self, task: str, indices: _Indices, weights: Floats) -> None:
+        """Raise DatasetError unless these are the weights [n, P] whose hashes the manifest has."""
+        wanted = self.manifest.weights_sha256(self.manifest.place(task).start + indices)
+        for index, vector, digest in zip(indices.tolist(), weights.astype("<f4", copy=False), wanted, strict=True):
+            if hashlib.sha256(vector).digest() != digest:
+                name = self.folder / store.shard_name("networks", task, index // store.SHARD)
+                raise DatasetError(
+                    f"{name} is damaged: the weights of {task} {index} are not those of {store.MANIFEST}; "
+                    f"`tinymlds verify {self.folder}` finds all that is"
+                )
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
         """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
@@ -279,16 +303,18 @@ class Dataset:
 
 def require_dataset(folder: Path) -> None:
     """Raise DatasetError unless the folder is a sealed dataset."""
+    inside = (store.SUMS, store.JOURNAL, f"full/{store.SUMS}")
     try:
-        is_folder, sealed, started = folder.is_dir(), *((folder / name).exists() for name in (store.SUMS, store.JOURNAL))
+        is_folder, sealed, started, packaged = folder.is_dir(), *((folder / name).exists() for name in inside)
     except OSError as error:
         raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
     if not is_folder:
-        raise DatasetError(f"{folder} is not a folder; `tinymlds train --out {folder}` makes one")
+        raise DatasetError(f"{folder} is not a folder; look at the path, or let `tinymlds train --out {folder}` make one")
     if not sealed:
         if started:
             raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
-        raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}")
+        where = f"; open {folder / 'full'}, the whole of a packaged dataset" if packaged else ""
+        raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}{where}")
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -230,6 +230,11 @@ class Manifest(Sequence[Row]):
         """How many checkpoints the training of these networks reached."""
         return np.asarray(self._columns.integers[1, where])
 
+    def weights_sha256(self, places: Numbers) -> list[bytes]:
+        """sha256 of the weights of the networks in these places of the file."""
+        hashes = self._columns.hashes[_HASHES.index("weights_sha256"), places]
+        return [digest.tobytes() for digest in hashes]
+
     def statuses(self, where: slice) -> Counter[str]:
         """How many of these networks ended in which way."""
         numbers = np.bincount(self._columns.codes[0, where], minlength=len(_STATUSES)).tolist()

@@ -201,4 +201,6 @@ def _choose(folder: Path, datasets: tuple[Packaged, ...], name: str | None, subs
         if smaller.count == subset:
             return smaller
     counts = ", ".join(str(smaller.count) for smaller in found.subsets) or "none"
+    if isinstance(subset, str):
+        raise UsageError(f"subset must be a number, not {subset!r}; {found.name} of {folder} has these: {counts}")
     raise UsageError(f"{found.name} of {folder} has no subset {subset!r}; its subsets: {counts}")

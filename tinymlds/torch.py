@@ -75,9 +75,12 @@ class WeightDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
             epoch: weights at the end of this epoch, one of the dataset's checkpoints; None is the end of training.
 
         Raises:
-            UsageError: no such split, or no checkpoints of this epoch.
+            UsageError: not a dataset, no such split, or no checkpoints of this epoch.
             KeyError: no such task.
+            DatasetError: the weights are damaged.
         """
+        if not isinstance(dataset, Dataset):
+            raise UsageError(f"WeightDataset takes a dataset, as tinymlds.open gives it, not {dataset!r}")
         self.classes = dataset.task_ids(tasks)
         self._dataset, self._split, self._epoch = dataset, split, epoch
         weights, labels = dataset.labelled(split, self.classes, epoch)
