@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, SMALL, cli_command, command_on_path, run_cli
 
 import tinymlds
-from tinymlds import cli, completion, machines, store, tasks, transducers
+from tinymlds import commands, completion, machines, store, tasks, transducers
 from tinymlds.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 
@@ -154,7 +154,7 @@ def test_watched_status_is_a_line_of_json_each_time(tmp_path):
 
 
 def test_json_has_no_numbers_that_json_lacks(capsys):
-    cli._print_json({"a": [float("nan"), 1.5], "b": (float("inf"), np.float64("-inf"))})
+    commands.print_json({"a": [float("nan"), 1.5], "b": (float("inf"), np.float64("-inf"))})
     assert json.loads(capsys.readouterr().out, parse_constant=constant) == {"a": [None, 1.5], "b": [None, None]}
 
 

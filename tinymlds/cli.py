@@ -3,16 +3,7 @@
 Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
 
-import contextlib
 import dataclasses
-import errno
-import functools
-import inspect as inspection
-import json
-import math
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from tinymlds import completion
-from tinymlds.errors import TinymldsError
+from tinymlds.commands import command, print_json, recipe_options
 
 app = typer.Typer(
     help="A factory for populations of small neural networks trained on exactly known tasks.",
@@ -31,7 +22,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Folder = Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)]
 Place = Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)]
 Name = Annotated[
     str | None, typer.Option(help="The dataset of a package; needless where there is one.", show_default=False)
@@ -66,129 +56,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-_DISK_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-
-
-class _TerminatedError(BaseException):
-    """SIGTERM arrived."""
-
-
-def _catch_signals() -> None:
-    """Have Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background may not hear it
-        signal.signal(signal.SIGINT, _interrupt)
-
-
-def _interrupt(number: int, _frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(each) is _interrupt:
-            signal.signal(each, _end_at_once)
-    raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
-
-
-def _end_at_once(number: int, _frame: object) -> None:
-    """Workers that can will end with this process; those that are stopped or hang are killed."""
-    import multiprocessing
-
-    with contextlib.suppress(OSError):
-        for worker in multiprocessing.active_children():
-            worker.kill()
-        os.write(2, b"tinymlds: ended at once; finished networks are safe, and the same command goes on\n")
-    os._exit(128 + number)
-
-
-def _command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn errors of a command into one line on stderr and an exit code."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            _catch_signals()
-            code = function(*args, **kwargs) or 0
-            sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
-        except TinymldsError as error:
-            _fail(str(error))
-            code = error.code
-        except KeyboardInterrupt:
-            _fail("interrupted; finished networks are safe, and the same command goes on")
-            code = 130
-        except _TerminatedError:
-            _fail("terminated; finished networks are safe, and the same command goes on")
-            code = 143
-        except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
-            _drop_output()
-            code = 1
-        except Exception as error:
-            if os.environ.get("TINYMLDS_TRACEBACK"):
-                raise
-            if isinstance(error, OSError) and error.errno in _DISK_REFUSED:
-                _drop_output()  # it may be the output that could not be written
-                what = f"use {error.filename}" if error.filename else "write the output"
-                _fail(f"cannot {what}: {error.strerror}")
-            else:
-                _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
-            code = 1
-        raise typer.Exit(code)
-
-    return run
-
-
-def _drop_output() -> None:
-    """Send what is still in the buffer of stdout nowhere, as Python would try to write it when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(message: str) -> None:
-    print(f"tinymlds: {message}", file=sys.stderr)
-
-
-def _recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for every field of the recipe, passed on as the keyword `recipe`."""
-    from tinymlds.spec import Recipe
-
-    fields = dataclasses.fields(Recipe)
-
-    @functools.wraps(function)
-    def with_recipe(*args: Any, **kwargs: Any) -> Any:
-        recipe = {field.name: kwargs.pop(field.name) for field in fields}
-        return function(*args, recipe={name: value for name, value in recipe.items() if value is not None}, **kwargs)
-
-    own = [p for p in inspection.signature(function).parameters.values() if p.name != "recipe"]
-    added = []
-    for field in fields:
-        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
-        option = typer.Option(
-            help=f"{field.metadata['text']}{choices} (default: the folder's, or {field.default})",
-            show_default=False,
-            rich_help_panel="Recipe",
-        )
-        annotation = Annotated[field.type | None, option]  # type: ignore[name-defined]
-        added.append(
-            inspection.Parameter(field.name, inspection.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
-        )
-    with_recipe.__signature__ = inspection.Signature([*own, *added])  # type: ignore[attr-defined]
-    with_recipe.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
-    return with_recipe
-
-
-def _print_json(value: Any, *, one_line: bool = False) -> None:
-    """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(_finite(plain), indent=None if one_line else 2, default=str, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 @app.command()
-@_recipe_options
-@_command
+@recipe_options
+@command
 def train(
     count: Annotated[int, typer.Option(help="Networks to make of each task; a larger count extends the folder.")],
     machine: Machine = None,
@@ -236,7 +106,7 @@ def train(
         name, chosen = choose(machine, modified, tasks, transducers, only)
         wanted = farm.Wanted(chosen, count, seed, epochs, recipe)
         expected = forecast.forecast(wanted, out or Path(name), workers, backend)
-        _print_json(expected) if as_json else console.print_forecast(expected)
+        print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:
         result = farm.train(
@@ -258,7 +128,7 @@ def train(
     run = result.progress
     if as_json:
         made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
-        _print_json({**dataclasses.asdict(report), "run": made})
+        print_json({**dataclasses.asdict(report), "run": made})
         return
     console.print_folder(report)
     if run.made:
@@ -270,8 +140,8 @@ def train(
 
 
 @app.command()
-@_recipe_options
-@_command
+@recipe_options
+@command
 def generate(
     machine: Machine = None,
     modified: Modified = False,
@@ -298,7 +168,7 @@ def generate(
     sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     if as_json:
         files = [{"name": path.relative_to(folder).as_posix(), "bytes": size} for path, size in sizes.items()]
-        _print_json({"folder": folder, "files": files})
+        print_json({"folder": folder, "files": files})
         return
     for path, size in sizes.items():
         print(f"{size:>10} {path}")
@@ -306,7 +176,7 @@ def generate(
 
 
 @app.command()
-@_command
+@command
 def status(
     folder: Place,
     watch: Annotated[bool, typer.Option("--watch", help="Say it again and again until the dataset is sealed.")] = False,
@@ -338,13 +208,13 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
         page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
         transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
-        _print_json({**page, "transducers": transducers}, one_line=watch)
+        print_json({**page, "transducers": transducers}, one_line=watch)
     else:
         console.print_status(found)
 
 
 @app.command()
-@_command
+@command
 def verify(
     folder: Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)],
     retrain: Annotated[
@@ -369,7 +239,7 @@ def verify(
     progress = console.VerifyProgress(quiet or as_json)
     result = verification.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
-        _print_json({**dataclasses.asdict(result), "ok": result.ok})
+        print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:
         console.print_verification(result)
         console.print_next_to_verify(result)
@@ -377,7 +247,7 @@ def verify(
 
 
 @app.command()
-@_command
+@command
 def package(
     folders: Annotated[list[Path], typer.Argument(help="Sealed dataset folders.", show_default=False)],
     out: Annotated[Path, typer.Option(help="The package to make; it must not exist.", show_default=False)],
@@ -420,13 +290,13 @@ def package(
         url=url,
     )
     if as_json:
-        _print_json(made)
+        print_json(made)
     else:
         console.print_package(made)
 
 
 @app.command()
-@_command
+@command
 def inspect(
     folder: Place,
     task: Annotated[
@@ -462,14 +332,14 @@ def inspect(
     except KeyError as error:
         raise UsageError(error.args[0]) from error
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         show(report)
         console.print_next(*then)
 
 
 @app.command()
-@_command
+@command
 def report(
     folder: Place,
     out: Annotated[Path | None, typer.Option(help="The page. (default: report.html)", show_default=False)] = None,
@@ -504,7 +374,7 @@ def report(
 
 
 @app.command()
-@_command
+@command
 def export(
     folder: Place,
     task: Annotated[str, typer.Argument(help="A task of it.", show_default=False)],

@@ -1,0 +1,138 @@
+"""What every command of the command line has: its errors in one line and an exit code, signals, the recipe's options, JSON.
+
+Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import functools
+import inspect
+import json
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from tinymlds.errors import TinymldsError
+
+_DISK_REFUSED = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM arrived."""
+
+
+def _catch_signals() -> None:
+    """Have Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background may not hear it
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is _interrupt:
+            signal.signal(each, _end_at_once)
+    raise KeyboardInterrupt if number == signal.SIGINT else _TerminatedError
+
+
+def _end_at_once(number: int, _frame: object) -> None:
+    """Workers that can will end with this process; those that are stopped or hang are killed."""
+    import multiprocessing
+
+    with contextlib.suppress(OSError):
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        os.write(2, b"tinymlds: ended at once; finished networks are safe, and the same command goes on\n")
+    os._exit(128 + number)
+
+
+def command(function: Callable[..., int | None]) -> Callable[..., None]:
+    """Turn errors of a command into one line on stderr and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            _catch_signals()
+            code = function(*args, **kwargs) or 0
+            sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
+        except TinymldsError as error:
+            _fail(str(error))
+            code = error.code
+        except KeyboardInterrupt:
+            _fail("interrupted; finished networks are safe, and the same command goes on")
+            code = 130
+        except _TerminatedError:
+            _fail("terminated; finished networks are safe, and the same command goes on")
+            code = 143
+        except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
+            _drop_output()
+            code = 1
+        except Exception as error:
+            if os.environ.get("TINYMLDS_TRACEBACK"):
+                raise
+            if isinstance(error, OSError) and error.errno in _DISK_REFUSED:
+                _drop_output()  # it may be the output that could not be written
+                what = f"use {error.filename}" if error.filename else "write the output"
+                _fail(f"cannot {what}: {error.strerror}")
+            else:
+                _fail(f"unexpected {type(error).__name__}: {error}; please report it (TINYMLDS_TRACEBACK=1 shows where)")
+            code = 1
+        raise typer.Exit(code)
+
+    return run
+
+
+def _drop_output() -> None:
+    """Send what is still in the buffer of stdout nowhere, as Python would try to write it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(message: str) -> None:
+    print(f"tinymlds: {message}", file=sys.stderr)
+
+
+def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command an option for every field of the recipe, passed on as the keyword `recipe`."""
+    from tinymlds.spec import Recipe
+
+    fields = dataclasses.fields(Recipe)
+
+    @functools.wraps(function)
+    def with_recipe(*args: Any, **kwargs: Any) -> Any:
+        recipe = {field.name: kwargs.pop(field.name) for field in fields}
+        return function(*args, recipe={name: value for name, value in recipe.items() if value is not None}, **kwargs)
+
+    own = [p for p in inspect.signature(function).parameters.values() if p.name != "recipe"]
+    added = []
+    for field in fields:
+        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
+        option = typer.Option(
+            help=f"{field.metadata['text']}{choices} (default: the folder's, or {field.default})",
+            show_default=False,
+            rich_help_panel="Recipe",
+        )
+        annotation = Annotated[field.type | None, option]  # type: ignore[name-defined]
+        added.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    with_recipe.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
+    with_recipe.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+    return with_recipe
+
+
+def print_json(value: Any, *, one_line: bool = False) -> None:
+    """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
+    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+    print(json.dumps(_finite(plain), indent=None if one_line else 2, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
