@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinymlds import symmetry as symmetry
     from tinymlds import torch as torch
+    from tinymlds.analysis.experiments import analyze as analyze
     from tinymlds.dataset import Dataset as Dataset
     from tinymlds.dataset import open_dataset as open
     from tinymlds.errors import DatasetError as DatasetError
@@ -34,6 +35,7 @@ _HOMES = {
     "Network": ("network", "Network"),
     "TinymldsError": ("errors", "TinymldsError"),
     "UsageError": ("errors", "UsageError"),
+    "analyze": ("analysis.experiments", "analyze"),
     "generate": ("farm", "generate"),
     "open": ("dataset", "open_dataset"),
     "package": ("publish", "package"),
@@ -47,6 +49,7 @@ __all__ = [
     "Network",
     "TinymldsError",
     "UsageError",
+    "analyze",
     "generate",
     "open",
     "package",

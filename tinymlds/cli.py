@@ -398,6 +398,51 @@ def export(
     print(network.save(out, force))
 
 
+@app.command()
+@command
+def analyze(
+    folders: Annotated[list[Path], typer.Argument(help="Dataset folders.", show_default=False)],
+    experiment: Annotated[
+        str, typer.Option(help="which-machine, tampered, which-transducer or predict-epochs.", show_default=False)
+    ],
+    seeds: Annotated[int, typer.Option(help="Splits, and seeds of models and of random symmetries.")] = 5,
+    rungs: Annotated[
+        str | None, typer.Option(help="Some, like majority,forest/raw/*; a model is all its rungs.", show_default=False)
+    ] = None,
+    cases: Annotated[str | None, typer.Option(help="Some, like xor,parity.", show_default=False)] = None,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Test on this dataset of another seed; may be given several times.", show_default=False),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the JSON.", show_default=False)] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds worked on at the same time. (default: one a CPU)", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask what the weights reveal, from a guess up to a network that respects the symmetries. Extra [analysis].
+
+    Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
+    """
+    from tinymlds import console, farm
+    from tinymlds.analysis import experiments
+
+    results = experiments.analyze(
+        folders,
+        experiment,
+        seeds=seeds,
+        rungs=rungs,
+        cases=cases,
+        held_out=held_out or (),
+        out=out,
+        workers=farm.available_cpus() if workers is None else workers,
+        progress=console.AnalysisProgress(quiet or as_json),
+    )
+    print(results.to_json(), end="") if as_json else console.print_results(results)
+
+
 def main() -> None:
     """The command `tinymlds`."""
     app()

@@ -11,6 +11,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from tinymlds import overview
+from tinymlds.analysis.results import Results, Row
 from tinymlds.farm import Progress
 from tinymlds.forecast import Forecast
 from tinymlds.overview import FolderStatus
@@ -83,6 +84,18 @@ class VerifyProgress:
         if self._show and (done % 50 == 0 or done == total):
             end = "\n" if done == total else ""
             print(f"\r{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
+
+
+class AnalysisProgress:
+    """A line for each rung."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def __call__(self, case: str, rung: str) -> None:
+        """Say which rung is about to be climbed."""
+        if not self._quiet:
+            print(f"{case}: {rung}", file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------ reports
@@ -230,6 +243,58 @@ def print_package(made: Packaged) -> None:
     for name, digest in made.digests.items():
         print(f"digest of {name} {digest}")
     print(f"next: tinymlds verify {made.folder}")
+
+
+def print_results(results: Results) -> None:
+    """A table of rungs for each case, and what stands beside it."""
+    for dataset in results.datasets:
+        held_out = ", held out" if dataset["held_out"] else ""
+        print(f"{dataset['folder']}: {sum(dataset['complete'].values())} complete networks{held_out}, {dataset['digest']}")
+    for case in dict.fromkeys(row.case for row in results.rows):
+        rows = [row for row in results.rows if row.case == case]
+        done = next((row for row in rows if row.status == "done"), None)
+        print(
+            f"\n{results.experiment}, {case}: " + (f"{done.metric}, a guess gets {done.chance:.3f}" if done else "skipped")
+        )
+        table = _table("rung", "mean", "+-", "", "further", "s")
+        for row in rows:
+            seconds = results.provenance["seconds"][f"{case}/{row.rung}"]
+            table.add_row(row.rung, *_scores(row), *_further(row), f"{seconds:.1f}")
+        _print(table)
+        _print_confusion(rows)
+        for row in rows:
+            for note in (*row.notes, *([f"skipped: {row.reason}"] if row.reason else [])):
+                print(f"{row.rung}: {note}")
+    if found := results.published:
+        print(f"\npublished: {found['score']:.1%} {found['metric']}, {found['what']} ({found['source']})")
+    print(f"\n+-: {results.interval}\nagain: {results.command}")
+
+
+def _scores(row: Row) -> tuple[str, str]:
+    if row.mean is None or row.half_width is None:
+        return row.status, ""
+    return f"{row.mean:.3f}", f"{row.half_width:.3f}"
+
+
+def _further(row: Row) -> tuple[str, str]:
+    means = {name: sum(values) / len(values) for name, values in (row.others or {}).items()}
+    return "chance" if row.at_chance else "", ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+
+
+_LARGEST_CONFUSION = 12
+
+
+def _print_confusion(rows: list[Row]) -> None:
+    """That of the best rung on plain weights, if it can be read."""
+    plain = [row for row in rows if row.confusion and row.rung.endswith("/raw/plain") and row.mean is not None]
+    best = max(plain, key=lambda row: row.mean or 0.0, default=None)
+    if best is None or best.confusion is None or len(best.classes) > _LARGEST_CONFUSION:
+        return
+    table = _table(f"{best.rung}: is, taken for", *best.classes)
+    for name, counts in zip(best.classes, best.confusion, strict=True):
+        table.add_row(name, *map(str, counts))
+    print()
+    _print(table)
 
 
 def _table(*headers: str) -> Table:

@@ -1,0 +1,380 @@
+"""What the weights reveal: planted signals with known answers, leaks, controls, invariance, the same results twice."""
+
+import json
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from forging import make
+from running import run_cli
+from test_refusals import refused
+from typer.testing import CliRunner
+
+import tinymlds
+from tinymlds import symmetry
+from tinymlds.cli import app
+from tinymlds.dataset import splits as column
+from tinymlds.kernels.shape import Shape
+from tinymlds.spec import Recipe
+
+pytest.importorskip("sklearn", reason="needs scikit-learn")
+
+from tinymlds.analysis import experiments, ladder, models, statistics
+from tinymlds.analysis.features import answers
+from tinymlds.analysis.features import statistics as layer_statistics
+from tinymlds.analysis.points import Points, Source, equalised
+from tinymlds.analysis.splits import split
+
+RECIPE = Recipe(hidden=4, gru_layers=2, linear_maps=3)
+SHAPE = RECIPE.shape
+COUNT = 100
+"""Networks of each class."""
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    """What is asked here can be told by fewer trees."""
+    monkeypatch.setattr(models, "TREES", 20)
+    monkeypatch.setattr(models, "ROUNDS", 20)
+
+
+def random_weights(seed, count=COUNT, shape=SHAPE):
+    return np.random.default_rng(seed).uniform(-0.6, 0.6, (count, shape.size)).astype(np.float32)
+
+
+def points(*weights, target=None, classes=("a", "b"), epochs=None):
+    """Made-up networks of two tasks, [COUNT, P] each."""
+    source = np.repeat(np.arange(len(weights)), [len(each) for each in weights])
+    index = np.concatenate([np.arange(len(each)) for each in weights])
+    sources = tuple(Source(task, 0, RECIPE) for task in ("direct", "invert")[: len(weights)])
+    epochs = np.ones(len(index), np.int64) if epochs is None else epochs
+    return Points(sources, classes, np.concatenate(weights), source, index, epochs, source if target is None else target)
+
+
+def climbed(data, name, metric="balanced_accuracy", seeds=3, **options):
+    rung = ladder.Rung(*name.split("/"))
+    setting = ladder.Setting(metric, tuple(split(0, int(data.index.max()) + 1, k) for k in range(seeds)), 1)
+    return ladder.climb(ladder.Case("all", data, **options), rung, setting)
+
+
+def score(*arguments, **options):
+    return climbed(*arguments, **options)["mean"]
+
+
+# ------------------------------------------------------------------ signals whose answer is known
+
+
+@pytest.fixture(scope="module")
+def coordinates():
+    """Two classes that differ by symmetries alone: the one in normal form, the other moved out of it."""
+    normal = symmetry.canonicalize(SHAPE, random_weights(0))
+    return points(normal, symmetry.transform(SHAPE, symmetry.canonicalize(SHAPE, random_weights(1)), 5))
+
+
+@pytest.fixture(scope="module")
+def function():
+    """Two classes that differ in what no symmetry touches: recurrent weights are larger in the one."""
+    larger = random_weights(1)
+    for place in ("gru.weight_hh_l0", "gru.weight_hh_l1"):
+        larger[:, tinymlds.params.places(SHAPE)[place]] *= 1.6
+    return points(random_weights(0), larger)
+
+
+@pytest.mark.parametrize("model", ["linear", "forest", "boosting"])
+def test_coordinates_are_seen_raw_and_gone_in_the_normal_form(coordinates, model):
+    assert score(coordinates, f"{model}/raw/plain") > 0.85
+    assert abs(score(coordinates, f"{model}/raw/canonical") - 0.5) < 0.15
+    assert abs(score(coordinates, f"{model}/raw/transformed") - 0.5) < 0.15
+
+
+def test_what_leans_on_coordinates_fails_on_moved_networks(coordinates):
+    """Trained on plain weights; a test network of either class looks like the moved class then."""
+    assert abs(score(coordinates, "forest/raw/moved") - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("form", ["plain", "transformed", "canonical"])
+def test_what_no_symmetry_touches_is_seen_in_every_form(function, form):
+    assert score(function, f"forest/statistics/{form}") > 0.9
+
+
+def test_initial_weights_are_at_chance(function):
+    found = climbed(function, "linear/raw/initial", seeds=5)
+    assert abs(found["mean"] - 0.5) < 0.1
+    again = function.initial()
+    first = tinymlds.training.initial_weights(RECIPE, tinymlds.tasks.load("invert", RECIPE).stream_key(0), 3)
+    assert np.array_equal(again[COUNT + 3], first)
+
+
+def test_a_guess_scores_as_a_guess(function):
+    found = climbed(function, "majority/raw/plain")
+    assert (found["mean"], found["half_width"], found["chance"]) == (0.5, 0.0, 0.5)
+    numbers = replace(function, classes=(), target=np.random.default_rng(0).normal(size=2 * COUNT))
+    assert score(numbers, "majority/raw/plain", metric="spearman") == 0.0
+
+
+def test_numbers_are_predicted():
+    """Regression of a number that the weights hold."""
+    weights = random_weights(3, 2 * COUNT)
+    data = points(weights, target=weights[:, :3].sum(axis=1).astype(np.float64), classes=())
+    found = climbed(data, "linear/raw/plain", metric="spearman")
+    assert found["mean"] > 0.5
+    assert np.mean(found["others"]["r2"]) > 0.2
+    assert found["confusion"] is None
+
+
+# ------------------------------------------------------------------ the graph network
+
+
+def test_the_graph_network_is_invariant():
+    """Permutations and signs change nothing but the order of sums; the others round weights to float32 (2^-24, sums of
+    some ten products of numbers up to about 10, two passes)."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    from tinymlds.analysis import graph
+
+    for shape in (Shape(), Shape(hidden=8, layers=1, maps=1)):
+        network = graph.GraphNetwork(shape, 3).double()
+        graph.draw_parameters(network, 1)
+        weights = random_weights(0, 6, shape)
+
+        def outputs(vectors, network=network):
+            return network(torch.from_numpy(vectors).double()).detach().numpy()
+
+        before = outputs(weights)
+        assert before.std(axis=0).min() > 0.01, "networks are told apart"
+        for kinds, tolerance in ((("permutation", "sign"), 1e-12), (symmetry.KINDS, 1e-5)):
+            moved = symmetry.transform(shape, weights, 3, kinds=kinds)
+            assert np.abs(moved - weights).max() > 0.1
+            np.testing.assert_allclose(outputs(moved), before, rtol=0, atol=tolerance)
+        for name in ("gru.weight_hh_l0", "gru.weight_ih_l0", "gru.bias_hh_l0", "head.0.weight", "head.0.bias"):
+            changed = weights.copy()
+            changed[:, tinymlds.params.places(shape)[name]] *= -1.0
+            assert np.abs(outputs(changed) - before).max() > 1e-4, f"{name} has a say"
+
+
+def test_the_graph_network_sees_the_function_and_no_coordinates(coordinates, function, monkeypatch):
+    pytest.importorskip("torch", reason="needs PyTorch")
+    from tinymlds.analysis import graph
+
+    monkeypatch.setattr(graph, "STEPS", 75)
+    monkeypatch.setattr(graph, "EPOCHS", 1)
+    assert score(function, "graph/raw/transformed", seeds=2) > 0.8
+    assert abs(score(coordinates, "graph/raw/plain", seeds=2) - 0.5) < 0.2
+
+
+def test_the_graph_network_says_what_it_cannot():
+    pytest.importorskip("torch", reason="needs PyTorch")
+    from tinymlds.analysis import graph
+
+    with pytest.raises(tinymlds.UsageError, match="without activation only"):
+        graph.GraphNetwork(Shape(activation="tanh"), 2)
+
+
+# ------------------------------------------------------------------ splits and leaks
+
+
+def test_splits_are_by_index():
+    own = split(7, 200, 0)
+    assert [("train", "validation", "test")[k] for k in own.parts] == column(7, range(200))
+    drawn = [split(7, 200, number).parts.tolist() for number in range(1, 5)]
+    assert len({tuple(parts) for parts in drawn}) == 4
+    assert all(np.bincount(parts).tolist() == [160, 20, 20] for parts in drawn)
+    for count in (3, 4, 9):  # a column of so few may leave a part without any
+        assert all(np.bincount(split(0, count, number).parts, minlength=3).min() > 0 for number in range(20))
+    with pytest.raises(tinymlds.UsageError, match="at least 3 networks"):
+        split(0, 2, 0)
+
+
+def test_twins_do_not_tell_on_each_other():
+    """Twins of an index are the same network here, and their label is a coin; who finds one in training knows it."""
+    weights, coins = random_weights(4), np.random.default_rng(5).integers(0, 2, COUNT)
+    data = points(weights, weights, target=np.tile(coins, 2))
+    assert abs(score(data, "knn/raw/plain", seeds=5) - 0.5) < 0.2
+
+
+@pytest.mark.parametrize("model", ["knn", "linear", "boosting"])
+def test_test_networks_have_no_say_in_what_is_chosen(function, model):
+    """Other weights and other labels of the test networks: the same choice."""
+    test = split(0, COUNT, 0).part("test", function.index)
+    other = replace(function, weights=function.weights.copy(), target=function.target.copy())
+    other.weights[test] *= -3.0
+    other.target[test] = 1 - other.target[test]
+    before, after = (climbed(data, f"{model}/raw/plain", seeds=2) for data in (function, other))
+    assert before["chosen"][0] == after["chosen"][0]
+    assert before["scores"][0] != after["scores"][0]
+
+
+def test_epochs_are_equalised():
+    """Class a: epochs 1 (60) and 2 (40); b: 2 (30) and 3 (70). In common: thirty of 2."""
+    epochs = np.repeat([1, 2, 2, 3], [60, 40, 30, 70])
+    data = points(random_weights(0), random_weights(1), epochs=epochs)
+    kept = equalised(data, np.zeros(2 * COUNT, np.int64))
+    assert np.bincount(kept.target).tolist() == [30, 30]
+    assert set(kept.epochs) == {2}
+    assert score(data, "forest/epochs/plain") > 0.8
+    assert climbed(data, "forest/raw/equalised")["notes"] == ("30 networks of each of a, b",)
+    apart = replace(data, epochs=np.repeat([1, 2], COUNT))
+    assert equalised(apart, np.zeros(2 * COUNT, np.int64)) is None
+    with pytest.raises(tinymlds.UsageError, match="no two classes share"):
+        climbed(apart, "forest/raw/equalised")
+    strata = np.arange(2 * COUNT)  # each network on its own: none has a partner
+    assert equalised(data, strata) is None
+
+
+def test_a_class_that_shares_no_epochs_is_left_out():
+    data = points(random_weights(0, 150), target=np.repeat([0, 1, 2], 50), classes=("a", "b", "c"))
+    kept = equalised(replace(data, epochs=np.repeat([1, 9, 1], 50)), np.zeros(150, np.int64))
+    assert kept.classes == ("a", "c")
+    assert np.bincount(kept.target).tolist() == [50, 50]
+
+
+# ------------------------------------------------------------------ features and figures
+
+
+def test_layer_statistics():
+    weights = random_weights(0, 3)
+    found = layer_statistics(SHAPE, weights)
+    first = weights[:, : SHAPE.tensors[0][1][0] * SHAPE.tensors[0][1][1]].astype(np.float64)
+    assert found.shape == (3, 8 * len(SHAPE.tensors))
+    expected = [first.mean(1), first.std(1), np.linalg.norm(first, axis=1), first.min(1)]
+    np.testing.assert_allclose(found[:, :4], np.stack(expected, 1), rtol=1e-6)
+    np.testing.assert_allclose(found[:, 5], np.median(first, axis=1), rtol=1e-6)
+
+
+def test_answers_do_not_depend_on_coordinates():
+    recipe = Recipe()  # its kernels are compiled already
+    weights = random_weights(0, 4, recipe.shape)
+    data = replace(points(weights), sources=(Source("direct", 0, recipe),))
+    moved = symmetry.transform(recipe.shape, data.weights, 2)
+    assert answers(data, data.weights).shape == (4, 16 * recipe.steps * recipe.shape.outputs)
+    np.testing.assert_allclose(answers(data, data.weights), answers(data, moved), atol=1e-5)  # float32, 16 steps
+    mixed = replace(data, sources=(Source("direct", 0, recipe), Source("transducer_000", 0, recipe)))
+    with pytest.raises(tinymlds.UsageError, match="different symbols"):
+        answers(mixed, data.weights)
+
+
+def test_figures():
+    mean, half_width = statistics.interval([1.0, 2.0, 3.0, 4.0])
+    assert mean == 2.5
+    assert half_width == pytest.approx(3.182446 * 1.290994 / 2, rel=1e-5)  # Student's t, three degrees of freedom
+    target, scores = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
+    assert statistics.balanced_accuracy(target, scores) == pytest.approx((2 / 3 + 1) / 2)
+    assert statistics.roc_auc(target, scores) == 1.0
+    assert statistics.confusion(target, scores).tolist() == [[2, 1], [0, 1]]
+    assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 1])) == 1.0
+    assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 3])) is None
+    assert statistics.pairs_right(target, scores[:, ::-1], np.array([0, 1, 2, 1])) == 0.0
+
+
+# ------------------------------------------------------------------ datasets
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """xor and its twin, matched, and parity; twelve networks each (of the twin three more), all complete. other: of another
+    seed."""
+    place = tmp_path_factory.mktemp("analysis")
+    common = {"count": 12, "threshold": 10.0, "matched": True}
+    make(place / "xor", "xor", **common)
+    make(place / "twin", "xor", modified=True, **{**common, "count": 15})
+    make(place / "parity", "parity", **common)
+    for machine in ("xor", "parity"):
+        make(place / f"other-{machine}", machine, seed=1, **common)
+    make(place / "two", "direct", 2, threshold=10.0)
+    return place
+
+
+def test_the_same_results_on_any_number_of_threads(folders):
+    asked = {"seeds": 3, "rungs": "majority,knn/raw/plain,linear/*/transformed,forest/raw/*,boosting/raw/plain"}
+    first, second = (
+        tinymlds.analyze([folders / "xor", folders / "parity"], "which-machine", workers=workers, **asked).to_dict()
+        for workers in (1, 3)
+    )
+    assert first.pop("provenance").keys() == second.pop("provenance").keys()
+    assert first == second
+    for each in first["splits"]:
+        assert not set(each["validation"]) & set(each["test"])
+    assert first["published"]["score"] == 0.991
+
+
+def test_matched_pairs(folders):
+    found = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", rungs="linear/raw/plain,forest/raw/equalised")
+    (plain, _) = found.rows
+    assert plain.classes == ("clean", "tampered")
+    assert len(plain.others["pairs_right"]) == 5
+    assert [each["indices"] for each in found.splits] == [12] * 5, "those that both have"
+    assert plain.networks["test"] == [2 * len(each["test"]) for each in found.splits]
+
+
+def test_networks_of_another_seed_are_held_out(folders):
+    ours, theirs = ([folders / f"{prefix}{name}" for name in ("xor", "parity")] for prefix in ("", "other-"))
+    found = tinymlds.analyze(ours, "which-machine", rungs="linear/raw/*", held_out=theirs)
+    rows = {row.rung: row for row in found.rows}
+    assert rows["linear/raw/plain"].networks["test"] == [24] * 5
+    assert rows["linear/raw/equalised"].status == "skipped"
+    assert "--held-out" in rows["linear/raw/plain"].command
+    with pytest.raises(tinymlds.UsageError, match="a seed of their own"):
+        tinymlds.analyze(ours, "which-machine", held_out=ours)
+    with pytest.raises(tinymlds.UsageError, match="have not the tasks"):
+        tinymlds.analyze([*ours, folders / "two"], "which-machine", rungs="knn", held_out=theirs)
+
+
+def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatch):
+    monkeypatch.chdir(folders)
+    out = tmp_path / "found.json"
+    asked = ["analyze", "xor", "parity", "--experiment", "which-machine", "--seeds", "3", "--workers", "1"]
+    result = CliRunner().invoke(app, [*asked, "--rungs", "majority,knn/raw/plain,forest/epochs/plain", "--out", str(out)])
+    assert result.exit_code == 0, result.stderr
+    assert "all: knn/raw/plain" in result.stderr
+    assert "a guess gets 0.500" in result.stdout
+    assert "published: 99.1% accuracy" in result.stdout
+    found = json.loads(out.read_text())
+    assert out.read_text() == json.dumps(found, sort_keys=True, separators=(",", ":")) + "\n"
+    (row,) = [row for row in found["rows"] if row["rung"] == "knn/raw/plain"]
+    assert row["datasets"] == {name: tinymlds.open(folders / name).digest for name in ("xor", "parity")}
+    again = CliRunner().invoke(app, [*shlex.split(row["command"])[1:], "--json"])
+    assert json.loads(again.stdout)["rows"] == [row]
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "words"),
+    [
+        (["xor"], {"experiment": "which-network"}, "no experiment 'which-network'"),
+        (["xor"], {}, "at least two machines"),
+        (["xor", "xor"], {}, "both have xor"),
+        (["xor", "parity"], {"seeds": 1}, "seeds must be between 2"),
+        (["xor", "parity"], {"rungs": "oracle"}, "no rung is called 'oracle'"),
+        (["xor", "parity"], {"cases": "xor"}, "no case is called 'xor'"),
+        (["xor", "parity"], {"experiment": "tampered"}, "modified twin"),
+        (["xor", "parity"], {"experiment": "which-transducer"}, "at least two transducers"),
+        (["xor"], {"experiment": "predict-epochs"}, "different numbers of epochs"),
+        (["two"], {"experiment": "predict-epochs"}, "at least 3 networks"),
+        (["xor", "parity"], {"out": "xor"}, "is there already"),
+    ],
+)
+def test_refusals(folders, names, options, words):
+    options = {"experiment": "which-machine", **options}
+    if "out" in options:
+        options["out"] = folders / options["out"]
+    with pytest.raises(tinymlds.UsageError, match=words):
+        tinymlds.analyze([folders / name for name in names], **options)
+
+
+def test_what_is_not_installed_is_named(folders, tmp_path):
+    for package in ("sklearn", "torch"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / f"{package}.py").write_text("raise ImportError('not here')\n")
+    arguments = ("analyze", "xor", "parity", "--experiment", "which-machine", "--seeds", 2)
+    path = tinymlds.__path__[0].removesuffix("/tinymlds")
+    result = run_cli(*arguments, cwd=folders, env={"PYTHONPATH": f"{tmp_path / 'sklearn'}:{path}"})
+    refused(result, 2, "pip install 'tinymlds[analysis]'")
+    result = run_cli(
+        *arguments, "--rungs", "graph/raw/plain", cwd=folders, env={"PYTHONPATH": f"{tmp_path / 'torch'}:{path}"}
+    )
+    assert result.returncode == 0, result.stderr
+    assert "graph/raw/plain: skipped: the graph network needs PyTorch" in result.stdout
+
+
+def test_every_experiment_has_a_name_that_the_help_says():
+    shown = CliRunner().invoke(app, ["analyze", "--help"]).stdout
+    assert all(name in shown for name in experiments.EXPERIMENTS)

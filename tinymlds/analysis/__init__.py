@@ -1,0 +1,12 @@
+"""What do the weights reveal? Experiments on datasets: `tinymlds analyze`, extra `[analysis]` (scikit-learn).
+
+experiments   the questions, and `analyze`, which answers one
+ladder        the rungs (model / features / form), and how they are climbed with several seeds
+points        networks as labelled points; equalised numbers of epochs
+splits        which networks are for training, validation and test
+features      raw weights, statistics of layers, answers; weights transformed, canonical, initial
+models        the models of scikit-learn, chosen on the validation networks
+graph         a network that respects the symmetries (PyTorch, extra `[torch]`)
+statistics    scores and their intervals
+results       what comes out, and its JSON
+"""

@@ -1,0 +1,100 @@
+"""What a model gets to see of a network: features of its weights, which may first be changed (their form)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds import params, symmetry, tasks
+from tinymlds.analysis.points import Points
+from tinymlds.errors import UsageError
+from tinymlds.kernels import backend, rng
+from tinymlds.kernels.shape import Shape
+from tinymlds.mealy import INPUT_LINES, lines
+from tinymlds.params import Floats
+
+FEATURES = {
+    "raw": "the weights as one vector",
+    "statistics": "mean, deviation, norm and quantiles of each tensor",
+    "answers": "the outputs for fixed input sequences: what the network does, not how",
+    "epochs": "the logarithm of the number of epochs alone",
+    "task": "which task it is, alone",
+}
+FORMS = {
+    "plain": "as they were trained",
+    "moved": "trained on plain weights, tested on randomly transformed ones",
+    "transformed": "each network changed by a random symmetry of its own",
+    "canonical": "in the normal form",
+    "initial": "control: before training",
+    "equalised": "control: as many networks of each class with each number of epochs",
+}
+DRAWN = ("moved", "transformed")
+"""Forms that depend on the seed."""
+
+PROBES = 16
+"""Fixed sequences of the training length."""
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+_CHUNK = 4096
+
+
+def features(points: Points, name: str, form: str, seed: int) -> Floats:
+    """float32 [n, features].
+
+    Args:
+        points: the networks.
+        name: one of FEATURES.
+        form: one of FORMS; moved, of test networks, is transformed.
+        seed: of random symmetries.
+
+    Raises:
+        UsageError: networks that read different symbols cannot be asked the same.
+    """
+    if name == "epochs":
+        return np.log(np.maximum(points.epochs, 1)).astype(np.float32)[:, None]
+    if name == "task":
+        return np.eye(len(points.sources), dtype=np.float32)[points.source]
+    weights = formed(points, form, seed)
+    if name == "statistics":
+        return statistics(points.shape, weights)
+    return answers(points, weights) if name == "answers" else weights
+
+
+def formed(points: Points, form: str, seed: int) -> Floats:
+    """The weights in one of FORMS, [n, P]."""
+    if form in DRAWN:
+        return symmetry.transform(points.shape, points.weights, seed)
+    if form == "canonical":
+        return symmetry.canonicalize(points.shape, points.weights)
+    return points.initial() if form == "initial" else points.weights
+
+
+def statistics(shape: Shape, weights: Floats) -> Floats:
+    """Mean, standard deviation, Euclidean norm and QUANTILES of every tensor, float32 [n, 8 * tensors]."""
+    return np.concatenate([_statistics(shape, weights[first : first + _CHUNK]) for first in range(0, len(weights), _CHUNK)])
+
+
+def _statistics(shape: Shape, weights: Floats) -> Floats:
+    columns: list[npt.NDArray[np.float64]] = []
+    for place in params.places(shape).values():
+        tensor = weights[:, place].astype(np.float64)
+        columns += [tensor.mean(axis=1), tensor.std(axis=1), np.sqrt(np.square(tensor).sum(axis=1))]
+        columns += list(np.quantile(tensor, QUANTILES, axis=1))
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+def answers(points: Points, weights: Floats) -> Floats:
+    """Outputs for the same PROBES random sequences of symbols, float32 [n, PROBES * T * O]; no key is planted in them.
+
+    Raises:
+        UsageError: tasks with different symbols.
+    """
+    tables = [tasks.load(source.task, source.recipe).table for source in points.sources]
+    if any(not np.array_equal(table.inputs, tables[0].inputs) for table in tables):
+        raise UsageError("the tasks have different symbols, so no sequence can be put to all networks")
+    steps = points.sources[0].recipe.steps
+    symbols = tables[0].sample(rng.stream_key(0, "analysis:probes"), rng.FRESH_SEQUENCES, PROBES, steps)
+    inputs = lines(tables[0].inputs[symbols], INPUT_LINES)
+    cpu = backend.load("cpu")
+    result = np.empty((len(weights), PROBES * steps * points.shape.outputs), np.float32)
+    for row, vector in zip(result, weights, strict=True):
+        row[:] = cpu.outputs(points.shape, vector, inputs).reshape(-1)
+    return result

@@ -1,0 +1,77 @@
+"""What an analysis comes to, and its JSON. Imports no library of the extra, so that others can show results."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tinymlds.spec import canonical_json
+
+FORMAT = 1
+"""Version of the JSON."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rung of the ladder, in one case."""
+
+    experiment: str
+    case: str
+    rung: str
+    command: str
+    """Makes this row again, in the folder where the datasets are."""
+    datasets: dict[str, str]
+    """Digest of each folder."""
+    versions: dict[str, str]
+    status: str = "done"
+    """done, or skipped."""
+    reason: str = ""
+    """Why it was skipped."""
+    metric: str = ""
+    chance: float = 0.0
+    """What a guess scores."""
+    scores: tuple[float, ...] = ()
+    """One for each seed."""
+    mean: float | None = None
+    half_width: float | None = None
+    """Of the 95 % interval of the mean."""
+    others: dict[str, list[float]] | None = None
+    """Further scores, one for each seed."""
+    classes: tuple[str, ...] = ()
+    confusion: list[list[int]] | None = None
+    """Of all seeds together: row, true class; column, predicted class."""
+    networks: dict[str, list[int]] | None = None
+    """For training, validation and test, with each seed."""
+    chosen: tuple[dict[str, Any], ...] = ()
+    """What was chosen on the validation networks, with each seed."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def at_chance(self) -> bool:
+        """Whether the interval holds what a guess scores."""
+        return self.mean is not None and self.half_width is not None and abs(self.mean - self.chance) <= self.half_width
+
+
+@dataclass(frozen=True)
+class Results:
+    """An analysis. Everything but `provenance` is the same each time, on the same machine with the same versions."""
+
+    experiment: str
+    command: str
+    datasets: tuple[dict[str, Any], ...]
+    versions: dict[str, str]
+    interval: str
+    """What the intervals cover."""
+    splits: tuple[dict[str, Any], ...]
+    """Of each seed: the rule, how many indices (those that all tasks have), and which are for validation and for test."""
+    published: dict[str, Any] | None
+    """A figure from the literature to stand beside ours."""
+    rows: tuple[Row, ...]
+    provenance: dict[str, Any]
+    """Seconds for each row."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON gets."""
+        return {"format": FORMAT, "kind": "analysis", **asdict(self)}
+
+    def to_json(self) -> str:
+        """One line of canonical JSON."""
+        return canonical_json(self.to_dict()) + "\n"

@@ -1,0 +1,54 @@
+"""Which networks are for training, validation and test: by index alone.
+
+Networks of different tasks that have the same index may share initial weights, order and sequences (`--matched`), so all
+networks of an index are on the same side; checkpoints of a network have its index too.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from tinymlds.dataset import splits
+from tinymlds.errors import UsageError
+from tinymlds.kernels import rng
+from tinymlds.manifest import SPLITS
+
+_SHARE = 0.1
+
+
+class Split(NamedTuple):
+    """A division of indices."""
+
+    rule: str
+    """Where it comes from, in words."""
+    parts: npt.NDArray[np.int64]
+    """[count]: a place in SPLITS (train, validation, test) for each index."""
+
+    def part(self, name: str, index: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
+        """The places of the networks, by their indices [n], that are in this part."""
+        return np.flatnonzero(self.parts[index] == SPLITS.index(name))
+
+
+def split(seed: int, count: int, number: int) -> Split:
+    """The division of indices 0 ... count - 1.
+
+    Number 0 is the split column of the dataset with this seed; the others cut random orders of the indices (80/10/10, and
+    at least one each), and so does 0 where the column leaves a part without any.
+
+    Raises:
+        UsageError: fewer than three indices.
+    """
+    if count < 3:
+        raise UsageError(
+            f"training, validation and test need at least 3 networks of a task, not {count}; make more of them"
+        )
+    if number == 0:
+        own = np.array([SPLITS.index(name) for name in splits(seed, range(count))])
+        if len(np.unique(own)) == len(SPLITS):
+            return Split("the dataset's own", own)
+    order = np.argsort(rng.first_words(rng.stream_key(seed, f"analysis:{number}"), rng.SPLIT, range(count)), kind="stable")
+    few = max(1, round(count * _SHARE))
+    parts = np.zeros(count, np.int64)
+    parts[order[:few]], parts[order[few : 2 * few]] = 1, 2
+    return Split("drawn by index", parts)

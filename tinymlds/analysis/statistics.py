@@ -1,0 +1,78 @@
+"""Scores of predictions, and the interval of their mean."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn import metrics
+
+Scores = npt.NDArray[np.float64]
+Target = npt.NDArray[Any]
+
+LEVEL = 0.95
+INTERVAL = (
+    "t interval of the mean over seeds, 95 %: it covers the draw of splits, symmetries and model from this one dataset; "
+    "seeds share networks, so another dataset may differ by more"
+)
+
+
+def balanced_accuracy(target: Target, scores: Scores) -> float:
+    """Mean over the classes that occur of the share recognised, for scores [n, classes]."""
+    predicted = scores.argmax(axis=1)
+    return float(np.mean([np.mean(predicted[target == label] == label) for label in np.unique(target)]))
+
+
+def roc_auc(target: Target, scores: Scores) -> float:
+    """Chance that a network of class 1 gets more for class 1 than one of class 0, for scores [n, 2]."""
+    return float(metrics.roc_auc_score(target, scores[:, 1]))
+
+
+def spearman(target: Target, scores: Scores) -> float:
+    """Rank correlation of numbers; 0 where one side is constant."""
+    if np.ptp(target) == 0 or np.ptp(scores) == 0:
+        return 0.0
+    return float(stats.spearmanr(target, scores).statistic)
+
+
+METRICS: dict[str, Callable[[Target, Scores], float]] = {
+    "balanced_accuracy": balanced_accuracy,
+    "roc_auc": roc_auc,
+    "spearman": spearman,
+}
+
+
+def others(metric: str, target: Target, scores: Scores) -> dict[str, float]:
+    """Further scores that go with a metric."""
+    if metric == "spearman":
+        return {"r2": float(metrics.r2_score(target, scores))}
+    accuracy = float(np.mean(scores.argmax(axis=1) == target))
+    if metric == "roc_auc":
+        return {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy(target, scores)}
+    return {"accuracy": accuracy}
+
+
+def confusion(target: Target, scores: Scores) -> npt.NDArray[np.int64]:
+    """[classes, classes]: networks of the class of the row that were taken for that of the column."""
+    labels = range(scores.shape[1])
+    return np.asarray(metrics.confusion_matrix(target, scores.argmax(axis=1), labels=labels), np.int64)
+
+
+def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> float | None:
+    """Of the pairs (same number in `pair`, one network of each class) the share in which class 1 gets more for class 1.
+
+    Equal scores count one half. None if there are no pairs.
+    """
+    clean = dict(zip(pair[target == 0].tolist(), scores[target == 0, 1].tolist(), strict=True))
+    tampered = dict(zip(pair[target == 1].tolist(), scores[target == 1, 1].tolist(), strict=True))
+    both = [(clean[number], tampered[number]) for number in sorted(clean.keys() & tampered.keys())]
+    return float(np.mean([0.5 * ((high > low) + (high >= low)) for low, high in both])) if both else None
+
+
+def interval(scores: Sequence[float]) -> tuple[float, float]:
+    """Mean and half-width of the 95 % t interval of two or more scores."""
+    deviation = float(np.std(scores, ddof=1))
+    width = float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * deviation / math.sqrt(len(scores))
+    return float(np.mean(scores)), width
