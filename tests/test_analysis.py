@@ -316,7 +316,7 @@ def test_networks_of_another_seed_are_held_out(folders):
     with pytest.raises(tinymlds.UsageError, match="a seed of their own"):
         tinymlds.analyze(ours, "which-machine", held_out=ours)
     with pytest.raises(tinymlds.UsageError, match="have not the tasks"):
-        tinymlds.analyze([*ours, folders / "two"], "which-machine", rungs="knn", held_out=theirs)
+        tinymlds.analyze(ours, "which-machine", rungs="knn", held_out=theirs[:1])
 
 
 def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatch):
