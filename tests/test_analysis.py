@@ -281,6 +281,7 @@ def folders(tmp_path_factory):
     for machine in ("xor", "parity"):
         make(place / f"other-{machine}", machine, seed=1, **common)
     make(place / "two", "direct", 2, threshold=10.0)
+    make(place / "direct", "direct", 3, threshold=10.0)
     return place
 
 
@@ -316,7 +317,7 @@ def test_networks_of_another_seed_are_held_out(folders):
     with pytest.raises(tinymlds.UsageError, match="a seed of their own"):
         tinymlds.analyze(ours, "which-machine", held_out=ours)
     with pytest.raises(tinymlds.UsageError, match="have not the tasks"):
-        tinymlds.analyze(ours, "which-machine", rungs="knn", held_out=theirs[:1])
+        tinymlds.analyze([*ours, folders / "direct"], "which-machine", rungs="knn", held_out=theirs)
 
 
 def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatch):
