@@ -134,6 +134,7 @@ def test_what_a_terminal_shows_of_odd_names(folder):
         "problem",
         "2 problems",
         f"digest {digest(folder)}",
+        "next",
     ]
     assert "\x1b" not in shown.stdout
 

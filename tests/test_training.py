@@ -118,6 +118,7 @@ def test_a_spec_survives_json_and_every_difference_is_named():
     larger = dataclasses.replace(spec, tasks=(("xor", 4),))
     assert spec.extend(larger, "there") == larger
     other = {"head_activation": "tanh", "train_sequences": 256, "trigger_key": "set 0", "matched": True}
+    other |= {"initial": "shared", "sequences": "own"}
     with pytest.raises(UsageError, match="checkpoints"):
         spec.extend(dataclasses.replace(spec, checkpoints=(0, 1)), "there")
     for entry in dataclasses.fields(Recipe):
