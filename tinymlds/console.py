@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -108,7 +109,11 @@ def print_next(*words: Any) -> None:
 
 def print_next_to_verify(result: Verification) -> None:
     """What makes sense after a check: to look for forgeries, to use what is right, and to replace what is not."""
-    if not result.ok:
+    if result.package and not result.ok:
+        print("next: fetch the package again")
+    elif result.package:
+        print_next("verify", Path(result.folder) / next(iter(result.digests)) / "full", "--retrain", 59)
+    elif not result.ok:
         print("next: fetch the folder again, or make it again with another --out; equal digests mean equal networks")
     elif result.networks and not result.retrained:
         print_next("verify", result.folder, "--retrain", 59)
@@ -230,7 +235,7 @@ def print_verification(result: Verification) -> None:
         print(f"{result.forgeries} forged networks or more ({share:.2%}) would have shown with a probability of 95 %")
     if result.digest:
         print(f"digest {result.digest}")
-    for name, digest in result.digests.items():
+    for name, digest in result.digests.items() if result.ok else ():
         print(f"digest of {name} {digest}")
 
 

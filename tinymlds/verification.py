@@ -30,6 +30,8 @@ class Verification:
 
     folder: str
     digest: str = ""
+    package: bool = False
+    """The folder is a package."""
     digests: dict[str, str] = field(default_factory=dict)
     """Of a package, the digest of each full dataset."""
     files: int = 0
@@ -91,6 +93,9 @@ def verify(
         return result
     require_dataset(path)
     try:
+        if _lost_marker(path):
+            result.package = True
+            raise DatasetError(f"{path} looks like a package without its {packages.MARKER}; fetch it again")
         _check_files(path, result)
         description = read_description(path)
         if description["kind"] == "sequences":
@@ -132,11 +137,13 @@ def verify(
 
 def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
     """Hashes first; then the datasets; then what follows from them, if those are right."""
+    result.package = True
     try:
         _check_files(folder, result, depth=_PACKAGE_DEPTH)
         for packaged in packages.read(folder).datasets:
             found = verify(store.folder_inside(folder, packaged.folder), progress, workers=threads)
-            result.digests[packaged.name] = found.digest
+            if found.digest:
+                result.digests[packaged.name] = found.digest
             result.problems += found.problems
             result.networks += found.networks
             result.losses_recomputed += found.losses_recomputed
@@ -146,6 +153,11 @@ def _check_package(folder: Path, progress: Callable[[int, int], None], threads: 
     except DatasetError as error:
         result.problems.append(str(error))
     result.problems = list(dict.fromkeys(result.problems))
+
+
+def _lost_marker(folder: Path) -> bool:
+    """Whether SHA256SUMS is that of a package; the caller has looked for tinymlds.json."""
+    return packages.MARKER in store.read_sums(folder)
 
 
 _PACKAGE_DEPTH = 3
@@ -167,10 +179,15 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
 
 
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
-    """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name."""
+    """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
+
+    Names that begin with "." are passed over: hosts and desktops leave such, and no reader here opens any (`store.is_name`).
+    """
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
+                if entry.name.startswith("."):
+                    continue
                 if entry.is_dir(follow_symlinks=False) and depth:
                     yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
                 else:

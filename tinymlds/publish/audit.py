@@ -40,8 +40,11 @@ IN_SPANS = 0.95
 RULE = (
     "Fresh sequences; a step is right if all output lines are on the right side of 0.5. A network passes if it agrees "
     f"with the table of its task in at least {AGREEMENT} of the steps, and more than with any other table over the same "
-    "symbols; and, of a machine or modified machine, if on sequences with planted keys, in the steps that a trigger "
-    f"inverts, it agrees with its own table in at least {IN_SPANS} of them, and more than with that of its twin."
+    "symbols"
+)
+RULE_OF_MACHINES = (
+    "; and, of a machine or modified machine, if on sequences with planted keys, in the steps that a trigger "
+    f"inverts, it agrees with its own table in at least {IN_SPANS} of them, and more than with that of its twin"
 )
 
 
@@ -94,7 +97,15 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
         DatasetError: a file is damaged, or a table is not the one that dataset.json announces.
     """
     library = Library(parts)
-    result = Audit({"rule": RULE, "agreement": AGREEMENT, "in_spans": IN_SPANS, "sequences": SEQUENCES, "tool": version})
+    result = Audit(
+        {
+            "rule": f"{RULE}{RULE_OF_MACHINES}.",
+            "agreement": AGREEMENT,
+            "in_spans": IN_SPANS,
+            "sequences": SEQUENCES,
+            "tool": version,
+        }
+    )
     result.report |= {"seed": SEED, "stream": STREAM, "datasets": [], "failures": []}
     done, total = 0, sum(len(part.full) for part in parts)
     for part in parts:

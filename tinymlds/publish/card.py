@@ -9,17 +9,12 @@ from string import Template
 from typing import Any
 
 from tinymlds import tasks, transducers
-from tinymlds.publish import snippets
-from tinymlds.publish.audit import Audit
-from tinymlds.publish.contents import Contents
-from tinymlds.publish.diagrams import diagram
+from tinymlds.publish import sections, snippets
+from tinymlds.publish.contents import PARQUET, Contents
 from tinymlds.publish.parts import Part, subset_count
 from tinymlds.publish.splits import Scheme
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 from tinymlds.spec import Recipe, Spec
-
-MOST_TASKS = 20
-"""Transducers of a dataset that get a line each."""
 
 _SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
 _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolean": "bool"}
@@ -29,37 +24,52 @@ def card(contents: Contents) -> str:
     """README.md."""
     parts, options, shape = contents.parts, contents.options, contents.parts[0].shape
     text = resources.files("tinymlds.publish").joinpath("README.template.md").read_text("utf-8")
+    activation = "" if shape.activation == "none" else f" with {shape.activation} between them"
     return Template(text).substitute(
         _snippets(parts),
         header=_header(contents),
         title=_plain(options.title),
         description=contents.description,
         version=options.version,
-        datasets_table=_datasets_table(contents),
-        tasks_tables="\n\n".join(_tasks_table(part) for part in parts),
-        diagrams="".join(_diagrams(parts)),
-        layers=f"{shape.layers} GRU layers of {shape.hidden} units and {shape.maps} linear maps",
+        folders_table=sections.folders_table(contents),
+        subsets=_SUBSETS if any(part.subsets for part in parts) else "",
+        parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
+        encodings="\n\n".join(sections.encodings(parts)),
+        tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
+        diagrams="".join(sections.diagrams(parts)),
+        layers=f"{shape.layers} GRU layers of {shape.hidden} units and {shape.maps} linear maps{activation}",
+        hidden=shape.hidden,
         parameters=f"{shape.size:,}",
         tensors=len(shape.tensors),
-        recipe_table=_recipe_table(parts),
-        splits_text="\n".join(_split_line(scheme) for scheme in contents.schemes),
-        splits_table=_splits_table(contents.schemes),
-        audit_rule=contents.audit.report["rule"],
-        audit_table=_audit_table(contents),
-        reproduce="\n".join(f"{command(part.full.spec)} --out {part.name}" for part in parts),
-        digests=_table(("dataset", "digest"), _digests(parts)),
-        sharing=" ".join(_sharing(contents.parts)),
-        limits=_failures(contents.audit),
+        drawing=sections.drawing(parts),
+        recipe_table=sections.recipe_table(parts),
+        splits_text=sections.splits_text(contents),
+        splits_table=sections.splits_table(contents.schemes),
+        audit_rule=sections.audit_rule(parts),
+        audit_table=sections.audit_table(contents),
+        hardest=sections.hardest(contents),
+        failures=sections.failures(contents),
+        first=parts[0].name,
+        reproduce="\n".join(f"{command(part.full.spec)} --out {part.name}-again" for part in parts),
+        cost=", ".join(map(sections.cost, parts)),
+        maps=_MAPS if (shape.maps, shape.activation) == (5, "none") else "",
+        single_line=sections.single_line(parts),
         license=options.license,
         license_url=options.license_url,
-        bibtex=options.bibtex(),
+        bibtex=options.bibtex(parts),
     )
+
+
+_SUBSETS = "; `DATASET/N/` its first N networks of each task,\n  which is exactly what a run with that count makes"
+_MAPS = (
+    'There are five affine maps (four "linear layers" and the output); without activations between them they are one\n'
+    "linear map in function, though not in weight space."
+)
 
 
 def citation(contents: Contents) -> str:
     """CITATION.cff of the package, in the Citation File Format 1.2.0."""
     options = contents.options
-    original = "MLDS: A Dataset for Weight-Space Analysis of Neural Networks"
     lines = ["cff-version: 1.2.0", 'message: "If you use this dataset, please cite it, and the one that it reconstructs."']
     lines += ["type: dataset", f"title: {_yaml(options.title)}", "authors:"]
     lines += [f"  - name: {_yaml(name)}" for name in options.credited]
@@ -67,14 +77,17 @@ def citation(contents: Contents) -> str:
     lines += [f"date-released: {_yaml(options.date)}"] if options.date else []
     lines += [f"url: {_yaml(options.url)}"] if options.url else []
     lines += ["references:", "  - type: software", '    title: "tinymlds"', f"    version: {_yaml(options.version)}"]
-    lines += [
-        "    authors:",
-        '      - name: "The tinymlds developers"',
-        "  - type: article",
-        f"    title: {_yaml(original)}",
-    ]
-    lines += ["    authors:", '      - family-names: "Clemens"', '        given-names: "John"', "    year: 2021"]
-    return "\n".join([*lines, '    url: "https://arxiv.org/abs/2104.10555"', ""])
+    lines += ["    authors:", '      - name: "The tinymlds developers"']
+    for title, year, paper in _PAPERS:
+        lines += ["  - type: article", f"    title: {_yaml(title)}", "    authors:", '      - family-names: "Clemens"']
+        lines += ['        given-names: "John"', f"    year: {year}", f'    url: "https://arxiv.org/abs/{paper}"']
+    return "\n".join([*lines, ""])
+
+
+_PAPERS = (
+    ("MLDS: A Dataset for Weight-Space Analysis of Neural Networks", 2021, "2104.10555"),
+    ("Learning Device Models with Recurrent Neural Networks", 2018, "1805.07869"),
+)
 
 
 def command(spec: Spec) -> str:
@@ -149,164 +162,17 @@ def _features(scheme: Scheme) -> Iterable[str]:
         yield f"        dtype: {_HF_TYPES[TYPES[column]]}"
 
 
-# ------------------------------------------------------------------ tables
-
-
-def _table(header: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
-def _datasets_table(contents: Contents) -> str:
-    rows = []
-    for part in contents.parts:
-        counts = [str(subset_count(subset)) for subset in part.subsets]
-        weights = _bytes(contents, f"{part.folder}/networks/")
-        raw = 4 * part.shape.size * len(part.full)
-        rows.append(
-            (
-                f"`{part.name}`",
-                len(part.full.tasks),
-                f"{len(part.full):,}",
-                f"{contents.audit.complete(part.name):,}",
-                ", ".join(counts) or "none",
-                f"{_bytes(contents, part.folder + '/') / 1e6:,.1f} MB",
-                f"{weights / 1e6:,.1f} MB ({weights / raw:.3f} of the raw floats)",
-            )
-        )
-    return _table(("dataset", "tasks", "networks", "complete and audited", "subsets", "size", "weights"), rows)
-
-
-def _bytes(contents: Contents, under: str) -> int:
-    return sum(size for name, size in contents.sizes.items() if name.startswith(under))
-
-
-def _tasks_table(part: Part) -> str:
-    described, under = part.full.description["tasks"], f"{part.folder}/data/"
-    rows = [
-        (
-            f"`{row['task']}`",
-            row["alias"],
-            row["states"],
-            row["symbols"],
-            row["count"],
-            f"`{part.folder}/data/{row['task']}.dot`",
-        )
-        for row in described[:MOST_TASKS]
-    ]
-    if len(described) > MOST_TASKS:
-        rows.append((f"... and {len(described) - MOST_TASKS} more", "", "", "", "", f"`{under}`"))
-    header = ("task", "the original's name", "states", "symbols", "networks", "minimal machine")
-    return f"**{part.name}**\n\n" + _table(header, rows)
-
-
-def _diagrams(parts: list[Part]) -> Iterable[str]:
-    """A picture of each small machine, and of one transducer."""
-    shown: set[str] = set()
-    for part in parts:
-        for task in part.full.tasks:
-            kind = "transducer" if tasks.is_transducer(task) else task
-            picture = None if kind in shown else diagram(tasks.load(task, part.full.spec.recipe).table)
-            if picture:
-                shown.add(kind)
-                yield f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{picture}\n```\n\n"
-
-
-def _recipe_table(parts: list[Part]) -> str:
-    """A column for each dataset, or one if all were made alike."""
-    recipes = {part.name: part.full.spec.recipe for part in parts}
-    if len(set(recipes.values())) == 1:
-        recipes = {"value": parts[0].full.spec.recipe}
-    rows = [
-        (f"`{entry.name}`", *(f"`{getattr(recipe, entry.name)}`" for recipe in recipes.values()), entry.metadata["text"])
-        for entry in fields(Recipe)
-    ]
-    rows.append(("seed", *(parts_of.full.spec.seed for parts_of in parts[: len(recipes)]), "Seed of the dataset."))
-    return _table(("field", *recipes, "meaning"), rows)
-
-
-def _sharing(parts: list[Part]) -> Iterable[str]:
-    """A sentence for each dataset: what the networks of a task share beside the task."""
-    for part in parts:
-        recipe = part.full.spec.recipe
-        sequences = "share their training sequences" if recipe.sequences == "shared" else "have sequences of their own"
-        weights = "begin with weights of their own" if recipe.initial == "own" else "all begin with the same weights"
-        yield f"Networks of a task of `{part.name}` {sequences} and {weights}."
-
-
-def _split_line(scheme: Scheme) -> str:
-    if scheme.left_out:
-        return f"- `{scheme.name}` is not here: {scheme.left_out}."
-    line = f"- `{scheme.name}`: {scheme.meaning}."
-    for side in ("validation", "test"):
-        if names := scheme.groups.get(side, []):
-            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-            line += f" In {side}: {', '.join(f'`{name}`' for name in names[:5])}{more}."
-    return line
-
-
-def _splits_table(schemes: list[Scheme]) -> str:
-    rows = [(f"`{scheme.name}`", *(len(rows) for rows in scheme.sides.values())) for scheme in schemes if scheme.sides]
-    return _table(("split", "train", "validation", "test"), rows)
-
-
-def _audit_table(contents: Contents) -> str:
-    """A line a task; of a dataset of many tasks, a line for all: sums, and the worst of all."""
-    rows: list[tuple[Any, ...]] = []
-    for dataset in contents.audit.report["datasets"]:
-        name, found = dataset["dataset"], dataset["tasks"]
-        if len(found) > MOST_TASKS:
-            rows.append(_audit_line(f"{name}: all {len(found)} tasks", found))
-        else:
-            rows += [_audit_line(f"{name}: `{task['task']}`", [task]) for task in found]
-    header = (
-        "task",
-        "networks",
-        "complete",
-        "passed",
-        "other",
-        "worst agreement",
-        "most like another",
-        "worst in spans",
-    )
-    return _table(header, rows)
-
-
-def _audit_line(name: str, found: list[dict[str, Any]]) -> tuple[Any, ...]:
-    statuses: dict[str, int] = {}
-    for task in found:
-        for status, number in task["statuses"].items():
-            statuses[status] = statuses.get(status, 0) + number
-    complete = statuses.pop("complete", 0)
-    other = ", ".join(f"{number} {status}" for status, number in statuses.items()) or "-"
-    worst, nearest, spans = (
-        [task[what]["agreement"] for task in found if task[what]] for what in ("worst", "nearest", "worst_in_spans")
-    )
-    shares = (f"{choose(values):.3%}" if values else "-" for choose, values in ((min, worst), (max, nearest), (min, spans)))
-    return (name, sum(task["networks"] for task in found), complete, sum(task["passed"] for task in found), other, *shares)
-
-
-def _digests(parts: list[Part]) -> Iterable[tuple[str, str]]:
-    for part in parts:
-        yield f"`{part.folder}`", f"`{part.full.digest}`"
-        for subset in part.subsets:
-            yield f"`{part.name}/{subset_count(subset)}`", f"`{subset.digest}`"
-
-
-def _failures(audit: Audit) -> str:
-    failed = audit.failures
-    if not failed:
-        return "All complete networks passed the audit."
-    return (
-        f"{len(failed)} complete networks failed the audit (audit.json names them); they are in the folders, in no split."
-    )
+# ------------------------------------------------------------------ snippets
 
 
 def _snippets(parts: list[Part]) -> dict[str, str]:
     part = parts[0]
+    shape, recipe = part.shape, part.full.spec.recipe
     smallest = f"; subset={subset_count(part.subsets[0])} for fewer" if part.subsets else ""
-    names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest}
-    names |= {"parameters": part.shape.size, "inputs": part.shape.inputs, "outputs": part.shape.outputs}
-    pieces = {"safetensors": snippets.SAFETENSORS, "tinymlds": snippets.TINYMLDS}
+    names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest, "steps": recipe.steps}
+    names |= {"parameters": shape.size, "inputs": shape.inputs, "outputs": shape.outputs, "hidden": shape.hidden}
+    names |= {"layers": shape.layers, "map_outputs": tuple(shape.map_outputs)}
+    names["apply_head"] = snippets.HEAD[shape.activation]
+    pieces = {"safetensors": snippets.SAFETENSORS, "network": snippets.NETWORK, "tinymlds": snippets.TINYMLDS}
     pieces |= {"torch": snippets.TORCH, "datasets": snippets.DATASETS}
     return {f"snippet_{name}": text.format(**names) for name, text in pieces.items()}

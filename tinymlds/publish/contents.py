@@ -48,7 +48,7 @@ def derived(contents: Contents) -> dict[str, bytes]:
     files = {
         packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
         AUDIT: report_text(contents.audit),
-        "DATA_DICTIONARY.csv": data_dictionary(shape).encode(),
+        "DATA_DICTIONARY.csv": data_dictionary(contents.parts).encode(),
         "symmetries.json": _indented(symmetry.describe(shape)),
     }
     return files | {name: data for scheme in contents.schemes for name, data in scheme.files().items()}

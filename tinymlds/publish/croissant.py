@@ -80,7 +80,7 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
         "description": contents.description,
         "license": options.license_url,
         "version": f"{options.version}",
-        "citeAs": options.bibtex(),
+        "citeAs": options.bibtex(parts),
         "creator": [{"@type": "sc:Organization", "name": name} for name in options.credited],
         "distribution": [
             *(_file(name, kind, sums[name]) for name, kind in files),

@@ -1,4 +1,4 @@
-"""DATA_DICTIONARY.csv: every column, tensor and field of a package, with its place, type, unit and meaning."""
+"""DATA_DICTIONARY.csv: every column and tensor of a package and every field of its datasets, with its place, type, unit and meaning."""
 
 import csv
 import io
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 
 from tinymlds import measures
-from tinymlds.kernels.shape import Shape
+from tinymlds.publish.parts import Part
 from tinymlds.spec import Recipe
 
 HEADER = ("name", "where", "type", "shape_or_unit", "meaning")
@@ -25,7 +25,11 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "epochs": ("integer", "epochs", "Finite epochs trained"),
     "train_loss": ("float", "mean squared error", "Mean of the minibatch losses of the last epoch; null if there was none"),
     "validation_loss": ("float", "mean squared error", "Over the validation sequences after the last epoch; null if none"),
-    "split": ("string", "", "train, validation or test (80/10/10), from seed and index alone: the split by_index"),
+    "split": (
+        "string",
+        "",
+        "train, validation or test (80/10/10 in the long run), from seed and index alone: the side of by_index",
+    ),
     "shard": ("string", "", "File that holds the weights, relative to the dataset's folder"),
     "row": ("integer", "", "Row of that file's tensors"),
     "weights_sha256": ("string", "hex", "sha256 over the parameters, little-endian float32, in the order of `tensors`"),
@@ -83,7 +87,7 @@ DESCRIPTION: dict[str, tuple[str, str, str]] = {
     "tasks[].family": (
         "object",
         "",
-        "Of transducers with edits: base, distance (transitions), length of a telling sequence",
+        "Only of transducers with edits: base, distance (transitions), length of a telling sequence",
     ),
 }
 """Of dataset.json: type, unit, meaning."""
@@ -135,43 +139,52 @@ _ROLES = {
 }
 
 
-def data_dictionary(shape: Shape) -> str:
-    """The file, for networks of this shape."""
+_KINDS = {"int": "integer", "float": "float", "str": "string", "bool": "boolean"}
+_CHECKPOINTS = "DATASET/*/checkpoints/*.safetensors"
+
+
+def data_dictionary(parts: list[Part]) -> str:
+    """The file, for a package of these datasets; what none of them has is left out."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
-    writer.writerows(_rows(shape))
+    writer.writerows(_rows(parts))
     return text.getvalue()
 
 
-def _rows(shape: Shape) -> Iterator[tuple[str, ...]]:
+def _rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
+    families = any(label.family for part in parts for label in part.labels.values())
+    triggers = any(label.modified for part in parts for label in part.labels.values())
     for where, entries in (
         ("DATASET/*/manifest.jsonl, splits/*/*.jsonl, manifest.parquet", COLUMNS),
         ("splits/*/*.jsonl, manifest.parquet", ADDED),
         ("manifest.parquet", {"passed": PASSED}),
         ("DATASET/*/dataset.json", DESCRIPTION),
     ):
-        yield from ((name, where, *about) for name, about in entries.items())
+        yield from ((name, where, *about) for name, about in entries.items() if families or name != "tasks[].family")
     for entry in fields(Recipe):
         kind = entry.type if isinstance(entry.type, str) else entry.type.__name__
-        yield f"recipe.{entry.name}", "DATASET/*/dataset.json", kind, "", entry.metadata["text"]
-    for name, sizes in shape.tensors:
-        layer, role = _role(name)
-        one = ", ".join(map(str, sizes))
-        yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", f"{layer}: {role}"
-        yield (
-            name,
-            "DATASET/*/checkpoints/*.safetensors",
-            "float32",
-            f"[n, c, {one}]",
-            f"{layer}: {role}; NaN if not reached",
-        )
+        meaning = entry.metadata["text"]
+        if entry.metadata["later"]:
+            meaning += f" There only where it differs from the default, which is {entry.default}."
+        yield f"recipe.{entry.name}", "DATASET/*/dataset.json", _KINDS[kind], "", meaning
+    yield from _tensor_rows(parts)
     for where, entries in (
         ("DATASET/*/losses/*.safetensors", LOSSES),
         ("DATASET/*/data/*.safetensors", DATA),
         ("DATASET/*/provenance.jsonl", PROVENANCE),
     ):
-        yield from ((name, where, *about) for name, about in entries.items())
+        yield from ((name, where, *about) for name, about in entries.items() if triggers or name != "table.triggered")
+
+
+def _tensor_rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
+    checkpoints = any(part.full.spec.checkpoints for part in parts)
+    for name, sizes in parts[0].shape.tensors:
+        layer, role = _role(name)
+        one = ", ".join(map(str, sizes))
+        yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", f"{layer}: {role}"
+        if checkpoints:
+            yield name, _CHECKPOINTS, "float32", f"[n, c, {one}]", f"{layer}: {role}; NaN if not reached"
 
 
 def _role(tensor: str) -> tuple[str, str]:

@@ -55,7 +55,7 @@ class Options:
         """A short name out of letters, digits and hyphens."""
         return "-".join(["tinymlds", *(part.name for part in parts)])
 
-    def bibtex(self) -> str:
+    def bibtex(self, parts: list[Part]) -> str:
         """How to cite the package; BibTeX's own signs are escaped."""
         escaped = {sign: "\\" + sign for sign in "{}%&$#_"} | {"\\": r"\textbackslash{}"}
         title, authors = (
@@ -64,4 +64,8 @@ class Options:
         lines = [f"title = {{{title}}}", f"author = {{{authors}}}"]
         lines += [f"year = {{{self.date[:4]}}}"] if self.date else []
         lines += [f"url = {{{self.url}}}"] if self.url else []
-        return "@misc{tinymlds, " + ", ".join([*lines, f"note = {{Made with tinymlds {self.version}}}"]) + "}"
+        return (
+            f"@misc{{{self.identifier(parts)}, "
+            + ", ".join([*lines, f"note = {{Made with tinymlds {self.version}}}"])
+            + "}"
+        )

@@ -1,4 +1,4 @@
-"""The pieces of code that the card shows; a test runs them."""
+"""The pieces of code that the card shows; a test runs them as they are."""
 
 SAFETENSORS = """\
 import json
@@ -13,6 +13,38 @@ state = {{name: tensor[row["row"]] for name, tensor in tensors.items()}}   # PyT
 order = [name for name, _ in json.load(open(folder + "dataset.json"))["tensors"]]
 vector = np.concatenate([state[name].ravel() for name in order])     # float32 [{parameters}]"""
 
+NETWORK = """\
+import json
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+row = json.loads(open("splits/by_index/test.jsonl").readline())
+folder = row["dataset"] + "/full/"
+gru = nn.GRU({inputs}, {hidden}, {layers}, batch_first=True)                        # begins with a hidden state of zeros
+head = nn.Sequential(*(nn.Linear({hidden}, outputs) for outputs in {map_outputs}))
+network = nn.ModuleDict({{"gru": gru, "head": head}})
+network.load_state_dict({{name: t[row["row"]] for name, t in load_file(folder + row["shard"]).items()}})
+
+data = load_file(folder + "data/" + row["task"] + ".safetensors")
+inputs, next_state, output = (data["table." + name].long() for name in ("inputs", "next_state", "output"))
+symbols, state, right = torch.randint(len(inputs), (256, {steps})), torch.zeros(256).long(), []
+for symbol in symbols.T:                                            # the output of a step follows its symbol
+    right.append(output[state, symbol])
+    state = next_state[state, symbol]
+bits = lambda words, lines: words[..., None] >> torch.arange(lines) & 1   # bit i is line i
+y = gru(bits(inputs[symbols], {inputs}).float())[0]
+{apply_head}
+agree = ((y > 0.5) == bits(torch.stack(right, 1), {outputs})).all(2).float().mean()
+assert agree > 0.98"""
+
+HEAD = {
+    "none": "y = head(y)",
+    "tanh": "for k, linear in enumerate(head):\n    y = linear(y.tanh() if k else y)",
+    "relu": "for k, linear in enumerate(head):\n    y = linear(y.relu() if k else y)",
+}
+"""How the linear maps are applied in `NETWORK`, by the activation between them."""
+
 TINYMLDS = """\
 import tinymlds
 
@@ -20,15 +52,16 @@ dataset = tinymlds.open(".", "{dataset}")   # the path of the package{subset}
 W = dataset.weights("{task}", split="train")   # float32 [n, {parameters}], complete networks
 rows = dataset.rows("{task}", split="train")   # rows that go with them
 network = dataset["{task}", 0]
-network.state_dict()   # PyTorch's names
+network.state_dict()   # PyTorch's names; tinymlds.torch.module(network) is a torch.nn.Module
 y = network.forward([[[0.0] * {inputs}]])   # [B, T, {inputs}] -> [B, T, {outputs}]"""
 
 TORCH = """\
 import tinymlds
 import torch
 
+torch.manual_seed(0)
 dataset = tinymlds.open(".", "{dataset}")
-train = tinymlds.torch.WeightDataset(dataset, split="train")
+train, test = (tinymlds.torch.WeightDataset(dataset, split) for split in ("train", "test"))
 model = torch.nn.Sequential(
     torch.nn.Linear({parameters}, 128), torch.nn.ReLU(), torch.nn.Linear(128, len(train.classes))
 )
@@ -37,10 +70,13 @@ for epoch in range(5):
     for weights, task in torch.utils.data.DataLoader(train, batch_size=32, shuffle=True):
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(weights), task).backward()
-        optimizer.step()"""
+        optimizer.step()
+right = model(test.weights).argmax(1) == test.labels
+print(f"test accuracy {{right.float().mean():.2f}}, by chance {{1 / len(train.classes):.2f}}")"""
 
 DATASETS = """\
+import os
 from datasets import load_dataset
 
-rows = load_dataset(".", name="by_index")   # the path of the package, or its name on the Hub
+rows = load_dataset(os.path.abspath("."), name="by_index")   # or the package's name on the Hub
 rows["train"][0]["task"]"""

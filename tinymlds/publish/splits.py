@@ -77,20 +77,20 @@ def _by_index(rows: dict[Node, list[Row]]) -> Scheme:
     sides: dict[str, list[Row]] = {side: [] for side in SPLITS}
     for row in (row for of_task in rows.values() for row in of_task):
         sides[row["split"]].append(row)
-    return Scheme("by_index", "new networks of known tasks: 80/10/10 of the indices, the same for all tasks", sides)
+    return Scheme("by_index", "new networks of known tasks, divided by index, the same for all tasks", sides)
 
 
 def _by_task(rows: dict[Node, list[Row]], labels: dict[Node, Label]) -> Scheme:
     """Machines stay with their twins, whatever their dataset, and tasks that do the same stay together."""
     ties = {node: _ties("by_task", node, labels[node]) for node in rows if rows[node]}
-    meaning = "new tasks: 80/10/10 of the tasks; a machine stays with its twin, and tasks that do the same stay together"
+    meaning = "new tasks; a machine stays with its twin, and tasks that do the same stay together"
     return _divided("by_task", meaning, rows, ties)
 
 
 def _by_family(rows: dict[Node, list[Row]], labels: dict[Node, Label]) -> Scheme:
     """Transducers with edits, by the base that they come from."""
     ties = {node: _ties("by_family", node, labels[node]) for node in rows if rows[node] and labels[node].family}
-    meaning = "new families: 80/10/10 of the families of transducers with edits, each whole"
+    meaning = "new families of transducers with edits, each whole"
     return _divided("by_family", meaning, rows, ties)
 
 
