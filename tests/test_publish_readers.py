@@ -6,10 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 from forging import forge
-from running import ROOT, lines_of, run_cli
+from running import EASY, ROOT, lines_of, run_cli
 
 import tinymlds
 from tinymlds import sealing, store
@@ -104,26 +105,53 @@ def test_the_header_and_the_citation_are_yaml(packaged):
         assert all((packaged / entry["path"]).exists() for entry in config["data_files"])
     citation = yaml.safe_load((packaged / "CITATION.cff").read_text())
     assert (citation["type"], citation["authors"]) == ("dataset", [{"name": "Ö. N'e"}])
+    papers = [f"https://arxiv.org/abs/{number}" for number in ("2104.10555", "1805.07869")]
+    assert [reference["url"] for reference in citation["references"][1:]] == papers
     assert (citation["date-released"], citation["license"]) == ("2026-11-25", "CC-BY-SA-4.0")
 
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT)}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
 
 def snippets(package):
     return re.findall(r"```python\n(.*?)```", (package / "README.md").read_text(), re.DOTALL)
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_the_snippets_of_the_card_run(packaged, number):
-    found = snippets(packaged)
-    assert len(found) == 4
-    if "torch" in found[number]:
-        pytest.importorskip("torch", reason="needs PyTorch")
-        assert found[number].count("\n") < 20
-    code = [sys.executable, "-c", found[number]]
-    done = subprocess.run(code, capture_output=True, text=True, check=False, cwd=packaged, env=ENVIRONMENT)
+def run_snippet(code, package, home):
+    """Unchanged, offline, in the package's folder."""
+    environment = ENVIRONMENT | {"HF_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=package, env=environment
+    )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_snippets_of_the_card_run(packaged, tmp_path, number):
+    found = snippets(packaged)
+    assert len(found) == 5
+    for module in ("torch", "datasets"):
+        if f"import {module}" in found[number] or f"from {module} " in found[number]:
+            pytest.importorskip(module, reason=f"needs {module}")
+    printed = run_snippet(found[number], packaged, tmp_path)
+    if "WeightDataset" in found[number]:
+        assert found[number].count("\n") < 20
+        assert re.fullmatch(r"test accuracy [01]\.\d\d, by chance 1\.00\n", printed)  # of one task
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_the_snippet_of_a_network_with_activations(tmp_path, activation):
+    """Up to the outputs, which have to be those of the module of tinymlds; the network has learned nothing."""
+    pytest.importorskip("torch", reason="needs PyTorch")
+    tinymlds.train("xor", 1, tmp_path / "xor", workers=1, **EASY, head_activation=activation)
+    tinymlds.package([tmp_path / "xor"], tmp_path / "PKG", tolerate=True)
+    (tmp_path / "PKG" / "splits" / "by_index" / "train.jsonl").write_text(
+        json.dumps({**tinymlds.open(tmp_path / "xor")["xor", 0].row, "dataset": "xor"}) + "\n"
+    )
+    code = snippets(tmp_path / "PKG")[1].removesuffix("assert agree > 0.98\n")
+    code += "import tinymlds\nmodule = tinymlds.torch.module(tinymlds.open('.')['xor', 0])\n"
+    run_snippet(code + "assert torch.equal(y, module(bits(inputs[symbols], 9).float()))\n", tmp_path / "PKG", tmp_path)
 
 
 def test_every_placeholder_of_the_card_is_filled(packaged):
@@ -133,7 +161,33 @@ def test_every_placeholder_of_the_card_is_filled(packaged):
         assert tinymlds.open(packaged, name).digest in text
         assert f"`{name}/full/data/{name}.dot`" in text
         assert tinymlds.open(packaged, name, subset=2).digest in text
-    assert all(f"`{name}`" in text for name in Recipe.__dataclass_fields__)
+    assert all((f"`{name}`" in text) == (name not in ("states", "edits", "family")) for name in Recipe.__dataclass_fields__)
+    assert "Transducers" not in text
+
+
+def test_the_card_says_what_the_networks_can_do(packaged):
+    text = (packaged / "README.md").read_text()
+    rows = tinymlds.open(packaged, "xor").manifest[:]
+    epochs, lengths = ([row[name] for row in rows] for name in ("epochs", "long_accuracy"))
+    assert f"| {median(epochs):g} | " in text
+    assert f"| {median(lengths):.1%}, least {min(lengths):.1%} |" in text
+    assert "| `xor/2` | 1 | 2 | 2 | " in text
+    assert "| `xor` | SimpleXORMachine | bit 0 xor bit 1 | 256 (4) |" in text
+    assert "as `direct`; after set 7, clear 7, set 7 the next 4 outputs are inverted | 1792 (14) |" in text
+    assert "--out xor-again" in text
+    assert not re.search(r"\b1 groups|80/10/10", text)
+
+
+def test_the_card_of_transducers_speaks_of_no_machine(tmp_path):
+    tinymlds.train(only=7, count=1, out=tmp_path / "t", workers=1, **EASY)
+    tinymlds.package([tmp_path / "t"], tmp_path / "PKG", tolerate=True)
+    text = (tmp_path / "PKG" / "README.md").read_text()
+    assert "Transducers are random machines" in text
+    for words in ("eightbit", "trigger_key", "register", "planted keys", "by_family", "`DATASET/N/`"):
+        assert words not in text
+    dictionary = (tmp_path / "PKG" / "DATA_DICTIONARY.csv").read_text()
+    for words in ("checkpoints/", "table.triggered", "tasks[].family"):
+        assert words not in dictionary
 
 
 @pytest.mark.parametrize(
@@ -183,6 +237,8 @@ def test_changed_missing_and_extra_files_are_named(copy):
     (copy / "deep" / "er" / "and" / "deeper").mkdir(parents=True)
     checked = run_cli("verify", copy)
     assert checked.returncode == 1
+    assert checked.stdout.endswith("next: fetch the package again\n")
+    assert "digest of" not in checked.stdout
     for words in (
         "README.md does not match",
         "xor/2/data/xor.dot",
@@ -238,3 +294,31 @@ def test_a_link_in_a_package_is_not_followed(copy, tmp_path):
     shutil.move(copy / "xor", tmp_path / "elsewhere")
     (copy / "xor").symlink_to(tmp_path / "elsewhere")
     assert any("is not a regular file or folder" in problem for problem in tinymlds.verify(copy).problems)
+
+
+def test_what_hosts_and_desktops_add_is_passed_over(copy):
+    (copy / ".git" / "objects" / "aa").mkdir(parents=True)
+    (copy / ".cache" / "huggingface").mkdir(parents=True)
+    for name in (".gitattributes", ".DS_Store", "xor/full/.DS_Store", "xor/2/data/.DS_Store", ".git/objects/aa/bb"):
+        (copy / name).write_text("x")
+    checked = run_cli("verify", copy)
+    assert checked.returncode == 0, checked.stdout
+    assert checked.stdout.endswith(f"next: tinymlds verify {copy}/direct/full --retrain 59\n")
+    again = run_cli("verify", f"{copy}/direct/full", "--retrain", 1)
+    assert again.returncode == 0, again.stdout
+
+
+def test_a_package_without_its_description(copy):
+    (copy / "tinymlds.json").unlink()
+    checked = run_cli("verify", copy)
+    assert checked.returncode == 1
+    assert checked.stdout.count("problem: ") == 1
+    assert "looks like a package without its tinymlds.json" in checked.stdout
+    assert checked.stdout.endswith("next: fetch the package again\n")
+
+
+def test_a_dataset_without_its_manifest_has_no_digest(copy):
+    (copy / "xor" / "full" / store.MANIFEST).unlink()
+    found = tinymlds.verify(copy)
+    assert not found.ok
+    assert "xor" not in found.digests

@@ -181,7 +181,7 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
     """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
 
-    Names that begin with "." are passed over: hosts and desktops leave such, and no reader here opens any (`store.is_name`).
+    Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`store.is_name`).
     """
     try:
         with os.scandir(folder) as entries:

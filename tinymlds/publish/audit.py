@@ -97,15 +97,8 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
         DatasetError: a file is damaged, or a table is not the one that dataset.json announces.
     """
     library = Library(parts)
-    result = Audit(
-        {
-            "rule": f"{RULE}{RULE_OF_MACHINES}.",
-            "agreement": AGREEMENT,
-            "in_spans": IN_SPANS,
-            "sequences": SEQUENCES,
-            "tool": version,
-        }
-    )
+    result = Audit({"rule": f"{RULE}{RULE_OF_MACHINES}.", "agreement": AGREEMENT, "in_spans": IN_SPANS})
+    result.report |= {"sequences": SEQUENCES, "tool": version}
     result.report |= {"seed": SEED, "stream": STREAM, "datasets": [], "failures": []}
     done, total = 0, sum(len(part.full) for part in parts)
     for part in parts:

@@ -36,7 +36,7 @@ def card(contents: Contents) -> str:
         parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
         encodings="\n\n".join(sections.encodings(parts)),
         tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
-        diagrams="".join(sections.diagrams(parts)),
+        picture=sections.picture(parts),
         layers=f"{shape.layers} GRU layers of {shape.hidden} units and {shape.maps} linear maps{activation}",
         hidden=shape.hidden,
         parameters=f"{shape.size:,}",

@@ -1,4 +1,4 @@
-"""DATA_DICTIONARY.csv: every column and tensor of a package and every field of its datasets, with its place, type, unit and meaning."""
+"""DATA_DICTIONARY.csv: every column and tensor of a package and field of its datasets: place, type, unit and meaning."""
 
 import csv
 import io
@@ -25,11 +25,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "epochs": ("integer", "epochs", "Finite epochs trained"),
     "train_loss": ("float", "mean squared error", "Mean of the minibatch losses of the last epoch; null if there was none"),
     "validation_loss": ("float", "mean squared error", "Over the validation sequences after the last epoch; null if none"),
-    "split": (
-        "string",
-        "",
-        "train, validation or test (80/10/10 in the long run), from seed and index alone: the side of by_index",
-    ),
+    "split": ("string", "", "train, validation or test (some 80/10/10), by seed and index alone: the side of by_index"),
     "shard": ("string", "", "File that holds the weights, relative to the dataset's folder"),
     "row": ("integer", "", "Row of that file's tensors"),
     "weights_sha256": ("string", "hex", "sha256 over the parameters, little-endian float32, in the order of `tensors`"),

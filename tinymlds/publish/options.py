@@ -64,8 +64,5 @@ class Options:
         lines = [f"title = {{{title}}}", f"author = {{{authors}}}"]
         lines += [f"year = {{{self.date[:4]}}}"] if self.date else []
         lines += [f"url = {{{self.url}}}"] if self.url else []
-        return (
-            f"@misc{{{self.identifier(parts)}, "
-            + ", ".join([*lines, f"note = {{Made with tinymlds {self.version}}}"])
-            + "}"
-        )
+        lines.append(f"note = {{Made with tinymlds {self.version}}}")
+        return f"@misc{{{self.identifier(parts)}, {', '.join(lines)}}}"

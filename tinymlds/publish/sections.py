@@ -108,35 +108,41 @@ def _does(task: str, recipe: Recipe) -> str:
     return f"as `{base}`; after {recipe.trigger_key} the next {recipe.trigger_span} outputs are inverted"
 
 
-def diagrams(parts: list[Part]) -> Iterable[str]:
-    """A picture of each small machine, and of one transducer."""
-    shown: set[str] = set()
+def picture(parts: list[Part]) -> str:
+    """A picture of a machine that is small enough, the first with the most states; "" if there is none."""
+    best: tuple[int, str] = (0, "")
     for part in parts:
-        for task in part.full.tasks:
-            kind = "transducer" if tasks.is_transducer(task) else task
-            picture = None if kind in shown else diagram(tasks.load(task, part.full.spec.recipe).table)
-            if picture:
-                shown.add(kind)
-                yield f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{picture}\n```\n\n"
+        for task in part.full.tasks[:MOST_TASKS]:
+            table = tasks.load(task, part.full.spec.recipe).table
+            drawn, states = diagram(table), table.minimise().states
+            if drawn and states > best[0]:
+                text = f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{drawn}\n```\n\n"
+                best = states, text
+    return best[1]
 
 
 # ------------------------------------------------------------------ recipe
 
 
 def recipe_table(parts: list[Part]) -> str:
-    """A column for each dataset, or one if all were made alike; fields that concern none of the tasks are left out."""
-    recipes = {part.name: part.full.spec.recipe for part in parts}
-    names = ["value"] if len(set(recipes.values())) == 1 else list(recipes)
+    """The recipe and seed of all datasets; fields that concern none of the tasks are left out."""
     left_out = (set() if has_transducers(parts) else _OF_TRANSDUCERS) | (set() if _keys(parts) else _OF_TRIGGERS)
     left_out |= set() if has_machines(parts) else {"matched"}
     rows = [
-        (f"`{entry.name}`", *(f"`{getattr(recipe, entry.name)}`" for recipe in values), entry.metadata["text"])
-        for values in [list(recipes.values())[: len(names)]]
+        (f"`{entry.name}`", _values(parts, [getattr(part.full.spec.recipe, entry.name) for part in parts]), meaning)
         for entry in fields(Recipe)
         if entry.name not in left_out
+        for meaning in [entry.metadata["text"]]
     ]
-    rows.append(("seed", *(str(part.full.spec.seed) for part in parts[: len(names)]), "Seed of the dataset."))
-    return table(("field", *names, "meaning"), rows)
+    rows.append(("seed", _values(parts, [part.full.spec.seed for part in parts]), "Seed of the dataset."))
+    return table(("field", "value", "meaning"), rows)
+
+
+def _values(parts: list[Part], values: list[Any]) -> str:
+    """One value if all datasets have the same, else that of each."""
+    if len(set(values)) == 1:
+        return f"`{values[0]}`"
+    return ", ".join(f"`{value}` ({part.name})" for part, value in zip(parts, values, strict=True))
 
 
 def _keys(parts: list[Part]) -> bool:
@@ -162,10 +168,8 @@ def cost(part: Part) -> str:
     """The training time of a dataset, from provenance.jsonl."""
     lines = store.read_lines(part.full.folder, store.PROVENANCE)
     seconds = sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), int | float))
-    amount = (
-        f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min" if seconds < 36000 else f"{seconds / 3600:.0f} h"
-    )
-    return f"`{part.name}`: {amount}"
+    unit, length = next((u for u in (("h", 3600), ("min", 60)) if seconds >= 10 * u[1]), ("s", 1))
+    return f"{seconds / length:.0f} {unit} (`{part.name}`)"
 
 
 # ------------------------------------------------------------------ splits
@@ -178,8 +182,8 @@ def splits_text(contents: Contents) -> str:
 
 
 _PURPOSE = {
-    "by_task": " For representations, and for tests of what is common to tasks, on tasks never seen; which task it is cannot "
-    "be learned from it, as no task is on two sides."
+    "by_task": " For representations, and for tests of what is common to tasks, on tasks never seen; which task it is "
+    "cannot be learned from it, as no task is on two sides."
 }
 
 
@@ -202,7 +206,8 @@ def splits_table(schemes: list[Scheme]) -> str:
         cells = []
         for side, found in scheme.sides.items():
             share = f" ({len(found) / total:.0%})" if total else ""
-            groups = f", {len(scheme.groups.get(side, []))} groups" if scheme.groups else ""
+            number = len(scheme.groups.get(side, []))
+            groups = f", {number} group{'s' * (number != 1)}" if scheme.groups else ""
             cells.append(f"{len(found):,}{share}{groups}")
         rows += [(f"`{scheme.name}`", *cells)] if cells else []
     return table(("split", *SPLITS), rows)
@@ -226,7 +231,7 @@ def audit_table(contents: Contents) -> str:
         else:
             lines += [_audit_line(f"{part.name}: `{task['task']}`", part, [task]) for task in found]
     header = ("task", "networks", "complete", "other", "passed", "epochs", "least agreement", "long_accuracy")
-    kept = [k for k, name in enumerate(header) if name != "other" or any(line[k] for line in lines)]
+    kept = [k for k, name in enumerate(header) if name != "other" or any(line[k] != "-" for line in lines)]
     return table(tuple(header[k] for k in kept), ([line[k] for k in kept] for line in lines))
 
 
@@ -236,7 +241,7 @@ def _audit_line(name: str, part: Part, found: list[dict[str, Any]]) -> tuple[Any
         for status, number in task["statuses"].items():
             statuses[status] = statuses.get(status, 0) + number
     complete = statuses.pop("complete", 0)
-    other = ", ".join(f"{number} {status}" for status, number in statuses.items())
+    other = ", ".join(f"{number} {status}" for status, number in statuses.items()) or "-"
     rows = [row for task in found for row in _complete(part, task["task"])]
     least = min((task["worst"]["agreement"] for task in found if task["worst"]), default=None)
     lengths = [row["long_accuracy"] for row in rows]
@@ -289,6 +294,6 @@ def single_line(parts: list[Part]) -> str:
     if "eightbit" not in bases or len(bases & set(machines.MACHINES)) < 2:
         return ""
     return (
-        " Machines but `eightbit` have one live output line; the seven constant ones are averaged into the loss too, so the "
-        "same threshold is stricter for `eightbit`."
+        " Machines but `eightbit` have one live output line; the seven constant ones are averaged into the loss too, so "
+        "the same threshold is stricter for `eightbit`."
     )
