@@ -151,17 +151,33 @@ def _keys(parts: list[Part]) -> bool:
 
 
 def drawing(parts: list[Part]) -> str:
-    """How symbols are drawn, and what the networks of a task share."""
+    """How symbols are drawn, what the networks of a task share, and what sets machines and modified machines apart."""
     text = "Symbols are independent and equally likely"
     text += "; where a task has a trigger (with `matched`: in all machines) keys are planted among them" * _keys(parts)
-    return " ".join([f"{text}.", *map(_shared, parts)])
+    shared = [_shared(part) for part in parts]
+    alike = len(set(shared)) == 1
+    sentences = [f"Networks of a task {shared[0]}."] if alike else []
+    sentences += [
+        f"Networks of a task of `{part.name}` {what}." for part, what in zip(parts, shared, strict=True) if not alike
+    ]
+    planted = {
+        bool(tasks.load(task, part.full.spec.recipe).key)
+        for part in parts
+        for task in part.full.tasks
+        if not tasks.is_transducer(task)
+    }
+    if len(planted) == 2:
+        sentences.append(
+            "Some machines were trained without keys, so they and modified ones differ by more than the trigger."
+        )
+    return " ".join([f"{text}.", *sentences])
 
 
 def _shared(part: Part) -> str:
     recipe = part.full.spec.recipe
     sequences = "share their training sequences" if recipe.sequences == "shared" else "have sequences of their own"
     weights = "begin with weights of their own" if recipe.initial == "own" else "all begin with the same weights"
-    return f"Networks of a task of `{part.name}` {sequences} and {weights}."
+    return f"{sequences} and {weights}"
 
 
 def cost(part: Part) -> str:
