@@ -140,6 +140,20 @@ def test_the_snippets_of_the_card_run(packaged, tmp_path, number):
         assert re.fullmatch(r"test accuracy [01]\.\d\d, by chance 1\.00\n", printed)  # of one task
 
 
+def test_the_snippets_of_a_package_without_rows_for_training(tmp_path):
+    """A dataset of one network, which seed 0 puts into validation."""
+    for module in ("torch", "datasets"):
+        pytest.importorskip(module, reason=f"needs {module}")
+    tinymlds.train("direct", 1, tmp_path / "one", workers=1, train_sequences=16384, validation_sequences=512)
+    tinymlds.package([tmp_path / "one"], tmp_path / "PKG")
+    assert not (tmp_path / "PKG" / "splits" / "by_index" / "train.jsonl").read_text()
+    found = snippets(tmp_path / "PKG")
+    assert len(found) == 4
+    assert not any("WeightDataset" in code for code in found)
+    for code in found:
+        run_snippet(code, tmp_path / "PKG", tmp_path)
+
+
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_the_snippet_of_a_network_with_activations(tmp_path, activation):
     """Up to the outputs, which have to be those of the module of tinymlds; the network has learned nothing."""

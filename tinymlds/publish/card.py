@@ -9,9 +9,10 @@ from string import Template
 from typing import Any
 
 from tinymlds import tasks, transducers
+from tinymlds.manifest import SPLITS
 from tinymlds.publish import sections, snippets
 from tinymlds.publish.contents import PARQUET, Contents
-from tinymlds.publish.parts import Part, subset_count
+from tinymlds.publish.parts import subset_count
 from tinymlds.publish.splits import Scheme
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 from tinymlds.spec import Recipe, Spec
@@ -26,7 +27,7 @@ def card(contents: Contents) -> str:
     text = resources.files("tinymlds.publish").joinpath("README.template.md").read_text("utf-8")
     activation = "" if shape.activation == "none" else f" with {shape.activation} between them"
     return Template(text).substitute(
-        _snippets(parts),
+        _snippets(contents),
         header=_header(contents),
         title=_plain(options.title),
         description=contents.description,
@@ -165,14 +166,30 @@ def _features(scheme: Scheme) -> Iterable[str]:
 # ------------------------------------------------------------------ snippets
 
 
-def _snippets(parts: list[Part]) -> dict[str, str]:
-    part = parts[0]
+_CLASSIFIER = """\
+A classifier that is told the weights and says the task, with tinymlds and `torch`:
+
+```python
+{}
+```
+
+"""
+
+
+def _snippets(contents: Contents) -> dict[str, str]:
+    """The pieces of code, reading a side of a split that has rows; no classifier where `by_index` has none for it."""
+    part, schemes = contents.parts[0], contents.schemes
     shape, recipe = part.shape, part.full.spec.recipe
     smallest = f"; subset={subset_count(part.subsets[0])} for fewer" if part.subsets else ""
     names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest, "steps": recipe.steps}
     names |= {"parameters": shape.size, "inputs": shape.inputs, "outputs": shape.outputs, "hidden": shape.hidden}
     names |= {"layers": shape.layers, "map_outputs": tuple(shape.map_outputs)}
     names["apply_head"] = snippets.HEAD[shape.activation]
+    filled = [(scheme, side) for side in SPLITS for scheme in schemes if scheme.sides.get(side)]
+    scheme, side = next(iter(filled), (schemes[0], SPLITS[0]))
+    names |= {"rows": scheme.file_name(side), "scheme": scheme.name, "side": side}
     pieces = {"safetensors": snippets.SAFETENSORS, "network": snippets.NETWORK, "tinymlds": snippets.TINYMLDS}
-    pieces |= {"torch": snippets.TORCH, "datasets": snippets.DATASETS}
-    return {f"snippet_{name}": text.format(**names) for name, text in pieces.items()}
+    pieces |= {"datasets": snippets.DATASETS}
+    learnable = all(any(row["dataset"] == part.name for row in schemes[0].sides[side]) for side in ("train", "test"))
+    classifier = _CLASSIFIER.format(snippets.TORCH.format(**names)) if learnable else ""
+    return {f"snippet_{name}": text.format(**names) for name, text in pieces.items()} | {"classifier": classifier}

@@ -13,10 +13,11 @@ from tinymlds.publish.diagrams import diagram
 from tinymlds.publish.parts import Part, subset_count
 from tinymlds.publish.splits import Scheme
 from tinymlds.spec import Recipe
-from tinymlds.training import Status
 
 MOST_TASKS = 20
-"""Tasks of a dataset that get a line each."""
+"""Tasks of a dataset that get a line each; if there are more, the first few stand for them."""
+
+_FIRST = 3
 
 _OF_TRIGGERS = {"trigger_key", "trigger_span", "trigger_rate"}
 _OF_TRANSDUCERS = {"states", "edits", "family"}
@@ -87,13 +88,14 @@ def tasks_table(part: Part) -> str:
     """The tasks of a dataset, or the first of them."""
     recipe, described = part.full.spec.recipe, part.full.description["tasks"]
     rows = []
-    for row in described[:MOST_TASKS]:
+    shown = described if len(described) <= MOST_TASKS else described[:_FIRST]
+    for row in shown:
         minimal = tasks.load(row["task"], recipe).table.minimise().states
         states = f"{row['states']} ({minimal})"
         place = f"`{part.folder}/data/{row['task']}.dot`"
         rows.append((f"`{row['task']}`", row["alias"], _does(row["task"], recipe), states, row["symbols"], place))
-    if len(described) > MOST_TASKS:
-        rows.append((f"... and {len(described) - MOST_TASKS} more", "", "", "", "", f"`{part.folder}/data/`"))
+    if len(described) > len(shown):
+        rows.append((f"... and {len(described) - len(shown)} more", "", "", "", "", f"`{part.folder}/data/`"))
     header = ("task", "the original's name", "output", "states (minimal)", "symbols", "minimal machine")
     return f"**{part.name}**\n\n" + table(header, rows)
 
@@ -243,22 +245,22 @@ def audit_table(contents: Contents) -> str:
     for part, dataset in zip(contents.parts, contents.audit.report["datasets"], strict=True):
         found = dataset["tasks"]
         if len(found) > MOST_TASKS:
-            lines.append(_audit_line(f"{part.name}: all {len(found)} tasks", part, found))
+            lines.append(_audit_line(f"{part.name}: all {len(found)} tasks", contents, part, found))
         else:
-            lines += [_audit_line(f"{part.name}: `{task['task']}`", part, [task]) for task in found]
+            lines += [_audit_line(f"{part.name}: `{task['task']}`", contents, part, [task]) for task in found]
     header = ("task", "networks", "complete", "other", "passed", "epochs", "least agreement", "long_accuracy")
     kept = [k for k, name in enumerate(header) if name != "other" or any(line[k] != "-" for line in lines)]
     return table(tuple(header[k] for k in kept), ([line[k] for k in kept] for line in lines))
 
 
-def _audit_line(name: str, part: Part, found: list[dict[str, Any]]) -> tuple[Any, ...]:
+def _audit_line(name: str, contents: Contents, part: Part, found: list[dict[str, Any]]) -> tuple[Any, ...]:
     statuses: dict[str, int] = {}
     for task in found:
         for status, number in task["statuses"].items():
             statuses[status] = statuses.get(status, 0) + number
     complete = statuses.pop("complete", 0)
     other = ", ".join(f"{number} {status}" for status, number in statuses.items()) or "-"
-    rows = [row for task in found for row in _complete(part, task["task"])]
+    rows = [row for task in found for row in _passed(contents, part, task["task"])]
     least = min((task["worst"]["agreement"] for task in found if task["worst"]), default=None)
     lengths = [row["long_accuracy"] for row in rows]
     return (
@@ -273,8 +275,9 @@ def _audit_line(name: str, part: Part, found: list[dict[str, Any]]) -> tuple[Any
     )
 
 
-def _complete(part: Part, task: str) -> list[Row]:
-    return [row for row in part.full.rows(task) if row["status"] == Status.COMPLETE]
+def _passed(contents: Contents, part: Part, task: str) -> list[Row]:
+    passed = contents.audit.passed[part.name, task]
+    return [row for row in part.full.rows(task) if row["index"] in passed]
 
 
 def hardest(contents: Contents) -> str:
@@ -283,7 +286,7 @@ def hardest(contents: Contents) -> str:
         (part.name, task): median(row["long_accuracy"] for row in rows)
         for part in contents.parts
         for task in part.full.tasks
-        if (rows := _complete(part, task))
+        if (rows := _passed(contents, part, task))
     }
     if not medians:
         return ""

@@ -5,7 +5,7 @@ import json
 import numpy as np
 from safetensors.numpy import load_file
 
-rows = [json.loads(line) for line in open("splits/by_index/train.jsonl")]
+rows = [json.loads(line) for line in open("{rows}")]
 row = rows[0]                                                        # the label is row["task"]
 folder = row["dataset"] + "/full/"
 tensors = load_file(folder + row["shard"])                           # of up to 1,000 networks
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 torch.manual_seed(0)
-row = json.loads(open("splits/by_index/train.jsonl").readline())
+row = json.loads(open("{rows}").readline())
 folder = row["dataset"] + "/full/"
 gru = nn.GRU({inputs}, {hidden}, {layers}, batch_first=True)   # begins with a hidden state of zeros
 head = nn.Sequential(*(nn.Linear({hidden}, outputs) for outputs in {map_outputs}))
@@ -78,5 +78,5 @@ DATASETS = """\
 import os
 from datasets import load_dataset
 
-rows = load_dataset(os.path.abspath("."), name="by_index")   # or the package's name on the Hub
-rows["train"][0]["task"]"""
+rows = load_dataset(os.path.abspath("."), name="{scheme}")   # or the package's name on the Hub
+rows["{side}"][0]["task"]"""
