@@ -100,6 +100,18 @@ def test_weights_that_were_changed_are_not_given(dataset, tmp_path):
     assert changed.rows("transducer_001") == dataset.rows("transducer_001")
 
 
+def test_a_dataset_that_grows_under_an_open_one(tmp_path):
+    """What was opened before knows other places in the file; it says so, and reads nothing from them."""
+    make(tmp_path / "xor", "xor", 2)
+    before = tinymlds.open(tmp_path / "xor")
+    assert before["xor", 1].weights.size == 4364
+    tinymlds.train("xor", 3, tmp_path / "xor", workers=1)
+    for read in (lambda: before["xor", 1], lambda: before.weights("xor", unfinished=True), lambda: list(before)):
+        with pytest.raises(tinymlds.DatasetError, match="the dataset has grown since it was opened; open it again"):
+            read()
+    assert len(tinymlds.open(tmp_path / "xor").weights("xor", unfinished=True)) == 3
+
+
 def test_what_is_no_split_and_no_epoch(dataset, tmp_path):
     for look in (dataset.rows, dataset.weights):
         for split in ("exam", "Train", "", 0, ["train"]):

@@ -162,7 +162,7 @@ def test_unsound_code_is_noticed(line: str) -> None:
         check_ptx(line)
 
 
-def test_registers_hold_what_they_should(tmp_path: Path) -> None:
+def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """Three blocks of the default shape on a multiprocessor, in the 96 registers that this leaves to a thread.
 
     A called function saves up to some 77 registers for its caller, once for all steps; ptxas counts them as spilled.
@@ -171,6 +171,8 @@ def test_registers_hold_what_they_should(tmp_path: Path) -> None:
     from tinymlds.kernels.gpu import threads
 
     assert residency(threads(Shape())) == (3, 96)
+    if not request.config.getoption("--full"):
+        pytest.skip("two minutes of ptxas: with --full")
     if (ptxas := shutil.which("ptxas")) is None:
         pytest.skip("ptxas is not at hand")
     version = subprocess.run([ptxas, "--version"], capture_output=True, text=True, check=True).stdout
@@ -244,8 +246,10 @@ def test_it_gives_the_bits_of_the_cpu(name: str) -> None:
     assert_same(got, network.weights)
 
 
-def test_it_gives_the_golden_bits() -> None:
+def test_it_gives_the_golden_bits(request: pytest.FixtureRequest) -> None:
     """The frozen digests of `test_targets.py` for the default shape: three epochs of 480 sequences."""
+    if not request.config.getoption("--full"):
+        pytest.skip("four minutes: with --full; the bits of the CPU, which has these digests, are compared above")
     sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
     recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
     key, problem = rng.stream_key(0, "xor"), training.problem("xor", 0, recipe)

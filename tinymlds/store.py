@@ -414,9 +414,20 @@ class TensorFile:
                 raise self._damaged(f"tensor {key!r} is {self.tensors[key]}, not {dtype} {shape}")
         return self
 
+    def _open(self) -> BinaryIO:
+        """The file, if it is as long as when its header was read."""
+        file = open_inside(self._folder, self._name)
+        if (size := os.fstat(file.fileno()).st_size) != self._size:
+            file.close()
+            raise DatasetError(
+                f"{self._folder / self._name} has {size} bytes now, and had {self._size}: it is damaged, or the dataset "
+                f"has grown since it was opened; open it again"
+            )
+        return file
+
     def read(self) -> dict[str, Array]:
         """All tensors (read-only arrays)."""
-        with open_inside(self._folder, self._name) as file:
+        with self._open() as file:
             file.seek(self._data_start)
             data = file.read(self._size - self._data_start)
         if len(data) != self._size - self._data_start:
@@ -434,7 +445,7 @@ class TensorFile:
 
     def read_rows(self, start: int, stop: int) -> Iterator[tuple[str, Array]]:
         """(name, tensor[start:stop]) of one tensor after another, without reading the rest (read-only arrays)."""
-        with open_inside(self._folder, self._name) as file:
+        with self._open() as file:
             for key, entry in self._entries.items():
                 size = (entry.stop - entry.start) // entry.shape[0]
                 file.seek(self._data_start + entry.start + start * size)
