@@ -84,11 +84,24 @@ def test_what_is_no_attack(folder, visit):
     assert (report["outside"], report["unpickled"]) == ([], [])
 
 
+@pytest.mark.parametrize("while_open", [False, True])
 @pytest.mark.parametrize("look", ["read", "read_row"])
-def test_a_file_that_shrinks_after_its_header_was_read(folder, look):
+def test_a_file_that_shrinks_after_its_header_was_read(folder, monkeypatch, look, while_open):
     file = store.TensorFile(folder, NETWORKS)
-    os.truncate(folder / NETWORKS, file._data_start + 100)
-    with pytest.raises(tinymlds.DatasetError, match="became shorter"):
+    whole = os.path.getsize(folder / NETWORKS)
+
+    def shrink():
+        os.truncate(folder / NETWORKS, file._data_start + 100)
+
+    if while_open:  # after its length was looked at
+        opened = file._open()
+        shrink()
+        monkeypatch.setattr(file, "_open", lambda: opened)
+        words = "became shorter"
+    else:
+        shrink()
+        words = f"bytes now, and had {whole}: it is damaged"
+    with pytest.raises(tinymlds.DatasetError, match=words):
         file.read() if look == "read" else file.read_row(1)
 
 
