@@ -88,7 +88,7 @@ def test_what_is_no_attack(folder, visit):
 @pytest.mark.parametrize("look", ["read", "read_row"])
 def test_a_file_that_shrinks_after_its_header_was_read(folder, monkeypatch, look, while_open):
     file = store.TensorFile(folder, NETWORKS)
-    whole = os.path.getsize(folder / NETWORKS)
+    whole = (folder / NETWORKS).stat().st_size
 
     def shrink():
         os.truncate(folder / NETWORKS, file._data_start + 100)
