@@ -232,8 +232,10 @@ def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, 
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_it_gives_the_bits_of_the_cpu(name: str) -> None:
+def test_it_gives_the_bits_of_the_cpu(name: str, request: pytest.FixtureRequest) -> None:
     """Two epochs of two minibatches of two blocks and a half, and a validation that ends on a partial block."""
+    if name == "largest" and not request.config.getoption("--full"):
+        pytest.skip("a minute: with --full")
     steps = 2 if SHAPES[name].hidden > 12 else 4
     problem = make_problem(SHAPES[name], steps, 80, 160)
     weights = random_weights(problem.shape)
