@@ -20,6 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With pytest-xdist (`--dist loadgroup`) a file stays in one process, for its fixtures; mutations share none."""
+    for item in items:
+        if item.path.stem != "test_mutations":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture
 def share(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """share(full, usual): how many of something to try, with `--full` and without."""
