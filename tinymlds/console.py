@@ -247,7 +247,7 @@ def print_package(made: Packaged) -> None:
     )
     for name, digest in made.digests.items():
         print(f"digest of {name} {digest}")
-    print(f"next: tinymlds verify {made.folder}")
+    print_next("verify", made.folder)
 
 
 def print_results(results: Results) -> None:

@@ -155,6 +155,11 @@ def _transducer(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def stream(task: str, recipe: Recipe) -> str:
+    """Name of the random stream of a task's networks: those of one seed, stream and index share initial weights."""
+    return task.removesuffix(MODIFIED) if recipe.matched else task
+
+
 def family(task: Task, recipe: Recipe) -> dict[str, Any]:
     """How a transducer with edits relates to the base of its family; {} for other tasks.
 
@@ -182,14 +187,13 @@ def load(task: str, recipe: Recipe) -> Task:
     if (number := _transducer(task)) is not None:
         return Task(task, _frozen(drawn.transducer(number, recipe.states, recipe.edits, recipe.family)), task)
     base = task.removesuffix(MODIFIED)
-    stream = base if recipe.matched else task
     key = machines.key_symbols(recipe.trigger_key)
     if base == task:
         planted = (key, recipe.trigger_rate) if recipe.matched else ((), 0.0)
-        return Task(task, _frozen(machines.machine(task)), stream, *planted)
+        return Task(task, _frozen(machines.machine(task)), stream(task, recipe), *planted)
     table, triggered = machines.modified(base, key, recipe.trigger_span)
     triggered.setflags(write=False)
-    return Task(task, _frozen(table), stream, key, recipe.trigger_rate, triggered)
+    return Task(task, _frozen(table), stream(task, recipe), key, recipe.trigger_rate, triggered)
 
 
 def _frozen(table: Mealy) -> Mealy:

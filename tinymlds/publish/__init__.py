@@ -158,8 +158,7 @@ def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
         _commit(folder, name, text.encode(), sums)
-    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
-    store.commit(folder / store.SUMS, text.encode())
+    sealing.commit_sums(folder, sums)
 
 
 def _commit(folder: Path, name: str, data: bytes, sums: dict[str, str]) -> None:

@@ -5,7 +5,7 @@ all have to be the same byte by byte. The texts for readers (README.md, CITATION
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tinymlds import packages, store
@@ -18,15 +18,12 @@ from tinymlds.publish.options import Options
 from tinymlds.publish.parts import Part, subset_count
 
 
-def problems(
-    folder: Path, threads: int = 1, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> Iterator[str]:
+def problems(folder: Path, threads: int = 1) -> Iterator[str]:
     """What is wrong with a package whose files have been compared with SHA256SUMS, one line each.
 
     Args:
         folder: the package.
         threads: for the audit.
-        progress: called with (networks audited, networks).
 
     Raises:
         DatasetError: a file is damaged, so that there is no point in going on.
@@ -40,7 +37,7 @@ def problems(
         options = Options(package.version, package.title, package.license)
     except UsageError as error:
         raise DatasetError(f"{folder / packages.MARKER} is damaged: {error}") from error
-    audit = auditing.audit(parts, package.version, threads, progress)
+    audit = auditing.audit(parts, package.version, threads, lambda _done, _total: None)
     contents = Contents(parts, splits.make(parts, audit), audit, options)
     sums, files = store.read_sums(folder), derived(contents)
     for name, data in files.items():

@@ -66,8 +66,7 @@ class Part:
         if recipe.edits and tasks.is_transducer(task):
             base = tasks.task_id(f"transducer_{recipe.family}")
             family = f"{base} with {recipe.states} states"
-        stream = base if recipe.matched and not tasks.is_transducer(task) else task
-        return Label(base, modified, family, behaviour, stream)
+        return Label(base, modified, family, behaviour, tasks.stream(task, recipe))
 
 
 def subset_count(dataset: Dataset) -> int:
