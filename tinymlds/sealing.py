@@ -39,10 +39,10 @@ def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
     store.remove_unfinished(folder)
     spec = journal.spec
     sums: dict[str, str] = {}
-    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _lines(_seal_tasks(folder, journal, threads, sums)))
-    sums[store.PROVENANCE] = _commit(folder, store.PROVENANCE, _lines(_provenance(folder, journal)))
+    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(_seal_tasks(folder, journal, threads, sums)))
+    sums[store.PROVENANCE] = store.commit_inside(folder, store.PROVENANCE, _lines(_provenance(folder, journal)))
     description = canonical_json(describe(spec, "networks")) + "\n"
-    sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
+    sums[store.DESCRIPTION] = store.commit_inside(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
     journal.close()
     store.remove(folder / store.JOURNAL)
@@ -70,7 +70,7 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
             entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
             outcomes = [entry.outcome for entry in entries]
             files = shard_files(spec, task, start // store.SHARD, outcomes)
-            sums |= {name: _commit(folder, name, data) for name, data in files}
+            sums |= {name: store.commit_inside(folder, name, data) for name, data in files}
             yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads)
 
 
@@ -104,10 +104,6 @@ def commit_sums(folder: Path, sums: dict[str, str]) -> None:
     store.commit(folder / store.SUMS, text.encode())
 
 
-def _commit(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str:
-    return store.commit(folder.joinpath(*name.split("/")), data)
-
-
 def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
     return ((canonical_json(row) + "\n").encode() for row in rows)
 
@@ -117,7 +113,7 @@ def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
     found = tasks.load(task, spec.recipe)
     tensors = store.tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
     files = {store.data_name(task): tensors, **graph_files(found)}
-    return {name: _commit(folder, name, data) for name, data in files.items()}
+    return {name: store.commit_inside(folder, name, data) for name, data in files.items()}
 
 
 def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[tuple[str, bytes]]:
@@ -212,9 +208,9 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     for task, _ in spec.tasks:
         sums |= _seal_task(folder, spec, task)
         rows.append(sequences_row(folder, spec, task))
-    sums[store.MANIFEST] = _commit(folder, store.MANIFEST, _lines(rows))
+    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(rows))
     description = canonical_json(describe(spec, "sequences")) + "\n"
-    sums[store.DESCRIPTION] = _commit(folder, store.DESCRIPTION, description.encode())
+    sums[store.DESCRIPTION] = store.commit_inside(folder, store.DESCRIPTION, description.encode())
     commit_sums(folder, sums)
 
 

@@ -86,6 +86,11 @@ def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def commit_inside(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str:
+    """`commit` for a file of a folder, given its path with "/" inside it."""
+    return commit(folder.joinpath(*name.split("/")), data)
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it, durably.
 

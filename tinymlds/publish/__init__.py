@@ -162,7 +162,7 @@ def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
 
 
 def _commit(folder: Path, name: str, data: bytes, sums: dict[str, str]) -> None:
-    sums[name] = store.commit(folder.joinpath(*name.split("/")), data)
+    sums[name] = store.commit_inside(folder, name, data)
 
 
 def _sizes(folder: Path, sums: dict[str, str]) -> dict[str, int]:

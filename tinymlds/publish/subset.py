@@ -43,7 +43,7 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
     sums = {}
     for name, source in _sources(dataset, count, hosts):
         data = _copied(dataset, name) if source is None else source()
-        sums[name] = store.commit(folder.joinpath(*name.split("/")), data)
+        sums[name] = store.commit_inside(folder, name, data)
     sealing.commit_sums(folder, sums)
     return sums | {store.SUMS: store.file_sha256(folder, store.SUMS)}
 
