@@ -37,6 +37,7 @@ ROOT = Path(__file__).parent.parent
 KEY = 0x01234567, 0x89ABCDEF
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
+LONG_IN_THE_SIMULATOR = "default or second or STALLED or one_buffer"  # the last one is run by test_ptx.py too
 needs_package = pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not installed")
 
 
@@ -61,9 +62,10 @@ def cuda() -> backend.PopulationBackend:
 
 @needs_package
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator")
-def test_in_the_simulator() -> None:
-    """All tests of this file that need a device; none of them may be skipped there."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "device", str(Path(__file__))]
+def test_in_the_simulator(request: pytest.FixtureRequest) -> None:
+    """The tests of this file that need a device, the longest ones with `--full`; none of them may be skipped there."""
+    wanted = "device" if request.config.getoption("--full") else f"device and not ({LONG_IN_THE_SIMULATOR})"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", wanted, str(Path(__file__))]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -184,6 +186,7 @@ def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tupl
         ({"max_epochs": 9, "patience": 2, "patience_gain": 0.9}, Status.STALLED),
         ({"max_epochs": 9, "threshold": 0.2, "lr": 0.05}, Status.COMPLETE),
     ],
+    ids=["EPOCH_CAP", "STALLED", "COMPLETE"],
 )
 @pytest.mark.parametrize("seconds", [1.0, 1e9], ids=["by the second", "as long as they may"])
 def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, status, seconds) -> None:
