@@ -20,11 +20,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONGEST = ("test_ptx", "test_cuda", "test_crashes", "test_durability", "test_kernels", "test_docs", "test_targets")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With pytest-xdist (`--dist loadgroup`) a file stays in one process, for its fixtures; mutations share none."""
-    for item in items:
-        if item.path.stem != "test_mutations":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """The longest files first, so that no process of pytest-xdist (`--dist loadfile`) is left with one at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture
@@ -32,6 +34,14 @@ def share(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
     """share(full, usual): how many of something to try, with `--full` and without."""
     full = request.config.getoption("--full")
     return lambda all_of_them, some: all_of_them if full else some
+
+
+@pytest.fixture
+def within(share: Callable[[int, int], int]) -> Callable[[float], float]:
+    """within(seconds): the time that a promise allows, with `--full` on a quiet machine; ten times that otherwise, as tests
+    share their machine with whatever else runs on it, and what they look for then is whether it ends by itself at all.
+    """
+    return lambda seconds: seconds * share(1, 10)
 
 
 @pytest.fixture

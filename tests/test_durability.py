@@ -23,11 +23,17 @@ WORK = {**SMALL, "train_sequences": 2048, "max_epochs": 4}
 COUNT = 300
 
 
+def hear_interrupts():
+    """Ctrl-C is for this process, also if the tests were started in the background, where nobody hears it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def start(folder, count=COUNT, workers=2):
     command = cli_command("train", "--machine", "xor", "--count", count, "--out", folder, "--workers", workers, recipe=WORK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env=environment, start_new_session=True, preexec_fn=hear_interrupts, stdout=pipe, stderr=pipe, text=True
     )
 
 
@@ -110,7 +116,7 @@ def test_killed_workers_do_not_stop_a_run(tmp_path, expected, share, draw, figur
     figure(killed_workers=killed, networks=count)
 
 
-def interrupted(process, number, code):
+def interrupted(process, number, code, within):
     """Ctrl-C reaches the whole group, SIGTERM the run alone; returns the seconds until it has ended, and its errors."""
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     begun = time.monotonic()
@@ -119,7 +125,7 @@ def interrupted(process, number, code):
     assert process.returncode == code
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
-    wait_until(lambda: nothing_left(process.pid), "the workers to end", seconds=5)
+    wait_until(lambda: nothing_left(process.pid), "the workers to end", within(5))
     return seconds, errors
 
 
@@ -128,12 +134,12 @@ SIGNALS = pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (si
 
 @SIGNALS
 @pytest.mark.parametrize("workers", [1, 2])
-def test_interrupted(tmp_path, number, code, workers, figure):
+def test_interrupted(tmp_path, number, code, workers, within, figure):
     """It ends within ten seconds, says how to go on, keeps what was finished."""
     process = start(tmp_path, count=5000, workers=workers)
     wait_for_first_network(tmp_path)
-    seconds, _ = interrupted(process, number, code)
-    assert seconds < 10
+    seconds, _ = interrupted(process, number, code, within)
+    assert seconds < within(10)
     assert kept(tmp_path) > 0
     assert not (tmp_path / store.LOCK).exists()
     figure(seconds=round(seconds, 2))
@@ -141,7 +147,7 @@ def test_interrupted(tmp_path, number, code, workers, figure):
 
 @SIGNALS
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_a_second_time(tmp_path, first, number, code, draw, figure):
+def test_interrupted_a_second_time(tmp_path, first, number, code, draw, within, figure):
     """It ends within a second, although its workers are stopped and it waits for them three seconds after the first one."""
     process = start(tmp_path, count=5000)
     wait_for_first_network(tmp_path)
@@ -152,15 +158,15 @@ def test_interrupted_a_second_time(tmp_path, first, number, code, draw, figure):
     os.kill(process.pid, first)
     time.sleep(draw.uniform(0.3, 1.0))
     assert process.poll() is None
-    seconds, errors = interrupted(process, number, code)
-    assert seconds < 1
+    seconds, errors = interrupted(process, number, code, within)
+    assert seconds < within(1)
     assert "ended at once" in errors
     assert kept(tmp_path) > 0
     figure(seconds=round(seconds, 2))
 
 
 @pytest.mark.slow
-def test_nothing_outlives_a_killed_parent(tmp_path, share, draw, figure):
+def test_nothing_outlives_a_killed_parent(tmp_path, share, draw, within, figure):
     """SIGKILL to the run at random moments, also while its workers start: five seconds later nothing of it is left."""
     worst, with_workers = 0.0, 0
     for k in range(times := share(50, 3)):
@@ -170,7 +176,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path, share, draw, figure):
         process.kill()
         killed = time.monotonic()
         process.wait()
-        wait_until(lambda leader=process.pid: nothing_left(leader), "the orphans to end", seconds=5)
+        wait_until(lambda leader=process.pid: nothing_left(leader), "the orphans to end", within(5))
         worst = max(worst, time.monotonic() - killed)
         process.communicate()
     figure(killed_parents=times, with_workers=with_workers, worst_seconds=round(worst, 2))

@@ -89,7 +89,7 @@ def race(folder, starters):
 
 
 @pytest.mark.parametrize("starters", [2, 8])
-def test_one_folder_one_run(tmp_path, starters, share, figure):
+def test_one_folder_one_run(tmp_path, starters, share, within, figure):
     worst = [0.0, 0.0]
     for k in range(times := share(50, 2)):
         folder = tmp_path / str(k)
@@ -100,7 +100,7 @@ def test_one_folder_one_run(tmp_path, starters, share, figure):
             assert process.returncode in (1, 2), line
             assert re.search(rf"another run works on .* \(process {holder.pid} on ", line), line
             assert process.stderr.read() == ""
-            assert said < 2
+            assert said < within(2)
             worst = [max(worst[0], said), max(worst[1], ended)]
         holder.wait(timeout=60)
         assert holder.returncode == 143
