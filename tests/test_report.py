@@ -547,7 +547,7 @@ def test_the_command(made, tmp_path) -> None:
 
 def test_options_are_in_the_commands() -> None:
     fields = {field.name for field in dataclasses.fields(Options)}
-    assert fields == {"canonical", "points", "networks", "name", "subset"}
+    assert fields == {"canonical", "points", "networks", "name", "subset", "analyses"}
     assert Options(canonical=True, points=9).of_map() == ["--canonical", "--points", "9"]
     assert Options(name="ds1", subset=9).of_package() == ["--name", "ds1", "--subset", "9"]
     assert page.page_command("a b", Options(networks=(("xor", 1),))) == "tinymlds report 'a b' --network xor:1"

@@ -18,6 +18,7 @@ from tinymlds import report
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
+pytest.importorskip("sklearn")
 image = pytest.importorskip("matplotlib.image")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -96,11 +97,18 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """A page about five machines with checkpoints, with a hostile reason for one network."""
+    """A page about five machines with checkpoints, with a hostile reason for one network, and an analysis of three."""
     folder = tmp_path_factory.mktemp("browser") / "made"
-    tinymlds.train(dataset="ds1", count=3, out=folder, workers=1, checkpoints=(0, 1), **(TINY | {"threshold": 10.0}))
+    recipe = TINY | {"threshold": 10.0}
+    tinymlds.train(dataset="ds1", count=3, out=folder, workers=1, checkpoints=(0, 1), **recipe)
+    twins = [folder.parent / f"{machine}-twin" for machine in ("direct", "xor")]
+    for machine, twin in zip(("direct", "xor"), twins, strict=True):
+        tinymlds.train(machine, 3, twin, modified=True, workers=1, **recipe)
+    analysis = folder.parent / "tampered.json"
+    tinymlds.analyze([folder, *twins], "tampered", seeds=2, rungs="majority,knn/raw/*,linear/raw/plain", out=analysis)
     forge_rows(folder, lambda rows: rows[0].update(reason=HOSTILE, status="stalled"))
-    return report.write_page(folder, folder.parent / "page.html", report.Options(networks=(("eightbit", 0),)))
+    options = report.Options(networks=(("eightbit", 0),), analyses=(analysis,))
+    return report.write_page(folder, folder.parent / "page.html", options)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +164,42 @@ def test_controls_change_the_figures(browser, page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("figure", "colours"), [("map", 3), ("weights", 12), ("curves", 5), ("answers", 2)])
+def test_an_analysis_opens_and_its_controls_work(browser, page) -> None:
+    browser.open(page, 1280)
+    assert "#experiment-tampered" in browser.script("return [...document.querySelectorAll('nav a')].map((a) => a.hash)")
+    rows = {(row["case"], row["rung"]): row for row in json.loads((page.parent / "tampered.json").read_text())["rows"]}
+    code = (
+        "return document.getElementById('chart-ladder-tampered-0')._fullData.filter((trace) => trace.error_x.array)"
+        ".flatMap((trace) => Array.from(trace.x).map((x, k) => [trace.name, x, trace.error_x.array[k]]))"
+    )
+    for case in ("direct", "xor", "all"):
+        browser.choose("select[data-figure='ladder-tampered']", case)
+        browser.wait("return document.getElementById('chart-ladder-tampered-0').ariaLabel.startsWith(arguments[0])", case)
+        drawn = sorted((form, round(x, 4), round(reach, 4)) for form, x, reach in browser.script(code))
+        wanted = [
+            (rung.split("/")[2], round(row["mean"], 4), round(row["half_width"], 4))
+            for (c, rung), row in rows.items()
+            if c == case and row["status"] == "done"
+        ]
+        assert drawn == sorted(wanted)
+    bars = browser.script("return document.querySelectorAll('#chart-ladder-tampered-0 .errorbar path').length")
+    assert bars == len(wanted), "each point has its interval"
+    titles = browser.script(
+        "return [...document.querySelectorAll('#charts-confusion-tampered .chart')].map((d) => d.ariaLabel)"
+    )
+    assert {title.split("/")[0] for title in titles} == {"knn", "linear"}
+    browser.choose("select[data-figure='confusion-tampered']", "all")
+    row = rows["all", browser.script("return document.getElementById('chart-confusion-tampered-0').ariaLabel")]
+    words = browser.script(
+        "return [...document.querySelectorAll('#chart-confusion-tampered-0 .annotation')].map((t) => t.textContent)"
+    )
+    assert sorted(map(int, words)) == sorted(count for counts in row["confusion"] for count in counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("figure", "colours"), [("map", 3), ("weights", 12), ("curves", 5), ("answers", 2), ("ladder-tampered", 4)]
+)
 def test_figures_are_not_blank(browser, page, figure, colours) -> None:
     """A screenshot holds the figure's colours, also where WebGL draws it."""
     browser.open(page, 1280)

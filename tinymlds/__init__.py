@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tinymlds.analysis.experiments import analyze as analyze
     from tinymlds.dataset import Dataset as Dataset
     from tinymlds.dataset import open_dataset as open
+    from tinymlds.errors import AnalysisError as AnalysisError
     from tinymlds.errors import DatasetError as DatasetError
     from tinymlds.errors import TinymldsError as TinymldsError
     from tinymlds.errors import UsageError as UsageError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AnalysisError": ("errors", "AnalysisError"),
     "Dataset": ("dataset", "Dataset"),
     "DatasetError": ("errors", "DatasetError"),
     "Network": ("network", "Network"),
@@ -44,6 +46,7 @@ _HOMES = {
     "verify": ("verification", "verify"),
 }
 __all__ = [
+    "AnalysisError",
     "Dataset",
     "DatasetError",
     "Network",

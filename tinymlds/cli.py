@@ -351,6 +351,10 @@ def report(
     network: Annotated[list[str] | None, typer.Option(help="A network to look at, like xor:17; can be repeated.")] = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Map networks in their canonical form.")] = False,
     points: Annotated[int, typer.Option(min=2, max=200_000, help="Networks on the map, at most.")] = 50_000,
+    analysis: Annotated[
+        list[Path] | None,
+        typer.Option(help="Show this file of `tinymlds analyze --out` too; can be repeated.", show_default=False),
+    ] = None,
     name: Name = None,
     subset: Subset = None,
 ) -> None:
@@ -363,7 +367,7 @@ def report(
     from tinymlds.report.options import Options, parse_network
 
     networks = tuple(parse_network(text) for text in network or ())
-    options = Options(canonical, points, networks, name, subset)
+    options = Options(canonical, points, networks, name, subset, tuple(analysis or ()))
     if only and figures is None:
         raise UsageError("only is for figures; give a folder for them with --figures")
     if figures is not None:

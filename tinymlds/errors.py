@@ -22,6 +22,10 @@ class DatasetError(TinymldsError):
     """A dataset folder is damaged, incomplete, or not a dataset."""
 
 
+class AnalysisError(TinymldsError):
+    """A file is not what `tinymlds analyze --out` writes."""
+
+
 def one_line(message: str) -> str:
     """A message as it can be shown: what it quotes may come from a stranger, with line ends, escape codes or megabytes."""
     if len(message) > _LONGEST:

@@ -9,4 +9,5 @@ models        the models of scikit-learn, chosen on the validation networks
 graph         a network that respects the symmetries (PyTorch, extra `[torch]`)
 statistics    scores and their intervals
 results       what comes out, and its JSON
+reading       that JSON, read from a file that may come from a stranger
 """

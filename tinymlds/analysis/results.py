@@ -8,6 +8,9 @@ from tinymlds.spec import canonical_json
 FORMAT = 1
 """Version of the JSON."""
 
+METRICS = {"balanced_accuracy": (0.0, 1.0), "roc_auc": (0.0, 1.0), "spearman": (-1.0, 1.0)}
+"""What rungs are scored by, and between which values a score is."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -67,6 +70,15 @@ class Results:
     rows: tuple[Row, ...]
     provenance: dict[str, Any]
     """Seconds for each row."""
+
+    @property
+    def cases(self) -> tuple[str, ...]:
+        """Names of the cases, in order."""
+        return tuple(dict.fromkeys(row.case for row in self.rows))
+
+    def of_case(self, case: str) -> list[Row]:
+        """The rungs of a case, in order."""
+        return [row for row in self.rows if row.case == case]
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON gets."""

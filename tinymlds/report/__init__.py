@@ -1,7 +1,8 @@
 """A dataset to look at: one HTML page that needs no network, and the same figures as PNG or SVG for papers.
 
-`contents` gathers what is shown: `population`, `curves`, `weightmap`, `looks` and `diagram` compute the figures as
-`charts`, numbers without a plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib) draw those.
+`contents` gathers what is shown: `population`, `curves`, `weightmap`, `looks`, `diagram` and `experiments` compute the
+figures as `charts`, numbers without a plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib)
+draw those.
 """
 
 from pathlib import Path
@@ -21,6 +22,7 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
 
     Raises:
         DatasetError: not a dataset folder, or a damaged one.
+        AnalysisError: a file of `options.analyses` is none that `tinymlds analyze --out` has written.
         UsageError: a library is missing, a network that is asked for is not there, or `out` is something else already.
         TinymldsError: the file system refused.
     """
@@ -57,17 +59,17 @@ def write_figures(
             one that the page shows.
 
     Raises:
-        DatasetError, UsageError, TinymldsError: as `write_page` does.
+        DatasetError, AnalysisError, UsageError, TinymldsError: as `write_page` does.
     """
     if form not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {form!r}")
-    contents.check_names(only)
     try:
         from tinymlds.report import paper
     except ImportError as error:
         raise _missing(error) from error
     place, asked = _outside(Path(out), Path(folder)), options or Options()
     found = contents.read(Path(folder), asked)
+    found.check_names(only)
     figures = found.figures(only)
     if found.dataset is not None and any(not only or name in only for name in contents.LOOKS):
         figures += contents.look_figures(found, only)

@@ -68,6 +68,8 @@ class Points:
     size: float = 5.0
     many: bool = False
     """To be drawn by the GPU where there is one."""
+    reach: Array | None = None
+    """Half of the length of a bar through each point, along x; for points in one colour."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,13 @@ from functools import cached_property
 from pathlib import Path
 
 from tinymlds import overview
+from tinymlds.analysis.reading import read_results
 from tinymlds.dataset import Dataset, open_dataset
 from tinymlds.errors import UsageError
 from tinymlds.overview import FolderStatus
-from tinymlds.report import curves, population, weightmap
+from tinymlds.report import curves, experiments, population, weightmap
 from tinymlds.report.charts import Figure
+from tinymlds.report.experiments import Experiment
 from tinymlds.report.looks import Look, Looks, largest, looks
 from tinymlds.report.options import Options
 from tinymlds.report.population import Population
@@ -48,6 +50,7 @@ class Contents:
     status: FolderStatus
     dataset: Dataset | None
     """None while work is under way."""
+    experiments: list[Experiment]
     rows: list[StatusRow] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,15 @@ class Contents:
     def figures(self, only: tuple[str, ...] = ()) -> list[Figure]:
         """The figures about the population, in order: all, or those of these names."""
         made = (make(self) for name, make in _FIGURES.items() if not only or name in only)
-        return [figure for figure in made if figure is not None]
+        of_experiments = (figure for each in self.experiments for figure in each.figures(only))
+        return [figure for figure in (*made, *of_experiments) if figure is not None]
+
+    def check_names(self, only: tuple[str, ...]) -> None:
+        """Raise UsageError unless these are names of figures."""
+        known = [*_FIGURES, *LOOKS, *(name for each in self.experiments for name in each.names)]
+        for name in only:
+            if name not in known:
+                raise UsageError(f"there is no figure {name!r}; there are {', '.join(known)}")
 
 
 def read(folder: Path, options: Options) -> Contents:
@@ -90,15 +101,12 @@ def read(folder: Path, options: Options) -> Contents:
 
     Raises:
         DatasetError: not a dataset folder, or a damaged one.
+        AnalysisError: a file is not what `tinymlds analyze --out` writes.
     """
+    results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
     dataset = None if status.digest is None else open_dataset(folder, options.name, options.subset)
-    return Contents(folder, options, status, dataset)
-
-
-def names() -> tuple[str, ...]:
-    """Names of all figures."""
-    return (*_FIGURES, *LOOKS)
+    return Contents(folder, options, status, dataset, experiments.named(results, status.digest))
 
 
 def look_figure(found: Looks, look: Look, name: str) -> Figure:
@@ -136,13 +144,6 @@ def look_figures(contents: "Contents", only: tuple[str, ...]) -> list[Figure]:
 def date(unix_time: float | None) -> str:
     """A time as it is shown, in UTC, so that a page has the same bytes everywhere."""
     return "-" if unix_time is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_time))
-
-
-def check_names(only: tuple[str, ...]) -> None:
-    """Raise UsageError unless these are names of figures."""
-    for name in only:
-        if name not in names():
-            raise UsageError(f"there is no figure {name!r}; there are {', '.join(names())}")
 
 
 def _status_row(status: FolderStatus, task: str, total: int) -> StatusRow:

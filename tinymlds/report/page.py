@@ -39,6 +39,7 @@ def render(found: Contents) -> str:
     environment.filters["number"] = _number
     scripts = [_plain(get_plotlyjs()), _plain(_file("page.js"))]
     figures = {drawn.name: drawn for drawn in found.figures()}
+    asked = {name for each in found.experiments for name in each.names}
     data = {name: {choice: _charts(charts) for choice, charts in drawn.charts.items()} for name, drawn in figures.items()}
     return environment.from_string(_file("page.html")).render(
         title=found.title,
@@ -51,7 +52,8 @@ def render(found: Contents) -> str:
         summaries=[] if found.population is None else population.summaries(found.population)[:MOST_ROWS],
         grid=figures.get("grid"),
         sections=[(key, title, [figures[n] for n in names if n in figures]) for key, (title, names) in SECTIONS.items()],
-        commands={name: command(found.name, name, found.options) for name in figures},
+        experiments=[(each, [figures[name] for name in each.names if name in figures]) for each in found.experiments],
+        commands={name: command(found.name, name, found.options, analysis=name in asked) for name in figures},
         looks=found.looks,
         command=page_command(found.name, found.options),
         look_titles={name: title for name, (title, _) in LOOKS.items()},

@@ -120,6 +120,8 @@ def _band(band: Band, axes: Axes) -> None:
 def _points(points: Points, axes: Axes) -> None:
     area = (points.size * 0.75) ** 2
     alpha, flat = (0.75, True) if points.many else (1.0, False)
+    if points.reach is not None:
+        axes.errorbar(points.x, points.y, xerr=points.reach, fmt="none", ecolor=points.colour, elinewidth=1.2, capsize=2)
     if points.values is None:
         kinds: dict[str, Any] = {"color": points.colour, "label": _plain(points.name) or None}
         axes.scatter(points.x, points.y, s=area, lw=0, alpha=alpha, rasterized=flat, zorder=3, **kinds)

@@ -140,6 +140,8 @@ def _points(points: Points) -> list[Trace]:
         marker |= {"color": typed(points.values), "colorscale": SEQUENTIAL, "colorbar": bar, "showscale": True}
     trace: Trace = {"type": "scattergl" if points.many else "scatter", "mode": "markers", "marker": marker}
     trace |= {"x": typed(points.x), "y": typed(points.y), **_named(points.name)}
+    if points.reach is not None:
+        trace["error_x"] = {"type": "data", "array": typed(points.reach), "thickness": 1.5, "width": 3}
     if points.labels is None:
         return [trace | {"hoverinfo": "skip"}]
     return [trace | {"text": _escape_all(points.labels), "hovertemplate": "%{text}<extra></extra>"}]

@@ -1,0 +1,274 @@
+"""The JSON of an analysis, read strictly: the file may come from a stranger. Imports no library of the extra.
+
+Every key, type and range is checked, and so is what follows from something else in the file: the mean from the scores, the
+sum of a confusion matrix from the networks tested. A command is taken only if a shell would run it as one `tinymlds
+analyze`, as people copy it from a page.
+"""
+
+import math
+import os
+import re
+import shlex
+import stat
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from tinymlds import store
+from tinymlds.analysis.results import FORMAT, METRICS, Results, Row
+from tinymlds.errors import AnalysisError, DatasetError
+from tinymlds.manifest import SPLITS
+
+LIMIT = 1 << 23
+"""Bytes of a file."""
+MOST_SEEDS = 1000
+_LONG, _LONGEST = 4096, 1 << 16
+_NAME = "[a-z0-9_]{1,64}"
+"""Of a case or a class: a task, or a word."""
+_EXPERIMENT = "[a-z][a-z0-9-]{0,63}"
+_RUNG = "[a-z]{1,32}/[a-z]{1,32}/[a-z]{1,32}"
+_DIGEST = "[0-9a-f]{64}"
+_CLOSE = 1e-9
+"""A mean may differ by so much from that of its scores: other libraries sum in another order."""
+
+T = TypeVar("T")
+
+
+class _WrongError(ValueError):
+    """What is wrong with a file."""
+
+
+def read_results(path: str | Path) -> Results:
+    """The results in a file that `tinymlds analyze --out` has written.
+
+    Raises:
+        AnalysisError: the file is missing, too long, of another format, or says what no analysis says.
+    """
+    place = Path(path)
+    try:
+        return _results(store.parse_json(_read(place), "it"))
+    except (DatasetError, _WrongError) as error:
+        again = "`tinymlds analyze DIR --experiment NAME --out FILE` makes one"
+        raise AnalysisError(f"{place} is no analysis that can be shown: {error}; {again}") from error
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a file, which may be a link but has to lead to a file; waits for no writer of a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise _WrongError("it is not a file")
+            data = file.read(LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise _WrongError(str(getattr(error, "strerror", None) or error)) from error
+    if len(data) > LIMIT:
+        raise _WrongError(f"it has more than {LIMIT >> 20} MB; ask some rungs or cases at a time (--rungs, --cases)")
+    return data
+
+
+# ------------------------------------------------------------------ values
+
+
+def _object(value: Any, keys: set[str], what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _WrongError(f"{what} is not an object")
+    for key in sorted(keys ^ value.keys()):
+        raise _WrongError(f"{what} {'lacks' if key in keys else 'has a field too many,'} {key!r}")
+    return value
+
+
+def _text(value: Any, what: str, pattern: str | None = None, most: int = _LONG) -> str:
+    if not isinstance(value, str) or len(value) > most or not value.isprintable():
+        raise _WrongError(f"{what} is not a line of text")
+    if pattern is not None and not re.fullmatch(pattern, value):
+        raise _WrongError(f"{what} cannot be {value!r}")
+    return value
+
+
+def _number(value: Any, what: str, low: float = -math.inf, high: float = math.inf) -> float:
+    if type(value) not in (int, float) or not low <= value <= high:
+        raise _WrongError(f"{what} is not a number from {low:g} to {high:g}")
+    return cast(float, value)  # a whole number stays one
+
+
+def _whole(value: Any, what: str, low: int = 0, high: int = 2**63 - 1) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise _WrongError(f"{what} is not a whole number from {low} to {high}")
+    return value
+
+
+def _truth(value: Any, what: str) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongError(f"{what} is neither true nor false")
+    return value
+
+
+def _list(value: Any, what: str, each: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
+    """The values of a list; so many, if `count` says how many."""
+    if not isinstance(value, list) or (count is not None and len(value) != count):
+        raise _WrongError(f"{what} is not a list{'' if count is None else f' of {count}'}")
+    return tuple(each(part, what) for part in value)
+
+
+def _mapping(value: Any, what: str, each: Callable[[Any, str], T]) -> dict[str, T]:
+    """An object whose keys are not known beforehand."""
+    if not isinstance(value, dict):
+        raise _WrongError(f"{what} is not an object")
+    return {_text(key, f"a name in {what}"): each(part, f"{what}, {key}") for key, part in value.items()}
+
+
+def _command(value: Any, what: str) -> str:
+    """A command line that is one `tinymlds analyze` and nothing else to a shell."""
+    text = _text(value, what, most=_LONGEST)
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if words[:2] != ["tinymlds", "analyze"] or shlex.join(words) != text:
+        raise _WrongError(f"{what} is not a command of tinymlds analyze")
+    return text
+
+
+# ------------------------------------------------------------------ the whole
+
+
+def _results(value: Any) -> Results:
+    if not isinstance(value, dict) or value.get("kind") != "analysis":
+        raise _WrongError("it is not of the kind 'analysis'")
+    if value.get("format") != FORMAT:
+        raise _WrongError(f"its format is {value.get('format')!r}, and this tinymlds reads {FORMAT}")
+    found = _object(value, {"format", "kind"} | {field.name for field in fields(Results)}, "it")
+    experiment = _text(found["experiment"], "the experiment", _EXPERIMENT)
+    datasets = _list(found["datasets"], "datasets", _dataset)
+    versions = _mapping(found["versions"], "versions", _text)
+    if not isinstance(found["splits"], list) or not 2 <= len(found["splits"]) <= MOST_SEEDS:
+        raise _WrongError(f"splits are not a list of 2 to {MOST_SEEDS}")
+    splits = tuple(_split(each, number) for number, each in enumerate(found["splits"]))
+    common = {
+        "experiment": experiment,
+        "datasets": {each["folder"]: each["digest"] for each in datasets},
+        "versions": versions,
+    }
+    rows = _list(found["rows"], "rows", lambda row, _: _row(row, common, len(splits)))
+    names = [f"{row.case}/{row.rung}" for row in rows]
+    if not rows or len(set(names)) != len(names):
+        raise _WrongError("rows are none, or a rung of a case occurs twice")
+    if len({row.metric for row in rows if row.status == "done"}) > 1:
+        raise _WrongError("its rows have different metrics")
+    provenance = _object(found["provenance"], {"seconds"}, "provenance")
+    seconds = _mapping(provenance["seconds"], "seconds", lambda each, what: _number(each, what, 0.0))
+    if seconds.keys() != set(names):
+        raise _WrongError("seconds are not those of the rows")
+    return Results(
+        experiment,
+        _command(found["command"], "command"),
+        datasets,
+        versions,
+        _text(found["interval"], "interval"),
+        splits,
+        None if found["published"] is None else _published(found["published"]),
+        rows,
+        {"seconds": seconds},
+    )
+
+
+def _dataset(value: Any, what: str) -> dict[str, Any]:
+    found = _object(value, {"folder", "digest", "seed", "held_out", "matched", "complete"}, what)
+    return {
+        "folder": _text(found["folder"], "a folder"),
+        "digest": _text(found["digest"], "a digest", _DIGEST),
+        "seed": _whole(found["seed"], "a seed"),
+        "held_out": _truth(found["held_out"], "held_out"),
+        "matched": _truth(found["matched"], "matched"),
+        "complete": _mapping(found["complete"], "complete", _whole),
+    }
+
+
+def _split(value: Any, number: int) -> dict[str, Any]:
+    what = f"split {number}"
+    found = _object(value, {"seed", "rule", "indices", "validation", "test"}, what)
+    count = _whole(found["indices"], f"{what}, indices", 3)
+    parts = {
+        name: list(_list(found[name], f"{what}, {name}", lambda each, part: _whole(each, part, 0, count - 1)))
+        for name in SPLITS[1:]
+    }
+    both = [index for indices in parts.values() for index in indices]
+    if found["seed"] != number or not all(parts.values()) or len(set(both)) != len(both) or len(both) >= count:
+        raise _WrongError(f"{what} is no division of its indices into three parts")
+    return {"seed": number, "rule": _text(found["rule"], f"{what}, rule"), "indices": count, **parts}
+
+
+def _published(value: Any) -> dict[str, Any]:
+    found = _object(value, {"rung", "metric", "score", "what", "source"}, "published")
+    texts = {key: _text(found[key], f"published, {key}") for key in ("rung", "metric", "what", "source")}
+    return {**texts, "score": _number(found["score"], "published, score", -1.0, 1.0)}
+
+
+# ------------------------------------------------------------------ a row
+
+
+def _row(value: Any, common: dict[str, Any], seeds: int) -> Row:
+    """A row; `common` are the fields that it shares with the whole."""
+    found = _object(value, {field.name for field in fields(Row)}, "a row")
+    case, rung = _text(found["case"], "a case", _NAME), _text(found["rung"], "a rung", _RUNG)
+    what = f"row {case}/{rung}"
+    for key, wanted in common.items():
+        if found[key] != wanted:
+            raise _WrongError(f"{what} has other {key} than the whole")
+    row = Row(case=case, rung=rung, command=_command(found["command"], f"{what}, command"), **common)
+    if found["status"] == "skipped":
+        skipped = {**asdict(row), "status": "skipped", "reason": _text(found["reason"], f"{what}, reason", ".+")}
+        if found != {key: list(each) if isinstance(each, tuple) else each for key, each in skipped.items()}:
+            raise _WrongError(f"{what} was skipped, and has results")
+        return Row(**{**skipped, "scores": (), "classes": (), "chosen": (), "notes": ()})
+    if found["status"] != "done" or found["reason"] != "":
+        raise _WrongError(f"{what} is neither done nor skipped")
+    return Row(**{**asdict(row), **_scored(found, what, seeds)})
+
+
+def _scored(found: dict[str, Any], what: str, seeds: int) -> dict[str, Any]:
+    """The fields of a rung that was climbed."""
+    metric = _text(found["metric"], f"{what}, metric", "|".join(METRICS))
+    low, high = METRICS[metric]
+    scores = _list(found["scores"], f"{what}, scores", lambda each, part: _number(each, part, low, high), seeds)
+    mean = _number(found["mean"], f"{what}, mean", low, high)
+    if abs(mean - math.fsum(scores) / seeds) > _CLOSE:
+        raise _WrongError(f"{what} has not the mean of its scores")
+    others = _mapping(found["others"], f"{what}, others", lambda each, part: list(_list(each, part, _number, seeds)))
+    networks = _object(found["networks"], set(SPLITS), f"{what}, networks")
+    counts = {part: list(_list(networks[part], f"{what}, {part}", _positive, seeds)) for part in SPLITS}
+    classes = _list(found["classes"], f"{what}, classes", lambda each, part: _text(each, part, _NAME))
+    if (metric == "spearman") != (not classes) or len(classes) == 1 or len(set(classes)) != len(classes):
+        raise _WrongError(f"{what} has classes that do not go with its metric")
+    return {
+        "status": "done",
+        "reason": "",
+        "metric": metric,
+        "chance": _number(found["chance"], f"{what}, chance", low, high),
+        "scores": scores,
+        "mean": mean,
+        "half_width": _number(found["half_width"], f"{what}, half_width", 0.0),
+        "others": others,
+        "classes": classes,
+        "confusion": _confusion(found["confusion"], what, len(classes), sum(counts["test"])),
+        "networks": counts,
+        "chosen": _list(found["chosen"], f"{what}, chosen", lambda each, part: _mapping(each, part, _number), seeds),
+        "notes": _list(found["notes"], f"{what}, notes", _text),
+    }
+
+
+def _positive(value: Any, what: str) -> int:
+    return _whole(value, what, 1)
+
+
+def _confusion(value: Any, what: str, classes: int, networks: int) -> list[list[int]] | None:
+    if not classes:
+        if value is not None:
+            raise _WrongError(f"{what} has a confusion matrix without classes")
+        return None
+    rows = _list(value, f"{what}, confusion", lambda row, part: list(_list(row, part, _whole, classes)), classes)
+    if sum(map(sum, rows)) != networks:
+        raise _WrongError(f"{what} has a confusion matrix of other networks than it tested")
+    return list(rows)
