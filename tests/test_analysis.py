@@ -1,7 +1,10 @@
 """What the weights reveal: planted signals with known answers, leaks, controls, invariance, the same results twice."""
 
 import json
+import os
+import random
 import shlex
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +23,7 @@ from tinymlds.spec import Recipe
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
-from tinymlds.analysis import experiments, ladder, models, statistics
+from tinymlds.analysis import experiments, ladder, models, splits, statistics
 from tinymlds.analysis.features import answers
 from tinymlds.analysis.features import statistics as layer_statistics
 from tinymlds.analysis.points import Points, Source, equalised
@@ -170,6 +173,45 @@ def test_the_graph_network_says_what_it_cannot():
         graph.GraphNetwork(Shape(activation="tanh"), 2)
 
 
+# ------------------------------------------------------------------ what is chosen
+
+
+def tied(train):
+    """A fold of few networks that any setting ranks rightly, and the networks to test on."""
+    weights, target = random_weights(0, train + 40), np.tile([0, 1], train // 2 + 20)
+    weights[target == 1, :40] += 0.5
+    parts = slice(train), slice(train, train + 10), slice(train + 10, None)
+    given = [array[part] for part in parts for array in (weights, target)]
+    return models.Fold(*given[:4], 2, "roc_auc"), *given[4:]
+
+
+def test_equal_scores_are_told_apart_by_the_loss():
+    """All penalties rank the validation networks rightly; the strongest is sure of nothing, and is not taken."""
+    fold, shown, target = tied(20)
+    losses = {}
+    for chosen, estimator in models._settings("linear", fold, 0):
+        estimator.fit(fold.train, fold.train_target)
+        probabilities = estimator.predict_proba(fold.validation)
+        assert statistics.roc_auc(fold.validation_target, probabilities) == 1.0
+        losses[chosen["penalty"]] = -np.log(probabilities[np.arange(10), fold.validation_target]).mean()
+    fitted = models.fit("linear", fold, 0)
+    assert losses[fitted.chosen["penalty"]] == min(losses.values()) < losses[max(losses)] / 5
+    assert statistics.balanced_accuracy(target, fitted.scores(shown)) > 0.95
+    fold, _, _ = tied(80)  # fewer are too few for a tree
+    found = models.fit("boosting", fold, 0)
+    assert statistics.roc_auc(fold.validation_target, found.scores(fold.validation)) == 1.0
+    assert found.chosen["rounds"] > 1, "the first of equals is surely earlier"
+
+
+def test_fitness():
+    target, sure, unsure = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.5, 0.5]])
+    score, loss = statistics.fitness("roc_auc", target, sure)
+    assert (score, loss) == (1.0, pytest.approx((np.log(0.9) + np.log(0.8)) / 2))
+    assert statistics.fitness("roc_auc", target, sure) > statistics.fitness("roc_auc", target, unsure)
+    assert statistics.fitness("balanced_accuracy", target, np.eye(2)[::-1])[1] == pytest.approx(np.log(1e-12))
+    assert statistics.fitness("spearman", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0])) == (1.0, -4 / 3)
+
+
 # ------------------------------------------------------------------ splits and leaks
 
 
@@ -199,7 +241,7 @@ def test_test_networks_have_no_say_in_what_is_chosen(function, model):
     other = replace(function, weights=function.weights.copy(), target=function.target.copy())
     other.weights[test] *= -3.0
     other.target[test] = 1 - other.target[test]
-    before, after = (climbed(data, f"{model}/raw/plain", seeds=2) for data in (function, other))
+    before, after = (climbed(data, f"{model}/statistics/plain", seeds=2) for data in (function, other))
     assert before["chosen"][0] == after["chosen"][0]
     assert before["scores"][0] != after["scores"][0]
 
@@ -298,11 +340,74 @@ def test_the_same_results_on_any_number_of_threads(folders):
     assert first["published"]["score"] == 0.991
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """xor and its twin, matched, with the weights before training: networks that share those are a pair."""
+    place = tmp_path_factory.mktemp("pairs")
+    common = {"count": 15, "threshold": 10.0, "matched": True, "checkpoints": (0,)}
+    make(place / "xor", "xor", **common)
+    make(place / "twin", "xor", modified=True, **common)
+    return place
+
+
+def apart(place, monkeypatch):
+    """For each seed of an experiment: how many pairs are in more than one part, and how many have both of their networks.
+
+    Counted from the files and from what models are shown; what the analysis knows of pairs and splits has no say.
+    """
+    initial = {}
+    for name in ("xor", "twin"):
+        dataset = tinymlds.open(place / name)
+        (task,) = dataset.tasks
+        before, after = dataset.checkpoints(task)[:, 0], dataset.weights(task)
+        initial |= {end.tobytes(): start.tobytes() for start, end in zip(before, after, strict=True)}
+    assert len(initial) == 30
+    assert len(set(initial.values())) == 15, "fifteen pairs"
+    seen, fit = [], models.fit
+
+    class Watched(models.Fitted):
+        def scores(self, features):
+            seen[-1]["test"] = features  # the last that it is asked for
+            return super().scores(features)
+
+    def watch(model, fold, *arguments):
+        seen.append({"train": fold.train, "validation": fold.validation})
+        return Watched(*fit(model, fold, *arguments))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(models, "fit", watch)
+        tinymlds.analyze([place / "xor", place / "twin"], "tampered", seeds=4, rungs="knn/raw/plain")
+    counted = []
+    for parts in seen:
+        assert sum(map(len, parts.values())) == 30
+        sides = {}
+        for part, networks in parts.items():
+            for weights in networks:
+                sides.setdefault(initial[weights.tobytes()], []).append(part)
+        counted.append((sum(len(set(both)) > 1 for both in sides.values()), sum(len(both) == 2 for both in sides.values())))
+    return counted
+
+
+def test_the_networks_of_a_pair_are_on_one_side(pairs, monkeypatch):
+    assert apart(pairs, monkeypatch) == [(0, 15)] * 4
+
+
+def test_split_pairs_would_be_counted(pairs, monkeypatch):
+    """Of a division by network instead of index."""
+
+    def by_place(_, name, index):
+        return np.flatnonzero(np.arange(len(index)) % 4 % 3 == splits.SPLITS.index(name))
+
+    monkeypatch.setattr(splits.Split, "part", by_place)
+    assert all(split_pairs > 0 for split_pairs, _ in apart(pairs, monkeypatch))
+
+
 def test_matched_pairs(folders):
     found = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", rungs="linear/raw/plain,forest/raw/equalised")
     (plain, _) = found.rows
     assert plain.classes == ("clean", "tampered")
     assert len(plain.others["pairs_right"]) == 5
+    assert found.pairs.startswith("matched pairs: ")
     assert [each["indices"] for each in found.splits] == [12] * 5, "those that both have"
     assert plain.networks["test"] == [2 * len(each["test"]) for each in found.splits]
 
@@ -335,6 +440,53 @@ def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatc
     assert row["datasets"] == {name: tinymlds.open(folders / name).digest for name in ("xor", "parity")}
     again = CliRunner().invoke(app, [*shlex.split(row["command"])[1:], "--json"])
     assert json.loads(again.stdout)["rows"] == [row]
+
+
+def test_what_is_not_matched_says_so(folders, tmp_path):
+    make(tmp_path / "xor", "xor", 12, threshold=10.0)
+    result = CliRunner().invoke(
+        app, ["analyze", str(tmp_path / "xor"), str(folders / "twin"), "--experiment", "tampered", "--rungs", "majority"]
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "not matched: machines and twins differ" in result.stdout
+    assert "pairs_right" not in result.stdout
+
+
+def test_the_process_is_left_as_it_was(folders, monkeypatch):
+    """Threads of PyTorch, BLAS and OpenMP, random numbers, switches and the environment."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    from threadpoolctl import threadpool_info
+
+    from tinymlds.analysis import graph
+
+    monkeypatch.setattr(graph, "STEPS", 3)
+    monkeypatch.setattr(graph, "EPOCHS", 0)
+
+    def state():
+        numbers = np.random.get_state()
+        libraries = {library["filepath"]: library["num_threads"] for library in threadpool_info()}
+        switches = torch.are_deterministic_algorithms_enabled(), torch.is_grad_enabled(), torch.get_default_dtype()
+        about = torch.get_num_threads(), torch.get_num_interop_threads(), torch.get_rng_state().tolist(), switches
+        environment = {key: os.environ[key] for key in os.environ if key != "TORCHINDUCTOR_CACHE_DIR"}  # PyTorch's own
+        return *about, random.getstate(), numbers[1].tolist(), libraries, environment, list(warnings.filters)
+
+    rungs = "majority,knn/raw/plain,linear/raw/plain,forest/raw/plain,boosting/raw/plain,graph/raw/plain"
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for workers in (1, 2):
+            found = state()
+            results = tinymlds.analyze(
+                [folders / "xor", folders / "parity"], "which-machine", seeds=2, rungs=rungs, workers=workers
+            )
+            assert all(row.status == "done" for row in results.rows)
+            assert state() == found
+        network = tinymlds.open(folders / "xor")["xor", 0]
+        found = state()
+        tinymlds.torch.module(network)
+        assert state() == found
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

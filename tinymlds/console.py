@@ -270,6 +270,8 @@ def print_results(results: Results) -> None:
         for row in rows:
             for note in (*row.notes, *([f"skipped: {row.reason}"] if row.reason else [])):
                 print(f"{row.rung}: {note}")
+    if results.pairs:
+        print(f"\n{results.pairs}")
     if found := results.published:
         print(f"\npublished: {found['score']:.1%} {found['metric']}, {found['what']} ({found['source']})")
     print(f"\n+-: {results.interval}\nagain: {results.command}")

@@ -43,7 +43,8 @@ class GruLinear(nn.Module):
 
 def module(network: Network) -> GruLinear:
     """A network as a torch.nn.Module, its weights copied; `state_dict()` has the names of `Network.state_dict()`."""
-    result = GruLinear(network.shape)
+    with torch.random.fork_rng(devices=[]):  # the layers draw values, which are replaced; the user's random numbers stay
+        result = GruLinear(network.shape)
     state: dict[str, Any] = {name: torch.tensor(array) for name, array in network.state_dict().items()}
     result.load_state_dict(state)
     return result

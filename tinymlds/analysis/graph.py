@@ -8,14 +8,16 @@ so their order does not matter. Biases of r and z enter as their sum, and a head
 maps; so nothing depends on where a network is among its equals, up to rounding.
 """
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from tinymlds import params
 from tinymlds.analysis.models import Fitted, Fold
-from tinymlds.analysis.statistics import METRICS, Scores
+from tinymlds.analysis.statistics import Scores, fitness
 from tinymlds.errors import UsageError
 from tinymlds.kernels.shape import Shape
 from tinymlds.params import Floats
@@ -31,7 +33,7 @@ PASSES = 2
 STEPS, EPOCHS = 400, 20
 """Training takes so many steps, or epochs where those are more."""
 PATIENCE = 200
-"""Steps without a better validation score after which training ends."""
+"""Steps without a fitter network (`statistics.fitness`) after which training ends."""
 BATCH = 64
 _EVERY = 25
 """Steps between two looks at the validation networks."""
@@ -39,13 +41,27 @@ _CHUNK = 1024
 _TINY = 1e-6
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have PyTorch use one thread, so that sums have one order; afterwards as many as before.
+
+    The number belongs to the whole process in part, so whoever calls `fit` from several threads wraps all of that too.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
     """Train on the weights of `fold` [n, P]; the step at which to stop is chosen on the validation networks.
 
     Raises:
         UsageError: a head with activation, whose symmetries this network does not have.
     """
-    torch.set_num_threads(1)  # sums have one order
     centre, scale = (0.0, 1.0) if fold.classes else (float(fold.train_target.mean()), float(fold.train_target.std()) or 1.0)
     network = GraphNetwork(shape, fold.classes or 1)
     draw_parameters(network, seed)
@@ -56,7 +72,7 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     random, order = np.random.default_rng(seed), np.empty(0, np.int64)
-    best: tuple[float, int, dict[str, Any]] = -np.inf, 0, network.state_dict()
+    best: tuple[tuple[float, float], int, dict[str, Any]] = (-np.inf, 0.0), 0, network.state_dict()
     for step in range(1, steps + 1):
         if len(order) == 0:
             order = random.permutation(len(weights))
@@ -66,7 +82,8 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
         optimizer.step()
         schedule.step()
         if step % _EVERY == 0:
-            found = METRICS[fold.metric](fold.validation_target, _Estimator(network, centre, scale).scores(fold.validation))
+            scores = _Estimator(network, centre, scale).scores(fold.validation)
+            found = fitness(fold.metric, fold.validation_target, scores)
             if found > best[0]:
                 best = found, step, copy.deepcopy(network.state_dict())
             if step - best[1] >= PATIENCE:
@@ -83,12 +100,20 @@ def _loss(fold: Fold) -> Any:
 
 
 def draw_parameters(network: nn.Module, seed: int) -> None:
-    """New values for all matrices, from a generator of their own: threads do not share one."""
+    """New values for all matrices, from a generator of their own, as a process has one for all threads; biases are 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(0.0, parameter.shape[-1] ** -0.5, generator=generator)
+        for layer in network.modules():
+            if isinstance(layer, nn.Linear) and layer.bias is not None:
+                layer.bias.zero_()
+
+
+def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """A layer whose values `draw_parameters` gives; no random number of the process is used up."""
+    return nn.Linear(inputs, outputs, bias, device="meta").to_empty(device="cpu")
 
 
 class _Estimator:
@@ -108,8 +133,8 @@ class _Estimator:
     def predict(self, weights: Floats) -> Scores:
         return np.asarray(self._outputs(weights)[:, 0].numpy() * self._scale + self._centre, np.float64)
 
+    @one_thread()
     def _outputs(self, weights: Floats) -> torch.Tensor:
-        torch.set_num_threads(1)
         with torch.no_grad():
             pieces = [self._network(torch.from_numpy(weights[k : k + _CHUNK])) for k in range(0, len(weights), _CHUNK)]
         return torch.cat(pieces).double()
@@ -127,11 +152,11 @@ class GraphNetwork(nn.Module):
         self.inputs = nn.Parameter(torch.zeros(shape.inputs, WIDTH))
         self.lines = nn.Parameter(torch.zeros(shape.outputs, WIDTH))
         self.layers = nn.Parameter(torch.zeros(shape.layers, WIDTH))
-        self.even_bias, self.odd_bias = nn.Linear(5, WIDTH), nn.Linear(2, WIDTH, bias=False)
-        self.line_bias = nn.Linear(1, WIDTH)
+        self.even_bias, self.odd_bias = _linear(5, WIDTH), _linear(2, WIDTH, bias=False)
+        self.line_bias = _linear(1, WIDTH)
         self.passes = nn.ModuleList(_Pass() for _ in range(PASSES))
         self.readout = nn.Sequential(
-            nn.Linear((2 * shape.layers + shape.outputs) * WIDTH, 64), nn.SiLU(), nn.Linear(64, outputs)
+            _linear((2 * shape.layers + shape.outputs) * WIDTH, 64), nn.SiLU(), _linear(64, outputs)
         )
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
@@ -190,14 +215,14 @@ class _Pass(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         odd = ("below", "own", "back", "above")
-        self.odd_sources = nn.ModuleDict({name: nn.Linear(WIDTH, WIDTH, bias=False) for name in odd})
-        self.even_sources = nn.ModuleDict({name: nn.Linear(WIDTH, 2 * WIDTH) for name in ("back", "above")})
-        self.read_lines = nn.Linear(WIDTH, WIDTH)
-        self.odd_messages, self.gate = nn.Linear(2 * WIDTH, WIDTH, bias=False), nn.Linear(WIDTH, WIDTH)
-        self.partner = nn.Linear(WIDTH, WIDTH, bias=False)
-        self.even_messages = nn.Sequential(nn.Linear(5 * WIDTH, 2 * WIDTH), nn.SiLU(), nn.Linear(2 * WIDTH, WIDTH))
+        self.odd_sources = nn.ModuleDict({name: _linear(WIDTH, WIDTH, bias=False) for name in odd})
+        self.even_sources = nn.ModuleDict({name: _linear(WIDTH, 2 * WIDTH) for name in ("back", "above")})
+        self.read_lines = _linear(WIDTH, WIDTH)
+        self.odd_messages, self.gate = _linear(2 * WIDTH, WIDTH, bias=False), _linear(WIDTH, WIDTH)
+        self.partner = _linear(WIDTH, WIDTH, bias=False)
+        self.even_messages = nn.Sequential(_linear(5 * WIDTH, 2 * WIDTH), nn.SiLU(), _linear(2 * WIDTH, WIDTH))
         self.norm, self.line_norm = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.line_messages = nn.Linear(WIDTH, WIDTH)
+        self.line_messages = _linear(WIDTH, WIDTH)
 
     def forward(
         self, edges: list[_Edges], even: States, odd: States, inputs: torch.Tensor, lines: torch.Tensor

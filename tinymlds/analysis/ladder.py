@@ -119,7 +119,7 @@ def climb(case: Case, rung: Rung, setting: Setting) -> dict[str, Any]:
     Raises:
         UsageError: this rung is not possible; why.
     """
-    with _one_thread(), warnings.catch_warnings():
+    with _one_thread(rung), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `models` notes it
         attempt = _Attempt(case, rung, setting)
         numbers = range(len(setting.splits))
@@ -147,9 +147,17 @@ def climb(case: Case, rung: Rung, setting: Setting) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have BLAS and OpenMP use one thread, so that sums have one order. OpenMP keeps a limit for each calling thread."""
-    with threadpool_limits(1):
+def _one_thread(rung: Rung) -> Iterator[None]:
+    """Have BLAS, OpenMP and PyTorch use one thread, so that sums have one order, and what they used before afterwards.
+
+    OpenMP keeps a limit for each calling thread.
+    """
+    with contextlib.ExitStack() as limits:
+        if rung.model == "graph":
+            from tinymlds.analysis import graph
+
+            limits.enter_context(graph.one_thread())  # first: it has to see how many there were
+        limits.enter_context(threadpool_limits(1))
         yield
 
 

@@ -1,4 +1,4 @@
-"""The models of scikit-learn. What they leave open is chosen by the score on the validation networks.
+"""The models of scikit-learn. What they leave open is chosen on the validation networks, by `statistics.fitness`.
 
 Each runs on one thread, so that sums have one order and results do not depend on the number of threads; several seeds run
 side by side instead (`ladder`).
@@ -22,7 +22,7 @@ from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tinymlds.analysis.statistics import METRICS, Scores, Target
+from tinymlds.analysis.statistics import Scores, Target, fitness
 from tinymlds.params import Floats
 
 MODELS = {
@@ -75,7 +75,7 @@ class Fitted(NamedTuple):
 
 
 def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
-    """Fit a model with each of its settings, and keep the one with the best validation score, the first of equals.
+    """Fit a model with each of its settings, and keep the fittest on the validation networks.
 
     Args:
         model: one of MODELS.
@@ -85,7 +85,7 @@ def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
     """
     if model == "boosting":
         return _fit_boosting(fold, seed)
-    best: tuple[float, Fitted] | None = None
+    best: tuple[tuple[float, float], Fitted] | None = None
     for chosen, estimator in _settings(model, fold, seed):
         if model == "forest":
             estimator.set_params(n_jobs=jobs)
@@ -93,9 +93,9 @@ def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
         if model == "forest":
             estimator.set_params(n_jobs=1)  # what trees say is added in one order
         fitted = Fitted(estimator, fold.classes, chosen, _notes(estimator))
-        score = METRICS[fold.metric](fold.validation_target, fitted.scores(fold.validation))
-        if best is None or score > best[0]:
-            best = score, fitted
+        found = fitness(fold.metric, fold.validation_target, fitted.scores(fold.validation))
+        if best is None or found > best[0]:
+            best = found, fitted
     if best is None:
         raise ValueError(f"there is no model {model!r}")
     return best[1]
@@ -167,11 +167,11 @@ def _fit_boosting(fold: Fold, seed: int) -> Fitted:
     estimator.fit(_reduce(reducer, fold.train), fold.train_target)
     classes = estimator.classes_ if labels else np.empty(0)
     staged = estimator.staged_predict_proba if labels else estimator.staged_predict
-    scores = [
-        METRICS[fold.metric](fold.validation_target, _columns(stage, classes, fold.classes) if labels else stage)
+    found = [
+        fitness(fold.metric, fold.validation_target, _columns(stage, classes, fold.classes) if labels else stage)
         for stage in staged(_reduce(reducer, fold.validation))
     ]
-    rounds = int(np.argmax(scores)) + 1
+    rounds = found.index(max(found)) + 1
     return Fitted(_Reduced(reducer, estimator, rounds, classes), fold.classes, {"rounds": rounds}, notes)
 
 

@@ -12,6 +12,15 @@ METRICS = {"balanced_accuracy": (0.0, 1.0), "roc_auc": (0.0, 1.0), "spearman": (
 """What rungs are scored by, and between which values a score is."""
 
 
+_MATCHED = (
+    "matched pairs: a machine and its twin of one index share initial weights, order and sequences, and are in one part of "
+    "every split; pairs_right is the share of the pairs tested whose twin gets the higher score"
+)
+_UNMATCHED = (
+    "not matched: machines and twins differ in more than their outputs, which scores may be about; make both with --matched"
+)
+
+
 @dataclass(frozen=True)
 class Row:
     """One rung of the ladder, in one case."""
@@ -75,6 +84,19 @@ class Results:
     def cases(self) -> tuple[str, ...]:
         """Names of the cases, in order."""
         return tuple(dict.fromkeys(row.case for row in self.rows))
+
+    @property
+    def matched(self) -> bool:
+        """Whether all datasets that were trained on are matched: networks of an index share what they were made from."""
+        own = [dataset for dataset in self.datasets if not dataset["held_out"]]
+        return all(dataset["matched"] and dataset["seed"] == own[0]["seed"] for dataset in own)
+
+    @property
+    def pairs(self) -> str:
+        """Of tampered: what a machine and its twin share, in a sentence; "" of other experiments."""
+        if self.experiment != "tampered":
+            return ""
+        return _MATCHED if self.matched else _UNMATCHED
 
     def of_case(self, case: str) -> list[Row]:
         """The rungs of a case, in order."""

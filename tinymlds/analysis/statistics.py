@@ -44,6 +44,22 @@ METRICS: dict[str, Callable[[Target, Scores], float]] = {
 }
 
 
+def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
+    """What models are chosen by: the score, and among equals the loss with its sign changed; more is better.
+
+    The loss is the mean of -log p(class), p at least 1e-12, or the mean squared error of numbers. On few networks many
+    settings have the same score, a model that gives all of them nearly the same answer among them (its ranks can be right).
+    """
+    if metric == "spearman":
+        loss = np.mean(np.square(target - scores))
+    else:
+        loss = -np.mean(np.log(np.clip(scores[np.arange(len(target)), target], _LEAST, 1.0)))
+    return METRICS[metric](target, scores), -float(loss)
+
+
+_LEAST = 1e-12
+
+
 def others(metric: str, target: Target, scores: Scores) -> dict[str, float]:
     """Further scores that go with a metric."""
     if metric == "spearman":

@@ -73,6 +73,8 @@ class Experiment:
         texts = [f"Asked of {of}, with {len(self.results.splits)} seeds. Intervals: {self.results.interval}."]
         if self.digest not in (each["digest"] for each in self.results.datasets):
             texts.append("The dataset of this page, as it is now, is not among those.")
+        if pairs := self.results.pairs:
+            texts.append(f"{pairs[0].upper()}{pairs[1:]}.")
         if found := self.results.published:
             texts.append(f"Published: {found['score']:.1%} {found['metric']}, {found['what']} ({found['source']}).")
         if (total := len(self.results.cases)) > MOST_CASES:
