@@ -84,7 +84,6 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packaged(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A package of them, each with a subset of two networks. Not to be changed."""
     out = tmp_path_factory.mktemp("packaged") / "PKG"
-    tinymlds.package(
-        sorted(learned.iterdir()), out, subsets=[2], date="2026-11-25", title='Four "tasks": a\\b', authors=["Ö. N'e"]
-    )
+    about = {"date": "2026-11-25", "title": 'Four "tasks": a\\b', "authors": ["Ö. N'e"]}
+    tinymlds.package(sorted(learned.iterdir()), out, subsets=[2], software_url="https://example.org/a_b", **about)
     return out

@@ -434,6 +434,7 @@ def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatc
     assert "all: knn/raw/plain" in result.stderr
     assert "a guess gets 0.500" in result.stdout
     assert "published: 99.1% accuracy" in result.stdout
+    assert result.stdout.splitlines()[-1] == f"next: tinymlds report xor --analysis {out}"
     found = json.loads(out.read_text())
     assert out.read_text() == json.dumps(found, sort_keys=True, separators=(",", ":")) + "\n"
     (row,) = [row for row in found["rows"] if row["rung"] == "knn/raw/plain"]
@@ -450,6 +451,9 @@ def test_what_is_not_matched_says_so(folders, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert "not matched: machines and twins differ" in result.stdout
     assert "pairs_right" not in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("next: tinymlds analyze ")
+    assert last.endswith(" --rungs majority --out tampered.json")
 
 
 def test_the_process_is_left_as_it_was(folders, monkeypatch):

@@ -1,5 +1,6 @@
 """Loading for users: splits and epochs, datasets of packages, one network as a file, points for PyTorch."""
 
+import hashlib
 import json
 import os
 import re
@@ -232,7 +233,7 @@ def test_pytorch_loads_what_is_exported(tmp_path):
 
     place, out = make(tmp_path / "xor"), tmp_path / "net.safetensors"
     done = run_cli("export", place, "SimpleXORMachine", 1, "--out", out)
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\nnext: tinymlds inspect {place} xor 1\n", "")
     network = tinymlds.open(place)["xor", 1]
     module = tinymlds.torch.GruLinear(network.shape)
     module.load_state_dict(load_file(out))
@@ -340,8 +341,13 @@ def test_commands_take_packages(one, two, made, tmp_path):
         for command in ("status", "inspect"):
             shown = run_cli(command, folder, *options, "--json")
             assert json.loads(shown.stdout)["digest"] == tinymlds.open(made[1]).digest
-        shown = run_cli("export", folder, "xor", 0, "--out", tmp_path / f"{folder.name}.npz", *options)
+        out = tmp_path / f"{folder.name}.npz"
+        shown = run_cli("export", folder, "xor", 0, "--out", out, "--json", *options)
         assert shown.returncode == 0, shown.stderr
+        said = json.loads(shown.stdout)
+        data = out.read_bytes()
+        assert said["files"] == [{"name": str(out), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}]
+        assert said["weights_sha256"] == tinymlds.open(made[1])["xor", 0].row["weights_sha256"]
     refused(run_cli("status", two), 2, "name one of them")
     refused(run_cli("inspect", one, "--subset", 7), 2, "no subset 7")
     refused(run_cli("export", two, "xor", 0, "--out", tmp_path / "x.npz", "--name", "no"), 2, "no dataset 'no'")

@@ -36,6 +36,7 @@ def difference(one, other):
 
 def test_packaging_again_gives_the_same_bytes(packaged, learned, tmp_path):
     about = {"date": "2026-11-25", "title": 'Four "tasks": a\\b', "authors": ["Ö. N'e"]}
+    about["software_url"] = "https://example.org/a_b"
     made = publish.package(sorted(learned.iterdir()), tmp_path / "PKG", subsets=(2, 2), workers=2, **about)
     assert difference(packaged, tmp_path / "PKG") == set()
     assert (made.networks, made.complete, made.failed) == (16, 16, 0)
@@ -66,6 +67,13 @@ def test_hosts_are_left_out_unless_asked_for(tmp_path):
             assert [bool(line["host"]) for line in lines if "index" not in line] == [hosts]
             assert [line["index"] for line in lines if "index" in line] == list(range(count))
         assert tinymlds.open(tmp_path / name).digest == digest
+        card, citation, croissant = (
+            (tmp_path / name / text).read_text() for text in ("README.md", "CITATION.cff", "croissant.json")
+        )
+        assert card.count(" its repository") == 2, "nobody said where it is"
+        assert f"note = {{Made with tinymlds {tinymlds.__version__}}}" in card
+        assert "isBasedOn" not in croissant
+        assert "None" not in citation + croissant
     assert (tmp_path / "named" / "xor" / "full" / store.PROVENANCE).read_bytes() == (
         tmp_path / "xor" / store.PROVENANCE
     ).read_bytes()
@@ -198,6 +206,7 @@ def test_folders_that_cannot_be_packaged(learned, tmp_path):
         ({"date": "20261101"}, "must be a day"),
         ({"url": "file:///etc"}, "http"),
         ({"url": "https://a b"}, "http"),
+        ({"software_url": "tinymlds.git"}, "software url must begin with http"),
     ],
 )
 def test_options_that_make_no_sense(about, words):

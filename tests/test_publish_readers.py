@@ -96,6 +96,17 @@ def test_croissant_names_the_hash_of_every_file(packaged):
     assert (page["datePublished"], page["alternateName"]) == ("2026-11-25", 'Four "tasks": a\\b')
 
 
+def test_where_the_software_is_found_is_said(packaged):
+    yaml = pytest.importorskip("yaml", reason="needs pyyaml")
+    card = (packaged / "README.md").read_text()
+    assert card.count("[its repository](<https://example.org/a_b>)") == 2
+    assert f"note = {{Made with tinymlds {tinymlds.__version__}, \\url{{https://example.org/a_b}}}}" in card
+    software = yaml.safe_load((packaged / "CITATION.cff").read_text())["references"][0]
+    assert (software["title"], software["url"]) == ("tinymlds", "https://example.org/a_b")
+    based = json.loads((packaged / "croissant.json").read_text())["isBasedOn"]
+    assert (based["name"], based["url"]) == ("tinymlds", "https://example.org/a_b")
+
+
 def test_the_header_and_the_citation_are_yaml(packaged):
     yaml = pytest.importorskip("yaml", reason="needs pyyaml")
     header = yaml.safe_load((packaged / "README.md").read_text().split("---\n")[1])

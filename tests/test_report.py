@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -15,9 +16,11 @@ from forging import TINY, forge_rows, forge_tensors, make
 from running import run_cli
 from test_loading import package
 from test_millions import run
+from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import DatasetError, UsageError, params, report, store
+from tinymlds.cli import app
 from tinymlds.journal import Journal, RunLock
 from tinymlds.report import contents, curves, diagram, looks, population, weightmap
 from tinymlds.report.charts import Line, Points, spread_over
@@ -537,9 +540,19 @@ def test_a_missing_library_is_named(made, tmp_path, monkeypatch, library, module
 
 def test_the_command(made, tmp_path) -> None:
     done = run_cli("report", made, "--out", tmp_path / "page.html", "--network", "xor:1")
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'page.html'}\n"), done.stderr
+    then = f"next: tinymlds report {made} --figures figures --format svg"
+    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'page.html'}\n{then}\n"), done.stderr
     done = run_cli("report", made, "--figures", tmp_path / "figures", "--only", "losses", "--format", "svg")
-    assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'figures' / 'losses.svg'}\n"), done.stderr
+    shown = f"{tmp_path / 'figures' / 'losses.svg'}\nnext: tinymlds inspect {made}\n"
+    assert (done.returncode, done.stdout) == (0, shown), done.stderr
+    asked = ["report", str(made), "--figures", str(tmp_path / "figures"), "--only", "losses", "--format", "svg", "--json"]
+    result = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, result.stderr
+    written = {place: place.read_bytes() for place in (tmp_path / "figures" / "losses.svg", tmp_path / "page.html")}
+    assert json.loads(result.stdout)["files"] == [
+        {"name": str(place), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for place, data in written.items()
+    ]
     done = run_cli("report", made, "--only", "losses")
     assert done.returncode == 2
     assert "--figures" in done.stderr

@@ -259,6 +259,9 @@ def package(
     license: Annotated[str, typer.Option(help="Licence of the data, an SPDX expression.")] = "CC-BY-SA-4.0",
     date: Annotated[str | None, typer.Option(help="Day of publication, YYYY-MM-DD.", show_default=False)] = None,
     url: Annotated[str | None, typer.Option(help="Where it will be found.", show_default=False)] = None,
+    software_url: Annotated[
+        str | None, typer.Option(help="Where tinymlds is found, for whoever gets the package.", show_default=False)
+    ] = None,
     hosts: Annotated[bool, typer.Option("--hosts", help="Keep the names of hosts in provenance.jsonl.")] = False,
     tolerate: Annotated[
         bool, typer.Option("--tolerate", help="Publish although networks fail the audit; they are in no split.")
@@ -288,6 +291,7 @@ def package(
         authors=tuple(author or ()),
         date=date,
         url=url,
+        software_url=software_url,
     )
     if as_json:
         print_json(made)
@@ -357,11 +361,13 @@ def report(
     ] = None,
     name: Name = None,
     subset: Subset = None,
+    as_json: Json = False,
 ) -> None:
     """Write one HTML page to look at a dataset, or its figures as files.
 
     Example: tinymlds report xor-1000 --out xor.html
     """
+    from tinymlds import console, reports
     from tinymlds import report as reporting
     from tinymlds.errors import UsageError
     from tinymlds.report.options import Options, parse_network
@@ -370,11 +376,21 @@ def report(
     options = Options(canonical, points, networks, name, subset, tuple(analysis or ()))
     if only and figures is None:
         raise UsageError("only is for figures; give a folder for them with --figures")
+    written = []
     if figures is not None:
-        for path in reporting.write_figures(folder, figures, form, tuple(only or ()), options):
-            print(path)
+        written += reporting.write_figures(folder, figures, form, tuple(only or ()), options)
     if out is not None or figures is None:
-        print(reporting.write_page(folder, out or Path("report.html"), options))
+        written.append(reporting.write_page(folder, out or Path("report.html"), options))
+    if as_json:
+        print_json({"folder": folder, "files": [dataclasses.asdict(reports.file_report(path)) for path in written]})
+        return
+    for path in written:
+        print(path)
+    if figures is None:
+        shown = [word for path in options.analyses for word in ("--analysis", path)]
+        console.print_next("report", folder, *options.of_package(), *shown, "--figures", "figures", "--format", "svg")
+    else:
+        console.print_next("inspect", folder, *options.of_package())
 
 
 @app.command()
@@ -387,19 +403,27 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     name: Name = None,
     subset: Subset = None,
+    as_json: Json = False,
 ) -> None:
     """Write one network as a file of its own, for PyTorch, NumPy and other tools.
 
     Example: tinymlds export xor-1000 xor 17 --out net.safetensors
     """
-    from tinymlds import dataset
+    from tinymlds import console, dataset, reports
     from tinymlds.errors import UsageError
 
+    opened = dataset.open_dataset(folder, name, subset)
     try:
-        network = dataset.open_dataset(folder, name, subset)[task, index]
+        network = opened[task, index]
     except KeyError as error:
         raise UsageError(error.args[0]) from error
-    print(network.save(out, force))
+    written, row = network.save(out, force), network.row
+    if as_json:
+        stated = {key: row[key] for key in ("task", "index", "weights_sha256")}
+        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(reports.file_report(written))]})
+        return
+    print(written)
+    console.print_next("inspect", opened.folder, row["task"], row["index"])
 
 
 @app.command()
@@ -444,7 +468,14 @@ def analyze(
         workers=farm.available_cpus() if workers is None else workers,
         progress=console.AnalysisProgress(quiet or as_json),
     )
-    print(results.to_json(), end="") if as_json else console.print_results(results)
+    if as_json:
+        print(results.to_json(), end="")
+        return
+    console.print_results(results)
+    if out is None:
+        console.print_again(results, f"{experiment}.json")
+    else:
+        console.print_next("report", folders[0], "--analysis", out)
 
 
 def main() -> None:

@@ -277,6 +277,11 @@ def print_results(results: Results) -> None:
     print(f"\n+-: {results.interval}\nagain: {results.command}")
 
 
+def print_again(results: Results, out: str) -> None:
+    """Name the command that asks again, and keeps what comes out in a file for the report."""
+    print(f"next: {results.command} --out {shlex.quote(out)}")
+
+
 def _scores(row: Row) -> tuple[str, str]:
     if row.mean is None or row.half_width is None:
         return row.status, ""

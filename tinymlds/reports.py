@@ -1,6 +1,8 @@
-"""Figures about finished networks: a folder at a glance, a task on fresh sequences, one network's answers."""
+"""Figures about finished networks: a folder at a glance, a task on fresh sequences, one network's answers; a file."""
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,16 @@ class TaskSummary:
     """Of complete networks."""
     median_loss: float | None
     """Median validation loss of complete networks."""
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """A file that a command wrote."""
+
+    name: str
+    """Its path."""
+    bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,13 @@ class NetworkReport:
     row: dict[str, Any]
     live_lines: list[int]
     answers: list[Answer]
+
+
+def file_report(path: Path) -> FileReport:
+    """Size and hash of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileReport(str(path), path.stat().st_size, digest)
 
 
 def folder_report(dataset: Dataset) -> FolderReport:

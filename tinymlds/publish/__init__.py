@@ -66,7 +66,7 @@ def package(
         tolerate: publish although networks fail the audit; they are in no split.
         workers: threads for the audit.
         progress: called with (networks audited, networks).
-        about: title, license, authors, date, url; see `Options`.
+        about: title, license, authors, date, url, software_url; see `Options`.
 
     Raises:
         UsageError: a wrong argument, or `out` exists.

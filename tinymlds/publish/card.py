@@ -32,6 +32,7 @@ def card(contents: Contents) -> str:
         title=_plain(options.title),
         description=contents.description,
         version=options.version,
+        repository=f"[its repository](<{options.software_url}>)" if options.software_url else "its repository",
         folders_table=sections.folders_table(contents),
         subsets=_SUBSETS if any(part.subsets for part in parts) else "",
         parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
@@ -78,6 +79,7 @@ def citation(contents: Contents) -> str:
     lines += [f"date-released: {_yaml(options.date)}"] if options.date else []
     lines += [f"url: {_yaml(options.url)}"] if options.url else []
     lines += ["references:", "  - type: software", '    title: "tinymlds"', f"    version: {_yaml(options.version)}"]
+    lines += [f"    url: {_yaml(options.software_url)}"] if options.software_url else []
     lines += ["    authors:", '      - name: "The tinymlds developers"']
     for title, year, paper in _PAPERS:
         lines += ["  - type: article", f"    title: {_yaml(title)}", "    authors:", '      - family-names: "Clemens"']

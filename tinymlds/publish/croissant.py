@@ -90,6 +90,9 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
     }
     page |= {"datePublished": options.date} if options.date else {}
     page |= {"url": options.url} if options.url else {}
+    if options.software_url:
+        software = {"@type": "sc:SoftwareApplication", "name": "tinymlds", "softwareVersion": options.version}
+        page["isBasedOn"] = software | {"url": options.software_url}
     return json.dumps(page, indent=1, ensure_ascii=True) + "\n"
 
 

@@ -24,6 +24,9 @@ class Options:
     date: str | None = None
     """YYYY-MM-DD."""
     url: str | None = None
+    """Where the package will be found."""
+    software_url: str | None = None
+    """Where tinymlds is found."""
 
     def __post_init__(self) -> None:
         for what, text in (("title", self.title), *(("author", name) for name in self.authors)):
@@ -31,8 +34,9 @@ class Options:
                 raise UsageError(f"{what} must be a line of 1 to {_LONGEST} characters, not {text!r}")
         if not re.fullmatch(r"[A-Za-z0-9.+-]+( (WITH|AND|OR) [A-Za-z0-9.+-]+)*", self.license):
             raise UsageError(f"license must be an SPDX expression like CC-BY-SA-4.0, not {self.license!r}")
-        if self.url is not None and not re.fullmatch(r"https?://[\x21-\x7e]{1,2000}", self.url):
-            raise UsageError(f"url must begin with http:// or https:// and have no spaces, not {self.url!r}")
+        for what, address in (("url", self.url), ("software url", self.software_url)):
+            if address is not None and not re.fullmatch(r"https?://[\x21-\x7e]{1,2000}", address):
+                raise UsageError(f"{what} must begin with http:// or https:// and have no spaces, not {address!r}")
         if self.date is not None:
             try:
                 right = datetime.date.fromisoformat(self.date).isoformat() == self.date
@@ -64,5 +68,6 @@ class Options:
         lines = [f"title = {{{title}}}", f"author = {{{authors}}}"]
         lines += [f"year = {{{self.date[:4]}}}"] if self.date else []
         lines += [f"url = {{{self.url}}}"] if self.url else []
-        lines.append(f"note = {{Made with tinymlds {self.version}}}")
+        found = f", \\url{{{self.software_url}}}" if self.software_url else ""
+        lines.append(f"note = {{Made with tinymlds {self.version}{found}}}")
         return f"@misc{{{self.identifier(parts)}, {', '.join(lines)}}}"
