@@ -203,6 +203,36 @@ def test_equal_scores_are_told_apart_by_the_loss():
     assert found.chosen["rounds"] > 1, "the first of equals is surely earlier"
 
 
+def test_a_threshold_is_chosen_where_no_penalty_helps():
+    """Few networks, many weights, one class larger: all that are new are on one side of 0.5, in the right order."""
+    target = np.tile([0, 1], 40)
+    weights = np.random.default_rng(1).normal(size=(80, 4000)) * np.where(target, 3.0, 1.0)[:, None]
+    weights[:, :200] += 2.0 * target[:, None]
+    weights = weights.astype(np.float32)
+    fold = models.Fold(weights[:24], target[:24], weights[24:40], target[24:40], 2, "roc_auc")
+    for _, estimator in models._settings("linear", fold, 0):
+        estimator.fit(fold.train, fold.train_target)
+        scores, seen = estimator.predict_proba(weights[40:]), estimator.predict_proba(fold.validation)
+        assert statistics.roc_auc(target[40:], scores) > 0.99
+        assert statistics.balanced_accuracy(target[40:], scores) == 0.5, "all of one class"
+        at = statistics.threshold(fold.validation_target, seen)
+        moved = statistics.recentred(scores, at)
+        assert statistics.balanced_accuracy(target[40:], moved) > 0.9
+        assert statistics.roc_auc(target[40:], moved) == statistics.roc_auc(target[40:], scores)
+
+
+def test_thresholds():
+    def at(target, *second):
+        return statistics.threshold(np.array(target), np.stack([1 - np.array(second), second], axis=1))
+
+    assert at([0, 0, 1, 1], 0.1, 0.2, 0.8, 0.9) == 0.5, "it is good enough"
+    assert at([0, 0, 1, 1], 0.1, 0.2, 0.3, 0.4) == 0.25
+    assert at([0, 1], 0.3, 0.3) == 0.5, "no other"
+    assert at([1, 0, 1, 0], 0.6, 0.7, 0.8, 0.9) == 0.5, "none is better"
+    moved = statistics.recentred(np.array([[0.9, 0.1], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]), 0.25)
+    np.testing.assert_allclose(moved[:, 1], [0.2, 0.5, 2 / 3, 1.0, 0.0])
+
+
 def test_fitness():
     target, sure, unsure = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.5, 0.5]])
     score, loss = statistics.fitness("roc_auc", target, sure)

@@ -16,7 +16,17 @@ from tinymlds.analysis import models
 from tinymlds.analysis.features import DRAWN, features
 from tinymlds.analysis.points import LEAST, Ints, Points, equalised
 from tinymlds.analysis.splits import Split
-from tinymlds.analysis.statistics import METRICS, Scores, Target, confusion, interval, others, pairs_right
+from tinymlds.analysis.statistics import (
+    METRICS,
+    Scores,
+    Target,
+    confusion,
+    interval,
+    others,
+    pairs_right,
+    recentred,
+    threshold,
+)
 from tinymlds.errors import UsageError
 from tinymlds.manifest import SPLITS
 from tinymlds.params import Floats
@@ -198,7 +208,10 @@ class _Attempt:
                 fitted = self._graph.fit(fold, self.points.shape, number)
             else:
                 fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
+            at = threshold(fold.validation_target, fitted.scores(fold.validation)) if metric == "roc_auc" else None
             scores = fitted.scores(shown)
+            if at is not None:
+                scores, fitted = recentred(scores, at), fitted._replace(chosen={**fitted.chosen, "threshold": at})
             networks = len(train), len(validation), len(shown)
             return self._score(scores, test_target, pair, networks, fitted)
 

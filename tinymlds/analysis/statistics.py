@@ -48,7 +48,7 @@ def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
     """What models are chosen by: the score, and among equals the loss with its sign changed; more is better.
 
     The loss is the mean of -log p(class), p at least 1e-12, or the mean squared error of numbers. On few networks many
-    settings have the same score, a model that gives all of them nearly the same answer among them (its ranks can be right).
+    settings have the same score.
     """
     if metric == "spearman":
         loss = np.mean(np.square(target - scores))
@@ -58,6 +58,24 @@ def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
 
 
 _LEAST = 1e-12
+
+
+def threshold(target: Target, scores: Scores) -> float:
+    """What class 1 has to get to be the answer, for scores [n, 2]: that with the best balanced accuracy, nearest to 0.5.
+
+    A model with many more features than networks is sure of those that it was trained on, and may put all others on one
+    side of 0.5, in the right order.
+    """
+    values = np.unique(scores[:, 1])
+    candidates: list[float] = [0.5, *((values[1:] + values[:-1]) / 2).tolist()]
+    return max(candidates, key=lambda at: (balanced_accuracy(target, recentred(scores, at)), -abs(at - 0.5)))
+
+
+def recentred(scores: Scores, at: float) -> Scores:
+    """Scores [n, 2] in the same order, linear on both sides of `at`, which becomes 0.5; between 0 and 1, as before."""
+    second = scores[:, 1]
+    moved = np.where(second < at, second / (2 * at), 1 - (1 - second) / (2 * (1 - at)))
+    return np.stack([1 - moved, moved], axis=1)
 
 
 def others(metric: str, target: Target, scores: Scores) -> dict[str, float]:
