@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from forging import TINY, canonical, forge, forge_rows, forge_tensors, make
 from running import run_cli
+from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import store
+from tinymlds.cli import app
 
 TASKS = ("transducer_000", "transducer_001")
 NETWORKS, LOSSES, CHECKPOINTS = (store.shard_name(kind, TASKS[0], 0) for kind in ("networks", "losses", "checkpoints"))
@@ -196,6 +198,21 @@ def test_verify_computes_the_losses_itself(tmp_path):
     forge_tensors(folder, store.shard_name("networks", "xor", 0), lambda tensors: tensors["head.4.bias"][1].__iadd__(1e-3))
     forge_rows(folder, lambda rows: rows[1].update(weights_sha256=changed))
     assert "xor 1 has validation loss" in tinymlds.verify(folder).problems[0]
+
+
+@pytest.mark.parametrize("stated", [1, 3])
+def test_a_number_of_checkpoints_that_is_not_true(tmp_path, stated):
+    """A row says 3 (or 1), the shard holds 2 and then NaN; every hash, that of the checkpoints stated too, is right."""
+    folder = make(tmp_path / "xor", count=3, checkpoints=(0, 1, 2), threshold=10.0)  # reached after the first epoch
+    checkpoints = tinymlds.open(folder).checkpoints("xor")[1]
+    assert np.isnan(checkpoints).all(axis=1).tolist() == [False, False, True]
+    hashes = {"checkpoints": stated, "checkpoints_sha256": store.array_sha256(checkpoints[:stated])}
+    forge_rows(folder, lambda rows: rows[1].update(hashes))
+    result = CliRunner().invoke(app, ["verify", str(folder)])
+    assert result.exit_code == 1
+    problems = [line for line in result.stdout.splitlines() if line.startswith("problem: ")]
+    said = f"xor 1 has {stated} checkpoints, and 2 by its epochs; the manifest is wrong about it"
+    assert problems == [f"problem: {folder}: {said}"]
 
 
 @pytest.mark.parametrize("name", [store.DESCRIPTION, store.MANIFEST])

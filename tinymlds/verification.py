@@ -309,7 +309,10 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
             result.losses_recomputed += 1
         reached = [epoch for epoch in dataset.spec.checkpoints if epoch <= recorded.size]
         kept = checkpoints[k, : len(reached)]
-        if row["checkpoints"] != len(reached) or store.array_sha256(kept) != row["checkpoints_sha256"]:
+        if row["checkpoints"] != len(reached):
+            stated = f"{row['checkpoints']} checkpoints, and {len(reached)} by its epochs"
+            result.problems.append(f"{name} has {stated}; the manifest is wrong about it")
+        elif store.array_sha256(kept) != row["checkpoints_sha256"]:
             result.problems.append(f"{name} has other checkpoints than the manifest says")
         if not np.isnan(checkpoints[k, len(reached) :]).all():
             result.problems.append(f"{name} has checkpoints of epochs that it did not reach")
