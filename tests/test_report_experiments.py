@@ -94,6 +94,11 @@ def first_dataset(**values):
     return lambda analysis: analysis["datasets"][0].update(values)
 
 
+def many_rungs(analysis):
+    letters = "abcdefghij"
+    analysis["rows"] = [{**analysis["rows"][0], "rung": f"{a}/{b}/{c}"} for a in "abc" for b in letters for c in letters]
+
+
 EVIL = "tinymlds analyze xor; rm -r ."
 
 
@@ -111,6 +116,7 @@ EVIL = "tinymlds analyze xor; rm -r ."
         (whole(command="tinymlds train --machine xor"), "not a command of tinymlds analyze"),
         (whole(rows=[]), "rows are none"),
         (lambda analysis: analysis["rows"].append(analysis["rows"][0]), "occurs twice"),
+        (many_rungs, "more than 200 rungs"),
         (whole(splits=[]), "splits are not a list of 2"),
         (whole(provenance={"seconds": {}}), "seconds are not those"),
         (whole(published={"score": 2}), "published lacks"),
@@ -288,7 +294,7 @@ def test_many_classes_and_many_cases_are_bounded(written, tmp_path, monkeypatch)
         len(charts) == 1 and not any(isinstance(s, Texts) for s in charts[0].series) for charts in figure.charts.values()
     )
     assert "Shown are the first 2 of 3 cases." in found.text
-    assert all(len(cells) == 2 for _, cells in found.table())
+    assert all(len(cells) == 2 for _, cells in found.table)
 
 
 # ------------------------------------------------------------------ the page

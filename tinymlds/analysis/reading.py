@@ -23,6 +23,8 @@ from tinymlds.manifest import SPLITS
 LIMIT = 1 << 23
 """Bytes of a file."""
 MOST_SEEDS = 1000
+MOST_RUNGS = 200
+"""Different ones, which a page has a line for; the ladder has about fifty."""
 _LONG, _LONGEST = 4096, 1 << 16
 _NAME = "[a-z0-9_]{1,64}"
 """Of a case or a class: a task, or a word."""
@@ -155,6 +157,8 @@ def _results(value: Any) -> Results:
     names = [f"{row.case}/{row.rung}" for row in rows]
     if not rows or len(set(names)) != len(names):
         raise _WrongError("rows are none, or a rung of a case occurs twice")
+    if len({row.rung for row in rows}) > MOST_RUNGS:
+        raise _WrongError(f"it has more than {MOST_RUNGS} rungs")
     if len({row.metric for row in rows if row.status == "done"}) > 1:
         raise _WrongError("its rows have different metrics")
     provenance = _object(found["provenance"], {"seconds"}, "provenance")

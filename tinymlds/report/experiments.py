@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, count
 from typing import Any
 
@@ -81,12 +82,14 @@ class Experiment:
             texts.append(f"Shown are the first {MOST_CASES} of {total:,} cases.")
         return texts
 
+    @cached_property
     def table(self) -> list[tuple[str, list[Cell]]]:
         """A row for each rung, with a cell for each case that is shown."""
         rows = {(row.case, row.rung): row for row in self.results.rows}
         rungs = dict.fromkeys(row.rung for row in self.results.rows)
         return [(rung, [_cell(rows.get((case, rung))) for case in self.cases]) for rung in rungs]
 
+    @cached_property
     def notes(self) -> list[str]:
         """What rungs say of themselves; the same note of several cases once."""
         found: dict[tuple[str, str], list[str]] = {}
