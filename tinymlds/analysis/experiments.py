@@ -149,7 +149,7 @@ def analyze(
         folders: dataset folders; several where the experiment compares them, as tampered does.
         experiment: which-machine, tampered, which-transducer or predict-epochs.
         seeds: how often each rung is climbed, with another split, other random symmetries and another seed of the model.
-        rungs: some, like "majority,forest/raw/*"; None is all. A model's name alone is all its rungs.
+        rungs: some, like ``majority,forest/raw/*``; None is all. A model's name alone is all its rungs.
         cases: some, like "xor"; None is all.
         held_out: datasets of another seed with the same tasks: train on `folders`, test on these.
         out: file for the JSON; must not be there yet.
