@@ -354,6 +354,8 @@ def folders(tmp_path_factory):
         make(place / f"other-{machine}", machine, seed=1, **common)
     make(place / "two", "direct", 2, threshold=10.0)
     make(place / "direct", "direct", 3, threshold=10.0)
+    make(place / "never", "xor", 3)
+    make(place / "parity-never", "parity", 3)
     return place
 
 
@@ -537,6 +539,7 @@ def test_the_process_is_left_as_it_was(folders, monkeypatch):
         (["xor"], {"experiment": "predict-epochs"}, "different numbers of epochs"),
         (["two"], {"experiment": "predict-epochs"}, "at least 3 networks"),
         (["xor", "parity"], {"out": "xor"}, "is there already"),
+        (["never", "parity-never"], {}, "case all: no network of xor, parity is complete"),
     ],
 )
 def test_refusals(folders, names, options, words):

@@ -221,7 +221,7 @@ def _cases(question: _Question, asked: _Asked, patterns: str | None, count: int)
     """The cases, of networks below an index, one in memory at a time.
 
     Raises:
-        UsageError: a pattern that names none, or networks held out that are not those of the case.
+        UsageError: a pattern that names none, networks held out that are not those of the case, or no complete network.
     """
     found = list(question.cases(asked.datasets))
     if not found:
@@ -242,6 +242,10 @@ def _cases(question: _Question, asked: _Asked, patterns: str | None, count: int)
                 )
             test = gather(held[name][0], classes)
         points = gather(wanted, classes)
+        if not len(points) or (test is not None and not len(test)):
+            raise UsageError(
+                f"case {name}: no network of {', '.join(_names(wanted))} is complete, so there is nothing to ask"
+            )
         if points.index.max() >= count:
             points = points.take(points.index < count)
         yield ladder.Case(name, points, test, *_twins(points, asked.experiment))
