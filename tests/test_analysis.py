@@ -359,6 +359,28 @@ def folders(tmp_path_factory):
     return place
 
 
+def test_the_graph_network_gives_the_same_on_any_number_of_threads(folders, monkeypatch):
+    """Whatever random numbers the process has used up, its weights come from the seed alone."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch")
+    from tinymlds.analysis import graph
+
+    monkeypatch.setattr(graph, "STEPS", 6)
+    monkeypatch.setattr(graph, "EPOCHS", 0)
+    monkeypatch.setattr(graph, "_EVERY", 2)
+    data, found = [folders / "xor", folders / "parity"], []
+    for workers in (1, 2):
+        torch.manual_seed(workers)
+        found.append(tinymlds.analyze(data, "which-machine", seeds=2, rungs="graph/raw/plain", workers=workers).rows)
+    assert found[0] == found[1]
+    outputs = []
+    for state in (1, 2):
+        torch.manual_seed(state)
+        network = graph.GraphNetwork(SHAPE, 3)
+        graph.draw_parameters(network, 7)
+        outputs.append(network(torch.from_numpy(random_weights(0, 2))).detach())
+    assert torch.equal(*outputs)
+
+
 def test_the_same_results_on_any_number_of_threads(folders):
     asked = {"seeds": 3, "rungs": "majority,knn/raw/plain,linear/*/transformed,forest/raw/*,boosting/raw/plain"}
     first, second = (
