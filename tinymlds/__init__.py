@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tinymlds.errors import UsageError as UsageError
     from tinymlds.farm import generate as generate
     from tinymlds.farm import train as train
+    from tinymlds.merging import merge as merge
     from tinymlds.network import Network as Network
     from tinymlds.overview import status as status
     from tinymlds.publish import package as package
@@ -39,6 +40,7 @@ _HOMES = {
     "UsageError": ("errors", "UsageError"),
     "analyze": ("analysis.experiments", "analyze"),
     "generate": ("farm", "generate"),
+    "merge": ("merging", "merge"),
     "open": ("dataset", "open_dataset"),
     "package": ("publish", "package"),
     "status": ("overview", "status"),
@@ -54,6 +56,7 @@ __all__ = [
     "UsageError",
     "analyze",
     "generate",
+    "merge",
     "open",
     "package",
     "status",

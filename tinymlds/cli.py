@@ -77,6 +77,13 @@ def train(
             show_default=False,
         ),
     ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this part, like 2/8: each has every eighth network; see merge. (default: the whole)",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -98,14 +105,15 @@ def train(
     Example: tinymlds train --machine xor --count 1000 --out xor-1000
     """
     from tinymlds import console, dataset, farm, forecast, reports
-    from tinymlds.spec import parse_checkpoints
+    from tinymlds.spec import parse_checkpoints, parse_part
     from tinymlds.tasks import choose
 
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
     if dry_run:
         name, chosen = choose(machine, modified, tasks, transducers, only)
-        wanted = farm.Wanted(chosen, count, seed, epochs, recipe)
-        expected = forecast.forecast(wanted, out or Path(name), workers, backend)
+        wanted = farm.Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+        folder = out or Path(farm.default_folder(name, wanted.part))
+        expected = forecast.forecast(wanted, folder, workers, backend)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:
@@ -119,6 +127,7 @@ def train(
             only=only,
             seed=seed,
             checkpoints=epochs,
+            part=part,
             workers=workers,
             backend=backend,
             progress=progress,
@@ -243,6 +252,40 @@ def verify(
     else:
         console.print_verification(result)
         console.print_next_to_verify(result)
+    return 0 if result.ok else 1
+
+
+@app.command()
+@command
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Parts of a dataset, or what was merged of them before.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The dataset folder; what it holds already stays.", show_default=False)],
+    retrain: Annotated[
+        int, typer.Option(min=0, help="Of each folder, pick so many networks at random and train them again first.")
+    ] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Merge parts of a dataset, made anywhere by `train --part K/N`, into the dataset. Each is checked first.
+
+    Example: tinymlds merge xor-1-of-2 xor-2-of-2 --out xor
+    """
+    from tinymlds import console, merging
+
+    progress = console.MergeProgress(quiet or as_json)
+    result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "problems": result.problems, "ok": result.ok})
+    else:
+        console.print_merged(result)
     return 0 if result.ok else 1
 
 

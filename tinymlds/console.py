@@ -15,6 +15,7 @@ from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
 from tinymlds.farm import Progress
 from tinymlds.forecast import Forecast
+from tinymlds.merging import Merged
 from tinymlds.overview import FolderStatus
 from tinymlds.publish import Packaged
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport
@@ -87,6 +88,19 @@ class VerifyProgress:
             print(f"\r{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
 
 
+class MergeProgress:
+    """A line on a terminal that counts the networks of a folder; nothing elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._show = sys.stderr.isatty() and not quiet
+
+    def __call__(self, folder: str, done: int, total: int) -> None:
+        """Show how many networks of a folder have been checked."""
+        if self._show and (done % 50 == 0 or done == total):
+            end = "\n" if done == total else ""
+            print(f"\r{folder}: {done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
+
+
 class AnalysisProgress:
     """A line for each rung."""
 
@@ -123,14 +137,16 @@ def print_next_to_verify(result: Verification) -> None:
 
 def print_folder(report: FolderReport) -> None:
     """What a dataset folder holds; epochs and validation losses are those of complete networks."""
-    print(f"{report.folder}: {report.networks} networks, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
+    part = "" if report.part is None else f" ({report.part} of a dataset)"
+    print(f"{report.folder}: {report.networks} networks{part}, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
     table = _table("task", "networks", "complete", "other", "median epochs (5%-95%)", "median loss")
     for task in report.tasks:
         other = ", ".join(f"{number} {name}" for name, number in task.statuses.items() if name != "complete") or "-"
         complete = task.statuses.get("complete", 0)
+        share = complete / max(1, task.networks)
         epochs = "-" if task.epochs is None else f"{task.epochs.median:g} ({task.epochs.low:g}-{task.epochs.high:g})"
         loss = "-" if task.median_loss is None else f"{task.median_loss:.2e}"
-        table.add_row(task.task, str(task.networks), f"{complete} ({complete / task.networks:.1%})", other, epochs, loss)
+        table.add_row(task.task, str(task.networks), f"{complete} ({share:.1%})", other, epochs, loss)
     _print(table)
     print(f"digest {report.digest}")
 
@@ -181,9 +197,11 @@ def clear() -> None:
 def print_status(status: FolderStatus) -> None:
     """What is finished and what is not: a row for each machine; transducers as counts of what share of each is there."""
     page = overview.transducers(status)
+    if status.spec.part is not None:
+        print(f"{status.spec.scope} of a dataset")
     if page is None:
         table = _table("task", "complete", "other", "in progress", "total", "parameters", "last update")
-        for task, total in status.spec.tasks:
+        for task, total in status.spec.counts.items():
             complete, waiting = status.complete(task), status.in_progress(task)
             numbers = complete, total - complete - waiting, waiting, total, status.spec.recipe.shape.size
             table.add_row(task, *map(str, numbers), _date(status.updated.get(task)))
@@ -237,6 +255,27 @@ def print_verification(result: Verification) -> None:
         print(f"digest {result.digest}")
     for name, digest in result.digests.items() if result.ok else ():
         print(f"digest of {name} {digest}")
+
+
+def print_merged(merged: Merged) -> None:
+    """What was merged, what was refused and why, and what is missing."""
+    for source in merged.sources:
+        part = "" if source.part is None else f", {source.part}"
+        retrained = f", {source.retrained} trained again" if source.retrained else ""
+        came = "refused" if merged.refused(source) else f"{source.added} of them new"
+        print(f"{source.folder}{part}: {source.networks} networks{retrained}, {came}")
+    for problem in merged.problems:
+        print(f"problem: {problem}")
+    if merged.retrain_seed is not None:
+        print(f"networks to train again were picked with seed {merged.retrain_seed}")
+    if merged.missing:
+        print(f"missing: {', '.join(merged.missing)}")
+    print(f"{merged.folder}: {merged.networks} of {merged.total} networks")
+    if merged.digest is None:
+        print(f"next: tinymlds merge what is missing into it (--out {shlex.quote(str(merged.folder))}), or train it")
+    else:
+        print(f"digest {merged.digest}")
+        print_next("verify", merged.folder)
 
 
 def print_package(made: Packaged) -> None:

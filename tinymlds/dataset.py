@@ -19,7 +19,8 @@ from tinymlds.spec import Recipe, Spec, canonical_json, task_names
 from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
-_Indices = npt.NDArray[np.int64]
+_Places = npt.NDArray[np.int64]
+"""Places of networks among those of their task that a folder holds; in a whole dataset these are the indices."""
 
 
 class Dataset:
@@ -50,7 +51,7 @@ class Dataset:
                 raise DatasetError(f"{self.folder} has a task {task!r}, which is no id; that would be {known!r}")
         self.shape = self.spec.recipe.shape
         self.manifest = Manifest(self.folder, self.spec)
-        self.counts = dict(self.spec.tasks)
+        self.counts = self.spec.counts
         self._files: dict[tuple[str, str, int], store.TensorFile] = {}
 
     @property
@@ -62,6 +63,16 @@ class Dataset:
     def digest(self) -> str:
         """The digest of the dataset: equal digests, equal networks."""
         return store.dataset_digest(self.sums)
+
+    def require_whole(self) -> "Dataset":
+        """This dataset, if it is no part of one.
+
+        Raises:
+            UsageError: it is.
+        """
+        if self.spec.part is not None:
+            raise UsageError(f"{self.folder} is {self.spec.scope} of a dataset; `tinymlds merge` all of its parts first")
+        return self
 
     def __len__(self) -> int:
         return len(self.manifest)
@@ -79,9 +90,9 @@ class Dataset:
             unfinished: False leaves out those that did not reach the threshold.
         """
         task = self.task_id(task)
-        for _, indices in _by_shard(self._picked(task, split, None, unfinished)):
-            weights = self._read([(task, indices)], None)
-            rows = self.manifest.rows(self.manifest.place(task).start + indices)
+        for _, places in _by_shard(self._picked(task, split, None, unfinished)):
+            weights = self._read([(task, places)], None)
+            rows = self.manifest.rows(self.manifest.place(task).start + places)
             for row, vector in zip(rows, weights, strict=True):
                 yield Network(row, self.shape, vector.copy())  # one that is kept does not keep the shard
 
@@ -95,12 +106,14 @@ class Dataset:
         if not (isinstance(key, tuple) and len(key) == 2 and isinstance(key[1], int | np.integer)):
             raise KeyError(f'a network is found by its task and index, as in ds["xor", 17], not by {key!r}')
         task, index = self.task_id(key[0]), int(key[1])
-        if not 0 <= index < self.counts[task]:
-            raise KeyError(f"{self.folder} has networks 0 to {self.counts[task] - 1} of {task}, not {index}")
-        row = self.manifest[self.manifest.place(task).start + index]
-        tensors = self.tensor_file("networks", task, index // store.SHARD).read_row(row["row"])
+        indices = self.spec.indices[task]
+        if index not in indices:
+            raise KeyError(f"{self.folder} has {_described(indices)} of {task}, not {index}")
+        place = indices.index(index)
+        row = self.manifest[self.manifest.place(task).start + place]
+        tensors = self.tensor_file("networks", task, place // store.SHARD).read_row(row["row"])
         weights = params.from_tensors(self.shape, tensors, 0)
-        self._check_weights(task, np.array([index]), weights[None])
+        self._check_weights(task, np.array([place]), weights[None])
         return Network(row, self.shape, weights)
 
     def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
@@ -140,11 +153,11 @@ class Dataset:
         """
         names = self.task_ids(tasks)
         selection = [(task, self._picked(task, split, epoch, unfinished)) for task in names]
-        labels = np.repeat(np.arange(len(names)), [len(indices) for _, indices in selection])
+        labels = np.repeat(np.arange(len(names)), [len(places) for _, places in selection])
         return self._read(selection, epoch), labels
 
-    def _picked(self, task: str, split: str | None, epoch: int | None, unfinished: bool) -> _Indices:
-        """Indices of the networks that are asked for, ascending."""
+    def _picked(self, task: str, split: str | None, epoch: int | None, unfinished: bool) -> _Places:
+        """Places, among the networks of the task, of those that are asked for, ascending."""
         place = self.manifest.place(task)
         picked = np.ones(self.counts[task], bool) if unfinished else self.manifest.complete(place)
         if split is not None:
@@ -164,22 +177,22 @@ class Dataset:
             raise UsageError(f"{self.folder} has checkpoints of the epochs {there}, not of {epoch!r}")
         return self.spec.checkpoints.index(epoch)
 
-    def _read(self, selection: list[tuple[str, _Indices]], epoch: int | None) -> Floats:
+    def _read(self, selection: list[tuple[str, _Places]], epoch: int | None) -> Floats:
         """Parameter vectors [n, P] of networks of several tasks, a tensor of a shard at a time; see `weights` for epoch.
 
         The hashes of those at the end of training are compared in threads while further shards are read.
         """
         kind, checkpoint = ("networks", 0) if epoch is None else ("checkpoints", self._checkpoint(epoch))
         shards = [
-            (self.tensor_file(kind, task, shard), task, indices, indices - shard * store.SHARD)
+            (self.tensor_file(kind, task, shard), task, places, places - shard * store.SHARD)
             for task, picked in selection
-            for shard, indices in _by_shard(picked)
+            for shard, places in _by_shard(picked)
         ]
-        count = sum(len(indices) for _, _, indices, _ in shards)
+        count = sum(len(places) for _, _, places, _ in shards)
         result = np.empty((count, self.shape.size), np.float32)  # files of that size are there
         where, done, checks = params.places(self.shape), 0, []
         with ThreadPoolExecutor() as threads:
-            for file, task, indices, rows in shards:
+            for file, task, places, rows in shards:
                 first, stop = int(rows[0]), int(rows[-1]) + 1
                 inside = slice(None) if stop - first == len(rows) else rows - first
                 part = result[done : done + len(rows)]
@@ -187,28 +200,27 @@ class Dataset:
                     values = tensor if epoch is None else tensor[:, checkpoint]
                     part[:, where[name]] = values.reshape(stop - first, -1)[inside]
                 if epoch is None:
-                    checks.append(threads.submit(self._check_weights, task, indices, part))
+                    checks.append(threads.submit(self._check_weights, task, places, part))
                 done += len(rows)
         for check in checks:
             check.result()
         return result
 
-    def _check_weights(self, task: str, indices: _Indices, weights: Floats) -> None:
+    def _check_weights(self, task: str, places: _Places, weights: Floats) -> None:
         """Raise DatasetError unless these are the weights [n, P] whose hashes the manifest has."""
-        wanted = self.manifest.weights_sha256(self.manifest.place(task).start + indices)
-        for index, vector, digest in zip(indices.tolist(), weights.astype("<f4", copy=False), wanted, strict=True):
+        wanted = self.manifest.weights_sha256(self.manifest.place(task).start + places)
+        for place, vector, digest in zip(places.tolist(), weights.astype("<f4", copy=False), wanted, strict=True):
             if hashlib.sha256(vector).digest() != digest:
-                name = self.folder / store.shard_name("networks", task, index // store.SHARD)
+                name, index = store.shard_name("networks", task, place // store.SHARD), self.spec.indices[task][place]
                 raise DatasetError(
-                    f"{name} is damaged: the weights of {task} {index} are not those of {store.MANIFEST}; "
+                    f"{self.folder / name} is damaged: the weights of {task} {index} are not those of {store.MANIFEST}; "
                     f"`tinymlds verify {self.folder}` finds all that is"
                 )
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
         """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
         task = self.task_id(task)
-        shards = range(-(-self.counts[task] // store.SHARD))
-        return [pair for shard in shards for pair in self.shard_losses(task, shard)]
+        return [pair for shard in self.shards(task) for pair in self.shard_losses(task, shard)]
 
     def shard_losses(self, task: str, shard: int) -> list[tuple[Floats, Floats]]:
         """`losses` of the networks in one shard."""
@@ -227,8 +239,8 @@ class Dataset:
         Axis 1 goes with `spec.checkpoints`; where training ended before that epoch there is NaN.
         """
         task = self.task_id(task)
-        shards = range(-(-self.counts[task] // store.SHARD))
-        return np.concatenate([self.shard_checkpoints(task, shard) for shard in shards])
+        nothing = np.empty((0, len(self.spec.checkpoints), self.shape.size), np.float32)
+        return np.concatenate([nothing, *(self.shard_checkpoints(task, shard) for shard in self.shards(task))])
 
     def shard_checkpoints(self, task: str, shard: int) -> Floats:
         """`checkpoints` of the networks in one shard."""
@@ -291,6 +303,14 @@ class Dataset:
             self._files[key] = file
         return self._files[key]
 
+    def shards(self, task: str) -> range:
+        """Numbers of the shards of a task."""
+        return range(-(-self.counts[task] // store.SHARD))
+
+    def shard_of(self, task: str, index: int) -> int:
+        """The number of the shard that holds a network."""
+        return self.spec.indices[task].index(index) // store.SHARD
+
     def shard_rows(self, task: str, shard: int) -> list[Row]:
         """Manifest rows of the networks in a shard."""
         return self.manifest[self._shard_place(task, shard)]
@@ -345,11 +365,19 @@ def open_dataset(path: str | Path, name: str | None = None, subset: int | None =
     return Dataset(packages.locate(path, name, subset))
 
 
-def _by_shard(indices: _Indices) -> Iterator[tuple[int, _Indices]]:
-    """Ascending indices of networks, shard by shard: (number of the shard, those in it)."""
-    shards = indices // store.SHARD
+def _by_shard(places: _Places) -> Iterator[tuple[int, _Places]]:
+    """Ascending places of networks, shard by shard: (number of the shard, those in it)."""
+    shards = places // store.SHARD
     for shard in np.unique(shards).tolist():
-        yield shard, indices[shards == shard]
+        yield shard, places[shards == shard]
+
+
+def _described(indices: range) -> str:
+    """The networks of a task, for a message."""
+    if indices.step == 1:
+        return f"networks {indices[0]} to {indices[-1]}"
+    shown = [str(index) for index in indices[:3]]
+    return f"networks {', '.join(shown)}" + (f" ... {indices[-1]}" if len(indices) > 3 else "") if shown else "no network"
 
 
 # ------------------------------------------------------------------ what a folder says of a task and of a network

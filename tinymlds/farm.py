@@ -25,7 +25,7 @@ from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels.backend import PopulationBackend
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.spec import LARGEST_COUNT, Recipe, Spec, canonical_json, recipe_with
+from tinymlds.spec import LARGEST_COUNT, Recipe, Spec, canonical_json, parse_part, recipe_with
 from tinymlds.training import EPOCHS_FROM, Outcome, expected_epochs, train_population
 from tinymlds.workers import Supervisor, Unit, make_pool
 
@@ -72,6 +72,7 @@ def train(
     only: int | None = None,
     seed: int | None = None,
     checkpoints: tuple[int, ...] | None = None,
+    part: str | tuple[int, int] | None = None,
     workers: int | None = None,
     backend: str = "cpu",
     progress: Callable[[Progress], None] = lambda _progress: None,
@@ -85,7 +86,7 @@ def train(
     Args:
         machine: a task: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's name of it.
         count: networks 0 ... count - 1 are attempted, of each task.
-        out: the folder; default is the task id or the name of the dataset.
+        out: the folder; default is the task id or the name of the dataset, of a part like xor-2-of-8.
         modified: the machine's modified twin.
         dataset: instead of a machine, "ds1" (the machines), "ds2" (their modified twins) or "ds3" (transducers).
         transducers: the first so many of ds3; default is 100.
@@ -93,6 +94,8 @@ def train(
         seed: seed of the dataset; default is the folder's, or 0.
         checkpoints: epochs at whose end weights are stored, ascending, 0 for before the first; default is the folder's, or
             none.
+        part: "2/8" or (2, 8): only the second of eight parts, each with every eighth network of a task. All of them,
+            made anywhere, are `merge`d to the dataset. None is the whole.
         workers: processes; default is one for each CPU that this process may use. 1 trains in this process. With "cuda",
             networks that are under way at once; default is as many as the device has room for.
         backend: "cpu", or "cuda" for an NVIDIA GPU. They make the same networks.
@@ -100,19 +103,19 @@ def train(
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
     Raises:
-        UsageError: a wrong argument, or a folder with other tasks, another recipe, seed or checkpoints, or a larger count
-            than asked for.
+        UsageError: a wrong argument, or a folder with other tasks, another recipe, seed, checkpoints or part, or a larger
+            count than asked for.
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
     name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
-    wanted = Wanted(chosen, count, seed, checkpoints, recipe)
+    wanted = Wanted(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
     workers = check_means(backend, workers)
-    folder = Path(out if out is not None else name)
+    folder = Path(out if out is not None else default_folder(name, wanted.part))
     check_folder(folder)
     if not folder.exists():
         wanted.of(None)  # complain before a folder is made
-    _prepare_folder(folder)
+    prepare_folder(folder)
     with RunLock(folder):
         journal = _open_folder(folder, wanted)
         if isinstance(journal, Dataset):
@@ -148,7 +151,7 @@ def generate(
     if spec.recipe.sequences == "own":
         raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
-    _prepare_folder(folder)
+    prepare_folder(folder)
     with RunLock(folder):
         if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
             raise UsageError(f"{folder} holds networks or other sequences; choose another --out")
@@ -219,7 +222,12 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
 
 
-def _prepare_folder(folder: Path) -> None:
+def default_folder(name: str, part: tuple[int, int] | None) -> str:
+    """The folder of a task or dataset, or of a part of it, where no other is asked for."""
+    return name if part is None else "{}-{}-of-{}".format(name, *part)
+
+
+def prepare_folder(folder: Path) -> None:
     """Make sure that the folder exists and can be written to.
 
     Raises:
@@ -239,6 +247,8 @@ class Wanted:
     seed: int | None
     checkpoints: tuple[int, ...] | None
     recipe: dict[str, Any]
+    part: tuple[int, int] | None = None
+    """Which part of a dataset; None is the whole. It is not taken from the folder."""
 
     def of(self, base: Spec | None) -> Spec:
         """The spec that this asks for, of a folder with the spec `base` or of a new one.
@@ -257,6 +267,7 @@ class Wanted:
             base.seed if self.seed is None else self.seed,
             recipe,
             base.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
+            self.part,
         )
 
 
@@ -283,12 +294,13 @@ def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
 def missing(journal: Journal) -> list[tuple[str, range]]:
     """Runs of indices that no network is there for, by task."""
     gaps = []
-    for task, count in journal.spec.tasks:
+    for task, indices in journal.spec.indices.items():
         start = journal.base.get(task, 0)
-        for index in [*journal.finished(task), count]:
-            if index > start:
-                gaps.append((task, range(start, index)))
-            start = max(start, index + 1)
+        finished = (indices.index(index) for index in journal.finished(task) if index in indices)
+        for place in [*finished, len(indices)]:
+            if place > start:
+                gaps.append((task, indices[start:place]))
+            start = max(start, place + 1)
     return gaps
 
 
@@ -305,7 +317,10 @@ def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progre
     population = backends.load_population(backend)
     workers = min(workers, left)
     run = journal.start_run(_run_info(backend, workers, population.device if population else None))
-    units = [Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints) for task, gap in gaps]
+    units = [
+        Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        for task, gap in gaps
+    ]
     start = latest = time.monotonic()
     report(state)
     batches = _on_workers(journal, units, workers) if population is None else _side_by_side(population, units, workers)
@@ -352,7 +367,7 @@ def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -
     Raises:
         TinymldsError: the device failed.
     """
-    wanted = sorted(((unit.task, index) for unit in units for index in range(unit.start, unit.stop)), key=itemgetter(1))
+    wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
     one = units[0]
     try:
         yield from train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most)

@@ -60,7 +60,8 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
     spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))
     there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
-    missing = {task: count - there[task] for task, count in spec.tasks}
+    counts = spec.counts
+    missing = {task: count - there[task] for task, count in counts.items()}
     left = sum(missing.values())
     known = all(expected_epochs(task, spec.recipe) for task in missing)
     epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
@@ -72,8 +73,7 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
     recipe = spec.recipe
     network = 4 * recipe.shape.size * (1 + len(spec.checkpoints)) + _ROW_BYTES
     networks, new = (
-        sum(round(count * (network + 8 * epochs[task][0])) for task, count in counts)
-        for counts in (spec.tasks, missing.items())
+        sum(round(count * (network + 8 * epochs[task][0])) for task, count in each.items()) for each in (counts, missing)
     )
     size = sum(_task_bytes(task, recipe) for task, _ in spec.tasks) + networks
     return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, speed, seconds, known)

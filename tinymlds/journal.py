@@ -56,7 +56,7 @@ class Journal:
     """The journal of a dataset folder.
 
     `base` tells, per task, how many networks stay in the shards that were sealed before (whole shards only); the journal
-    holds those from there on.
+    holds those from there on. In a part these are the first so many of its own.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
@@ -69,7 +69,7 @@ class Journal:
             raise _damaged(path, "it does not say what it is for")
         self.spec = Spec.from_dict(parse_json(about["spec"], str(path)), str(path))
         self.base: dict[str, int] = parse_json(about["base"], str(path))
-        counts = dict(self.spec.tasks)
+        counts = self.spec.counts
         if not isinstance(self.base, dict) or any(
             type(count) is not int or count % store.SHARD or not 0 <= count <= counts.get(task, -1)
             for task, count in self.base.items()
@@ -189,13 +189,13 @@ class Journal:
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The finished networks with these indices, ascending."""
+        """The finished networks among these indices, ascending."""
         with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
                 "seconds, run, finished, sha256 FROM networks "
-                'WHERE task = ? AND "index" >= ? AND "index" < ? ORDER BY "index"',
-                (task, indices.start, indices.stop),
+                'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0 ORDER BY "index"',
+                (task, indices.start, indices.stop, indices.step),
             )
             for index, status, reason, *blobs, seconds, run, finished, wanted in rows:
                 if _row_sha256(task, index, status, reason, blobs) != wanted:

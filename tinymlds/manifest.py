@@ -87,8 +87,10 @@ class Manifest(Sequence[Row]):
             DatasetError: rows are missing or too many, or one is not what belongs there.
         """
         self._name, self._spec = str(folder / store.MANIFEST), spec
-        self._tasks = [task for task, _ in spec.tasks]
-        self._starts = np.cumsum([0, *(count for _, count in spec.tasks)], dtype=np.int64)
+        self._tasks = list(spec.indices)
+        self._starts = np.cumsum([0, *map(len, spec.indices.values())], dtype=np.int64)
+        self._firsts = np.array([indices.start for indices in spec.indices.values()], np.int64)
+        self._step = 1 if spec.part is None else spec.part[1]
         self._reasons: dict[str, int] = {}
         chunks, done = [_Columns().packed()], 0
         for block in store.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
@@ -153,28 +155,16 @@ class Manifest(Sequence[Row]):
         where = task, index, shard, place
         if (row["task"], row["index"], row["shard"], row["row"]) != where or row["status"] not in _STATUSES:
             raise self._damaged(f"{task} {index} is not where it should be")
-        if not self._possible(row):
+        if row["split"] not in SPLITS or not is_possible(row, self._spec):
             raise self._damaged(f"{task} {index} has values that no network has")
         return self._reasons.setdefault(row["reason"], len(self._reasons))
-
-    def _possible(self, row: Row) -> bool:
-        """Whether some network may have these values: numbers are within bounds, as later code expects."""
-        losses, shares = [row["train_loss"], row["validation_loss"]], [row[column] for column in COLUMNS]
-        return (
-            0 <= row["epochs"] <= self._spec.recipe.max_epochs
-            and 0 <= row["checkpoints"] <= len(self._spec.checkpoints)
-            and row["split"] in SPLITS
-            and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
-            and (row["status"] != Status.COMPLETE or None not in losses)
-            and all(share is None or 0 <= share <= 1 for share in shares)
-            and all(_is_hash(row[key]) for key in _HASHES)
-        )
 
     def _places(self, numbers: Numbers) -> tuple[list[str], list[int], list[str], list[int]]:
         """Task, index, shard and row in the shard, of rows by their places in the file."""
         tasks = np.searchsorted(self._starts, numbers, "right") - 1
-        indices = numbers - self._starts[tasks]
-        shards, rows = np.divmod(indices, store.SHARD)
+        own = numbers - self._starts[tasks]
+        indices = self._firsts[tasks] + self._step * own
+        shards, rows = np.divmod(own, store.SHARD)
         names = [self._tasks[number] for number in tasks.tolist()]
         files = list(zip(names, shards.tolist(), strict=True))
         known = {file: store.shard_name("networks", *file) for file in set(files)}
@@ -301,6 +291,22 @@ class _Columns:
             for chunk in chunks:
                 delattr(chunk, name)  # so that no two copies of everything are alive
         return result
+
+
+def is_possible(row: Row, spec: Spec) -> bool:
+    """Whether some network of the spec may have these values: numbers are within bounds, as later code expects.
+
+    Columns of figures may be missing, as long as nobody has measured them.
+    """
+    losses, shares = [row["train_loss"], row["validation_loss"]], [row.get(column) for column in COLUMNS]
+    return (
+        0 <= row["epochs"] <= spec.recipe.max_epochs
+        and 0 <= row["checkpoints"] <= len(spec.checkpoints)
+        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
+        and (row["status"] != Status.COMPLETE or None not in losses)
+        and all(share is None or 0 <= share <= 1 for share in shares)
+        and all(_is_hash(row[key]) for key in _HASHES)
+    )
 
 
 def _is_hash(text: str) -> bool:

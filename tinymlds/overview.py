@@ -36,7 +36,7 @@ class FolderStatus:
 
     def in_progress(self, task: str) -> int:
         """Networks of a task that were asked for and have not been trained to an end."""
-        return dict(self.spec.tasks)[task] - self.counts[task].total()
+        return len(self.spec.indices[task]) - self.counts[task].total()
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         counts = {task: Counter() for task, _ in journal.spec.tasks}
         for task, found in journal.counts().items():
             counts[task].update({status.value: number for status, number in found.items()})
-        for row in sealing.rows_below(path, journal.base):
+        below = sealing.limits(journal.spec, journal.base)
+        for row in sealing.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
-        updated = (_last(path, journal.base) if any(journal.base.values()) else {}) | journal.updated()
+        updated = (_last(path, below) if below else {}) | journal.updated()
         return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated)
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
@@ -98,11 +99,12 @@ def transducers(found: FolderStatus) -> Transducers | None:
     if not all(tasks.is_transducer(task) for task, _ in found.spec.tasks):
         return None
     complete = {task: found.complete(task) for task, _ in found.spec.tasks}
-    asked = max(count for _, count in found.spec.tasks)
+    counts = found.spec.counts
+    asked = max(counts.values())
     milestones = [m for m in MILESTONES if m < asked] + [asked]
     shares = dict.fromkeys(("0 %", "under 25 %", "25-75 %", "over 75 %", "100 %"), 0)
-    for task, count in found.spec.tasks:
-        share = complete[task] / count
+    for task, count in counts.items():
+        share = complete[task] / count if count else 1.0
         level = sum((share > 0, share >= 0.25, share > 0.75, share == 1))
         shares[list(shares)[level]] += 1
     return Transducers(
@@ -120,5 +122,6 @@ def train_arguments(found: FolderStatus) -> tuple[str, ...]:
     for way in [*ways, {"transducers": len(names)}]:
         if tasks.choose(**way)[1] == names:
             ((option, value),) = way.items()
-            return ("train", f"--{option}", str(value), "--count", str(count), "--out", str(found.folder))
+            part = () if found.spec.part is None else ("--part", "{}/{}".format(*found.spec.part))
+            return ("train", f"--{option}", str(value), "--count", str(count), *part, "--out", str(found.folder))
     return ()

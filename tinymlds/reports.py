@@ -55,6 +55,8 @@ class FolderReport:
     bytes: int
     tasks: list[TaskSummary]
     digest: str
+    part: str | None = None
+    """Like "part 2/8", if the folder is a part of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ def folder_report(dataset: Dataset) -> FolderReport:
             median_loss = float(np.median(manifest.validation_losses(place)[complete]))
         tasks.append(TaskSummary(task, dataset.counts[task], dict(manifest.statuses(place)), epochs, median_loss))
     size = sum((dataset.folder / name).stat().st_size for name in dataset.sums)
-    return FolderReport(str(dataset.folder), dataset.spec.seed, len(dataset), size, tasks, dataset.digest)
+    part = None if dataset.spec.part is None else dataset.spec.scope
+    return FolderReport(str(dataset.folder), dataset.spec.seed, len(dataset), size, tasks, dataset.digest, part)
 
 
 def task_report(dataset: Dataset, task: str) -> TaskReport:

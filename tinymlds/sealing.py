@@ -53,9 +53,9 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
     """Write the files of all tasks, note their hashes in `sums`, and give the rows of the manifest, shard by shard."""
     spec = journal.spec
     old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
-    old_rows = rows_below(folder, journal.base)
+    old_rows = rows_below(folder, limits(spec, journal.base))
     following = next(old_rows, None)
-    for task, count in spec.tasks:
+    for task, indices in spec.indices.items():
         sums |= _seal_task(folder, spec, task)
         base = journal.base.get(task, 0)
         for shard in range(base // store.SHARD):
@@ -66,9 +66,8 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
         while following is not None and following["task"] == task:
             yield following
             following = next(old_rows, None)
-        for start in range(base, count, store.SHARD):
-            entries = journal.entries(task, range(start, min(start + store.SHARD, count)))
-            outcomes = [entry.outcome for entry in entries]
+        for start in range(base, len(indices), store.SHARD):
+            outcomes = [entry.outcome for entry in journal.entries(task, indices[start : start + store.SHARD])]
             files = shard_files(spec, task, start // store.SHARD, outcomes)
             sums |= {name: store.commit_inside(folder, name, data) for name, data in files}
             yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads)
@@ -84,7 +83,7 @@ def file_names(spec: Spec, networks: bool = True) -> set[str]:
     names = {store.DESCRIPTION, store.MANIFEST}
     names |= {name for task, _ in spec.tasks for name in (store.data_name(task), *store.graph_names(task))}
     if networks:
-        shards = [(task, shard) for task, count in spec.tasks for shard in range(-(-count // store.SHARD))]
+        shards = [(task, shard) for task, count in spec.counts.items() for shard in range(-(-count // store.SHARD))]
         names |= {store.PROVENANCE, *(store.shard_name(kind, *shard) for kind in kinds(spec) for shard in shards)}
     return names
 
@@ -125,7 +124,9 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
         "train": np.concatenate([outcome.train_losses for outcome in outcomes]),
         "validation": np.concatenate([outcome.validation_losses for outcome in outcomes]),
     }
-    metadata = {"format": FORMAT, "task": task, "first": shard * store.SHARD, "count": len(outcomes)}
+    metadata = {"format": FORMAT, "task": task, "first": outcomes[0].index, "count": len(outcomes)}
+    if spec.part is not None:
+        metadata["step"] = spec.part[1]
     contents = {"networks": params.to_tensors(spec.recipe.shape, weights), "losses": losses}
     if spec.checkpoints:
         kept = np.full((len(outcomes), len(spec.checkpoints), spec.recipe.shape.size), np.nan, np.float32)
@@ -139,10 +140,10 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
 
 def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int) -> Iterator[Row]:
     """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
-    shape, first = spec.recipe.shape, shard * store.SHARD
+    shape = spec.recipe.shape
     name = store.shard_name("networks", task, shard)
     weights = params.from_tensors(shape, store.TensorFile(folder, name).read(), 1)
-    split_of = splits(spec.seed, range(first, first + len(outcomes)))
+    split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(outcomes)])
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         figures = list(pool.map(lambda vector: measure(shape, vector, task, spec.seed, spec.recipe), weights))
     for k, outcome in enumerate(outcomes):
@@ -166,16 +167,21 @@ def columns_of(outcome: Outcome) -> Row:
     }
 
 
-def rows_below(folder: Path, base: dict[str, int]) -> Iterator[Row]:
-    """Manifest rows of the networks in shards that stay as they are, in the order of the tasks."""
-    if not any(base.values()):
+def limits(spec: Spec, base: dict[str, int]) -> dict[str, int]:
+    """The index below which the first `base` networks of each task are."""
+    return {task: spec.indices[task].start + spec.indices[task].step * count for task, count in base.items() if count}
+
+
+def rows_below(folder: Path, below: dict[str, int]) -> Iterator[Row]:
+    """Manifest rows of the networks in shards that stay as they are, in the order of the tasks; see `limits`."""
+    if not below:
         return
     for row in store.read_lines(folder, store.MANIFEST):
         try:
-            below = row["index"] < base.get(row["task"], 0) and Status(row["status"])
+            is_below = row["index"] < below.get(row["task"], 0) and Status(row["status"])
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError(f"{folder / store.MANIFEST} is damaged: a row without a network ({error})") from error
-        if below:
+        if is_below:
             yield row
 
 
@@ -183,14 +189,14 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
     """One line a run, then one a network: its run and its seconds."""
     for run, info in journal.runs().items():
         yield {"run": run, **info}
-    if any(journal.base.values()):
+    if below := limits(journal.spec, journal.base):
         for line in store.read_lines(folder, store.PROVENANCE):
             task, index = line.get("task"), line.get("index")
-            if isinstance(task, str) and isinstance(index, int) and index < journal.base.get(task, 0):
+            if isinstance(task, str) and isinstance(index, int) and index < below.get(task, 0):
                 yield line
-    for task, count in journal.spec.tasks:
-        for start in range(journal.base.get(task, 0), count, store.SHARD):
-            for entry in journal.entries(task, range(start, min(start + store.SHARD, count))):
+    for task, indices in journal.spec.indices.items():
+        for start in range(journal.base.get(task, 0), len(indices), store.SHARD):
+            for entry in journal.entries(task, indices[start : start + store.SHARD]):
                 done = entry.outcome
                 yield {
                     "task": task,
@@ -238,8 +244,8 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     dataset.check_hash(store.PROVENANCE)
     for name in dataset.sums:
         store.open_inside(dataset.folder, name).close()
-    base = {task: count // store.SHARD * store.SHARD for task, count in dataset.spec.tasks}
-    runs, where = _read_provenance(dataset, base)
+    base = {task: count // store.SHARD * store.SHARD for task, count in dataset.counts.items()}
+    runs, where = _read_provenance(dataset, limits(dataset.spec, base))
     entries = [entry for task in dataset.tasks for entry in entries_from(dataset, task, base[task], where)]
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
@@ -248,23 +254,35 @@ Where = dict[tuple[str, int], tuple[int, float, float]]
 """(task, index) -> run, seconds, time of finishing."""
 
 
-def _read_provenance(dataset: Dataset, base: dict[str, int]) -> tuple[dict[int, dict[str, Any]], Where]:
-    """What is known of all runs, and of the networks from `base` on."""
+def _read_provenance(dataset: Dataset, below: dict[str, int]) -> tuple[dict[int, dict[str, Any]], Where]:
+    """What is known of all runs, and of the networks from `below` on."""
     runs: dict[int, dict[str, Any]] = {}
     where: Where = {}
     try:
         for line in store.read_lines(dataset.folder, store.PROVENANCE):
             if "index" not in line:
                 runs[int(line.pop("run"))] = line
-            elif line["index"] >= base.get(line["task"], 0):
-                where[line["task"], line["index"]] = int(line["run"]), float(line["seconds"]), float(line["finished"])
+            elif line["index"] >= below.get(line["task"], 0):
+                where[line["task"], line["index"]] = made_of(line)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
     return runs, where
 
 
+def made_of(line: dict[str, Any]) -> tuple[int, float, float]:
+    """Run, seconds and time of finishing of a network, from its line of provenance.jsonl.
+
+    Raises:
+        KeyError, TypeError, OverflowError: the line does not say.
+    """
+    run, seconds, finished = line["run"], line["seconds"], line["finished"]
+    if type(run) is not int or not isinstance(seconds, int | float) or not isinstance(finished, int | float):
+        raise TypeError("a run or a time that is no number")
+    return run, float(seconds), float(finished)
+
+
 def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Iterator[Entry]:
-    """The networks of the shard that begins with index `first`, as a journal holds them.
+    """The networks of the shard that begins with network `first` of the folder's, as a journal holds them.
 
     Args:
         dataset: a sealed dataset.

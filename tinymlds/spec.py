@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 from tinymlds.errors import UsageError
@@ -161,6 +162,8 @@ class Spec:
     recipe: Recipe = Recipe()
     checkpoints: tuple[int, ...] = ()
     """Epochs at whose end weights are stored, ascending; 0 is before the first. They never reach a weight."""
+    part: tuple[int, int] | None = None
+    """(K, N): only every N-th network of each task, so that N parts are the dataset; K counts from 1. None is the whole."""
 
     def __post_init__(self) -> None:
         if not all(type(epoch) is int and 0 <= epoch <= 2**20 for epoch in self.checkpoints):
@@ -177,16 +180,46 @@ class Spec:
         for task, count in self.tasks:
             if not 1 <= count <= LARGEST_COUNT:
                 raise UsageError(f"count must be between 1 and {LARGEST_COUNT}, not {count} (task {task})")
+        if self.part is not None:
+            _check_part(self.part)
+            if self.tasks and not self.networks:
+                raise UsageError(f"{self.scope} has no network of so small a count; make fewer parts")
+
+    @cached_property
+    def indices(self) -> dict[str, range]:
+        """Indices of the networks of each task: all below its count, or those of the part.
+
+        Part K of N begins with another index at each task, so that parts are even where tasks have few networks.
+        """
+        if self.part is None:
+            return {task: range(count) for task, count in self.tasks}
+        first, step = self.part[0] - 1, self.part[1]
+        return {task: range((first + number) % step, count, step) for number, (task, count) in enumerate(self.tasks)}
+
+    def part_with(self, number: int, index: int, parts: int) -> int:
+        """K of the part K/`parts` that has network `index` of the task in place `number`."""
+        return (index - number) % parts + 1
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of networks of each task: its count, or its share of the part."""
+        return {task: len(indices) for task, indices in self.indices.items()}
 
     @property
     def networks(self) -> int:
         """Number of networks over all tasks."""
-        return sum(count for _, count in self.tasks)
+        return sum(self.counts.values())
+
+    @property
+    def scope(self) -> str:
+        """What of a dataset this is, in words: part 2/8, or the whole dataset."""
+        return "the whole dataset" if self.part is None else "part {}/{}".format(*self.part)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes back."""
+        """What `from_dict` takes back; `part` is there only in a part."""
         tasks = [{"task": task, "count": count} for task, count in self.tasks]
-        return {
+        part = {} if self.part is None else {"part": list(self.part)}
+        return part | {
             "format": FORMAT,
             "numerics": NUMERICS,
             "seed": self.seed,
@@ -216,33 +249,43 @@ class Spec:
             if not all(isinstance(task, str) for task, _ in tasks):
                 raise ValueError("a task that is no name")
             try:
-                return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]))
+                part = tuple(data["part"]) if "part" in data else None
+                return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]), part)
             except UsageError as error:
                 raise ValueError(str(error)) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 
+    def difference(self, other: "Spec") -> tuple[str, str, str] | None:
+        """What the two cannot both be: the name of the first field, and its values. Counts and parts may differ."""
+        if self.seed != other.seed:
+            return "seed", str(self.seed), str(other.seed)
+        ours, theirs = ([task for task, _ in spec.tasks] for spec in (self, other))
+        if ours != theirs:
+            return "tasks", task_names(ours), task_names(theirs)
+        for entry in fields(Recipe):
+            old, new = getattr(self.recipe, entry.name), getattr(other.recipe, entry.name)
+            if old != new:
+                return entry.name, str(old), str(new)
+        if self.checkpoints != other.checkpoints:
+            old_epochs, new_epochs = (str(list(spec.checkpoints) or "none") for spec in (self, other))
+            return "checkpoints", old_epochs, new_epochs
+        return None
+
     def extend(self, wanted: "Spec", where: str) -> "Spec":
         """The spec that a folder of this spec has once `wanted` is asked of it: the same with counts at least as large.
 
         Raises:
-            UsageError: seed, tasks or recipe differ, or a count is smaller; the message names the field.
+            UsageError: seed, tasks, recipe or part differ, or a count is smaller; the message names the field.
         """
-        if wanted.seed != self.seed:
-            raise UsageError(f"{where} was made with seed {self.seed}, not {wanted.seed}; choose another --out")
-        ours, theirs = [task for task, _ in self.tasks], [task for task, _ in wanted.tasks]
-        if ours != theirs:
-            raise UsageError(f"{where} holds the tasks {task_names(ours)}, not {task_names(theirs)}; choose another --out")
-        for entry in fields(Recipe):
-            old, new = getattr(self.recipe, entry.name), getattr(wanted.recipe, entry.name)
-            if old != new:
-                raise UsageError(f"{where} was made with {entry.name} {old}, not {new}; choose another --out")
-        if wanted.checkpoints != self.checkpoints:
-            old_epochs, new_epochs = (list(spec.checkpoints) or "none" for spec in (self, wanted))
-            raise UsageError(f"{where} was made with checkpoints {old_epochs}, not {new_epochs}; choose another --out")
-        for (task, old), (_, new) in zip(self.tasks, wanted.tasks, strict=True):
-            if new < old:
-                raise UsageError(f"{where} has count {old} of {task}; it can grow, but not shrink to {new}")
+        if (found := self.difference(wanted)) is not None:
+            name, old, new = found
+            raise UsageError(f"{where} was made with {name} {old}, not {new}; choose another --out")
+        if self.part != wanted.part:
+            raise UsageError(f"{where} holds {self.scope}, not {wanted.scope}; choose another --out, or the same --part")
+        for (task, old_count), (_, new_count) in zip(self.tasks, wanted.tasks, strict=True):
+            if new_count < old_count:
+                raise UsageError(f"{where} has count {old_count} of {task}; it can grow, but not shrink to {new_count}")
         return wanted
 
 
@@ -261,6 +304,38 @@ def parse_checkpoints(text: str) -> tuple[int, ...]:
     if not all(re.fullmatch("[0-9]{1,7}", part) for part in parts):
         raise UsageError(f"checkpoints must be epochs like 0,1,2,4,8, not {text!r}")
     return tuple(int(part) for part in parts)
+
+
+LARGEST_PARTS = 2**20
+"""Parts that a dataset may be divided into."""
+
+
+def parse_part(part: str | tuple[int, int]) -> tuple[int, int]:
+    """(K, N) from text like "2/8", or from these numbers.
+
+    Raises:
+        UsageError: there is no such part.
+    """
+    if not isinstance(part, str):
+        return _check_part(part)
+    match = re.fullmatch("([0-9]{1,7})/([0-9]{1,7})", part)
+    if match is None:
+        raise UsageError(f"a part is written K/N, like 2/8, not {part!r}")
+    return _check_part((int(match[1]), int(match[2])))
+
+
+def _check_part(part: Any) -> tuple[int, int]:
+    """The part, if there is one of these numbers.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not isinstance(part, tuple | list) or len(part) != 2 or not all(type(number) is int for number in part):
+        raise UsageError(f"a part is two whole numbers, like 2/8, not {part!r}")
+    number, parts = part
+    if not 1 <= number <= parts <= LARGEST_PARTS:
+        raise UsageError(f"there is no part {number}/{parts}; parts are 1/N ... N/N, of at most {LARGEST_PARTS}")
+    return number, parts
 
 
 def recipe_with(base: Recipe, changes: dict[str, Any]) -> Recipe:

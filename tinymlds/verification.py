@@ -16,12 +16,13 @@ import numpy as np
 from tinymlds import packages, params, sealing, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
 from tinymlds.errors import DatasetError, UsageError, one_line
-from tinymlds.kernels import backend
+from tinymlds.manifest import Row
 from tinymlds.measures import COLUMNS, measure
 from tinymlds.publish import checking
-from tinymlds.spec import Recipe, Spec, canonical_json
-from tinymlds.training import Floats, Status, StopRule, initial_weights, task_data
-from tinymlds.workers import Supervisor, Unit, make_pool
+from tinymlds.replay import Replay, reached, train_again
+from tinymlds.sealing import columns_of
+from tinymlds.spec import Spec, canonical_json
+from tinymlds.training import Outcome, Status, task_data
 
 
 @dataclass
@@ -117,7 +118,7 @@ def verify(
     for task in dataset.tasks:
         _check_data(path, dataset.spec, task, result)
         result.tasks += 1
-        for shard in range(-(-dataset.counts[task] // store.SHARD)):
+        for shard in dataset.shards(task):
             try:
                 for _ in _check_shard(dataset, task, shard, workers, result):
                     done += 1
@@ -271,70 +272,46 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
 
 
 def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: Verification) -> Iterator[None]:
-    rows = dataset.shard_rows(task, shard)
+    rows, spec = dataset.shard_rows(task, shard), dataset.spec
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
     losses = dataset.shard_losses(task, shard)
     checkpoints = dataset.shard_checkpoints(task, shard)
-    recipe, seed = dataset.spec.recipe, dataset.spec.seed
-    key = tasks.load(task, recipe).stream_key(seed)
-    _, validation = dataset.data(task).sequences()
-    target = backend.load("cpu")
-    split_of = splits(seed, range(rows[0]["index"], rows[-1]["index"] + 1))
+    split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(rows)])
+    outcomes = []
+    for k, row in enumerate(rows):
+        kept = checkpoints[k, : len(reached(spec, losses[k][1].size))]
+        outcomes.append(Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, 0.0))
+    replay = Replay(spec, task)
 
-    def compute(k: int) -> tuple[np.float32 | None, dict[str, float | None]]:
-        """The loss and the figures of a network from its written weights; kernels run without Python's lock."""
-        loss = target.loss(dataset.shape, weights[k], validation) if losses[k][1].size else None
-        return loss, measure(dataset.shape, weights[k], task, seed, recipe)
+    def compute(outcome: Outcome) -> tuple[list[str], dict[str, float | None]]:
+        """What is wrong with a network, and its figures, from its written weights; kernels run without Python's lock."""
+        return replay.problems(outcome), measure(dataset.shape, outcome.weights, task, spec.seed, spec.recipe)
 
     with ThreadPoolExecutor(threads) as pool:
-        computed = list(pool.map(compute, range(len(rows))))
-    for k, row in enumerate(rows):
-        train, recorded = losses[k]
-        name = f"{dataset.folder}: {task} {row['index']}"
-        if store.array_sha256(weights[k]) != row["weights_sha256"]:
-            result.problems.append(f"{name} has other weights than the manifest says")
-        if store.array_sha256(train, recorded) != row["losses_sha256"] or recorded.size != row["epochs"]:
-            result.problems.append(f"{name} has other losses than the manifest says")
-        last = [store.shortest(values[-1]) if values.size else None for values in (train, recorded)]
-        if last != [row["train_loss"], row["validation_loss"]]:
-            result.problems.append(f"{name} ends with other losses than the manifest says")
-        if row["status"] != Status.DIVERGED and _verdict(recipe, recorded) != (row["status"], row["reason"]):
-            result.problems.append(f"{name} did not end as {row['status']} by its losses")
+        computed = list(pool.map(compute, outcomes))
+    for k, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
+        found, figures = computed[k]
+        columns = columns_of(outcome)
+        if columns["weights_sha256"] != row["weights_sha256"]:
+            found.append("has other weights than the manifest says")
+        if columns["losses_sha256"] != row["losses_sha256"] or columns["epochs"] != row["epochs"]:
+            found.append("has other losses than the manifest says")
+        if any(columns[loss] != row[loss] for loss in ("train_loss", "validation_loss")):
+            found.append("ends with other losses than the manifest says")
         if row["split"] != split_of[k]:
-            result.problems.append(f"{name} is not in the split {row['split']}")
-        recomputed, figures = computed[k]
-        if recomputed is not None:
-            if recomputed.tobytes() != recorded[-1].tobytes():
-                result.problems.append(f"{name} has validation loss {recomputed}, and {recorded[-1]} is recorded")
-            result.losses_recomputed += 1
-        reached = [epoch for epoch in dataset.spec.checkpoints if epoch <= recorded.size]
-        kept = checkpoints[k, : len(reached)]
-        if row["checkpoints"] != len(reached):
-            stated = f"{row['checkpoints']} checkpoints, and {len(reached)} by its epochs"
-            result.problems.append(f"{name} has {stated}; the manifest is wrong about it")
-        elif store.array_sha256(kept) != row["checkpoints_sha256"]:
-            result.problems.append(f"{name} has other checkpoints than the manifest says")
-        if not np.isnan(checkpoints[k, len(reached) :]).all():
-            result.problems.append(f"{name} has checkpoints of epochs that it did not reach")
-        for epoch, weights_then in zip(reached, kept, strict=True):
-            if epoch == 0:
-                right = weights_then.tobytes() == initial_weights(recipe, key, row["index"]).tobytes()
-            else:
-                right = target.loss(dataset.shape, weights_then, validation).tobytes() == recorded[epoch - 1].tobytes()
-            if not right:
-                result.problems.append(f"{name} has a checkpoint of epoch {epoch} that its losses do not bear out")
+            found.append(f"is not in the split {row['split']}")
+        if row["checkpoints"] != columns["checkpoints"]:
+            stated = f"{row['checkpoints']} checkpoints, and {columns['checkpoints']} by its epochs"
+            found.append(f"has {stated}; the manifest is wrong about it")
+        elif row["checkpoints_sha256"] != columns["checkpoints_sha256"]:
+            found.append("has other checkpoints than the manifest says")
+        if not np.isnan(checkpoints[k, len(outcome.checkpoints) :]).all():
+            found.append("has checkpoints of epochs that it did not reach")
         if figures != {column: row[column] for column in COLUMNS}:
-            result.problems.append(f"{name} measures otherwise on fresh sequences than the manifest says")
+            found.append("measures otherwise on fresh sequences than the manifest says")
+        result.losses_recomputed += outcome.epochs > 0
+        result.problems += [f"{dataset.folder}: {task} {row['index']} {problem}" for problem in found]
         yield
-
-
-def _verdict(recipe: Recipe, validation_losses: Floats) -> tuple[str, str] | None:
-    """Status and reason that the stop rule gives at the last of these losses; None if it ends sooner or goes on."""
-    rule = StopRule(recipe)
-    verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(validation_losses, 1)]
-    if not verdicts or verdicts[-1] is None or any(verdicts[:-1]):
-        return None
-    return str(verdicts[-1][0]), verdicts[-1][1]
 
 
 # ------------------------------------------------------------------ training again
@@ -360,20 +337,16 @@ def least_caught(networks: int, retrained: int, probability: float = 0.95) -> in
 
 def _retrain(dataset: Dataset, picked: list[int], workers: int, result: Verification) -> None:
     """Train the picked networks again; the files have been compared with the manifest, so its hashes stand for them."""
-    rows = {(row["task"], row["index"]): row for row in (dataset.manifest[number] for number in picked)}
-    spec = dataset.spec
-    units = [Unit(task, spec.seed, spec.recipe, "cpu", index, index + 1, spec.checkpoints) for task, index in rows]
-    workers = min(workers, len(units))
-    pool = make_pool(workers, "cpu", spec.recipe)
-    supervisor = Supervisor(units, pool, workers)
-    try:
-        for unit, outcomes in (finished for batch in supervisor.run() for finished in batch):
-            for made in map(sealing.columns_of, outcomes):
-                row = rows[unit.task, made["index"]]
-                if any(row[column] != value for column, value in made.items()):
-                    name = f"{dataset.folder}: {unit.task} {made['index']}"
-                    result.problems.append(f"{name} is not what training gives; it was made in another way")
-    finally:
-        pool.end()
-    for unit in supervisor.quarantined:
-        result.problems.append(f"{dataset.folder}: {unit.task} {unit.start} could not be trained again: {unit.reason}")
+    compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
+
+
+def compare_with_training(spec: Spec, rows: Iterable[Row], workers: int, result: Verification) -> None:
+    """Train networks again and note those that come out otherwise; `rows` have a task and the columns of `columns_of`."""
+    wanted = {(row["task"], row["index"]): row for row in rows}
+    made, failed = train_again(spec, wanted, workers)
+    for (task, index), columns in made.items():
+        if any(wanted[task, index][column] != value for column, value in columns.items()):
+            name = f"{result.folder}: {task} {index}"
+            result.problems.append(f"{name} is not what training gives; it was made in another way")
+    for task, index, reason in failed:
+        result.problems.append(f"{result.folder}: {task} {index} could not be trained again: {reason}")

@@ -36,7 +36,7 @@ _SECONDS_TO_NOTICE = 3.0
 
 @dataclass(frozen=True)
 class Unit:
-    """Networks `start` ... `stop` - 1 of a task, and what a worker needs to make them."""
+    """Networks `start` ... `stop` - 1 of a task, or every `step`-th of them, and what a worker needs to make them."""
 
     task: str
     seed: int
@@ -47,6 +47,12 @@ class Unit:
     checkpoints: tuple[int, ...] = ()
     causes: tuple[str, ...] = ()
     """Of each death of a worker that this unit may have brought about."""
+    step: int = 1
+
+    @property
+    def indices(self) -> range:
+        """Of its networks."""
+        return range(self.start, self.stop, self.step)
 
     @property
     def deaths(self) -> int:
@@ -62,14 +68,13 @@ class Unit:
     def singles(self, cause: str) -> list["Unit"]:
         """The same networks as units of one, each with one more death to its name."""
         causes = (*self.causes, cause)
-        return [replace(self, start=k, stop=k + 1, causes=causes) for k in range(self.start, self.stop)]
+        return [replace(self, start=k, stop=k + 1, causes=causes) for k in self.indices]
 
 
 def train_unit(unit: Unit) -> list[Outcome]:
     """Train the networks of a unit. Runs in a worker."""
     target = backend.load(unit.backend)
-    indices = range(unit.start, unit.stop)
-    return list(train_networks(target, unit.task, unit.seed, unit.recipe, indices, unit.checkpoints))
+    return list(train_networks(target, unit.task, unit.seed, unit.recipe, unit.indices, unit.checkpoints))
 
 
 class Pool(Protocol):
@@ -277,7 +282,7 @@ class _Queue:
     def take(self, size: Callable[[Unit], int]) -> Unit:
         """Take the first `size(unit)` indices of the first unit; a unit with a death to its name is taken whole."""
         unit = heapq.heappop(self._heap)[-1]
-        stop = unit.stop if unit.deaths else min(unit.stop, unit.start + size(unit))
+        stop = unit.stop if unit.deaths else min(unit.stop, unit.start + size(unit) * unit.step)
         if stop < unit.stop:
             self.add(replace(unit, start=stop))
         return replace(unit, stop=stop)
@@ -344,7 +349,7 @@ class Supervisor:
             return
         units = [unit for unit in self._pending if not unit.deaths]
         slowest = max(units, key=self._seconds)
-        left = sum((unit.stop - unit.start) * self._seconds(unit) for unit in units)
+        left = sum(len(unit.indices) * self._seconds(unit) for unit in units)
         if left < 2 * self.workers * self._seconds(slowest):
             self._pending.put_first(slowest)
 
@@ -395,7 +400,7 @@ class Supervisor:
         causes = {}
         for future, since in self._since.items():
             unit = self._running[future]
-            seconds = self._deadlines.seconds(unit.recipe, unit.stop - unit.start)
+            seconds = self._deadlines.seconds(unit.recipe, len(unit.indices))
             if now - since > seconds and not future.done():
                 causes[future] = f"it took longer than {seconds:.0f} s"
         if causes:

@@ -204,7 +204,7 @@ def analyze(
 
 
 def _opened(folders: str | Path | Sequence[str | Path]) -> list[Dataset]:
-    return [open_dataset(folder) for folder in ([folders] if isinstance(folders, str | Path) else folders)]
+    return [open_dataset(folder).require_whole() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
 def _check_held(asked: _Asked) -> None:

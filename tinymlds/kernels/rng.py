@@ -109,7 +109,7 @@ def words(key: Key, purpose: int, index: int, count: int, epoch: int = 0) -> Wor
 
 def first_words(key: Key, purpose: int, indices: range) -> Words32:
     """The first word of the streams of many indices at once, uint32 [len(indices)]."""
-    index = np.arange(indices.start, indices.stop, dtype=np.uint64)
+    index = np.arange(indices.start, indices.stop, indices.step, dtype=np.uint64)
     counter = (np.zeros_like(index), np.zeros_like(index), index, np.full_like(index, purpose))
     return np.asarray(philox(counter, key)[0], np.uint32)
 

@@ -127,7 +127,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
             raise UsageError(f"{target} is inside {folder}; choose another --out")
         if (folder / store.JOURNAL).exists():
             raise UsageError(f"{folder} is not finished; the command that started it goes on with it")
-        opened[name] = Dataset(folder)
+        opened[name] = Dataset(folder).require_whole()
         if opened[name].sums.keys() != sealing.file_names(opened[name].spec):
             raise DatasetError(
                 f"{folder / store.SUMS} lists other files than the dataset has; `tinymlds verify` says which"

@@ -139,7 +139,7 @@ def _verdicts(part: Part, task: str, exam: Exam, threads: int) -> Iterator[Verdi
     """A verdict on every complete network of a task, in index order; weights are read shard by shard."""
     dataset = part.full
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
-        for shard in range(-(-dataset.counts[task] // store.SHARD)):
+        for shard in dataset.shards(task):
             weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
             complete = [row for row in dataset.shard_rows(task, shard) if row["status"] == Status.COMPLETE]
             vectors = [weights[row["row"]] for row in complete]

@@ -53,6 +53,9 @@ def _open(folder: Path, packaged: packages.Packaged) -> Part:
     full, *smaller = (
         Dataset(store.folder_inside(folder, place)) for place in (packaged.folder, *(s.folder for s in packaged.subsets))
     )
+    for dataset in (full, *smaller):
+        if dataset.spec.part is not None:
+            raise DatasetError(f"{dataset.folder} is {dataset.spec.scope} of a dataset, and a package holds whole ones")
     return Part(packaged.name, full, tuple(sorted(smaller, key=subset_count)))
 
 

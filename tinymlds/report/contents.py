@@ -54,7 +54,7 @@ class Contents:
     rows: list[StatusRow] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rows = [_status_row(self.status, task, total) for task, total in self.status.spec.tasks]
+        self.rows = [_status_row(self.status, task, total) for task, total in self.status.spec.counts.items()]
 
     @property
     def name(self) -> str:

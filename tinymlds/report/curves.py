@@ -57,6 +57,8 @@ def single_curves(dataset: Dataset) -> Figure:
     each = max(2, min(20, MOST_SINGLE // len(tasks)))
     charts: dict[str, tuple[Chart, ...]] = {}
     for task in tasks:
+        if not dataset.counts[task]:  # in a part
+            continue
         losses: list[Series] = []
         for kind, colour, name in ((0, GREY, "training"), (1, ACCENT, "validation")):
             x, y = _joined([pair[kind] for pair in _pairs(dataset, task, each)])

@@ -97,8 +97,8 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     chosen = []
     for task in names:
         complete = np.flatnonzero(dataset.manifest.complete(dataset.manifest.place(task)))
-        indices = complete if complete.size else np.arange(dataset.counts[task])
-        chosen += [(task, int(indices[k])) for k in spread_over(len(indices), each)]
+        places = complete if complete.size else np.arange(dataset.counts[task])
+        chosen += [(task, dataset.spec.indices[task][places[k]]) for k in spread_over(len(places), each)]
     text = f"{len(chosen):,} of the {len(dataset):,} networks are on this page, evenly spread over tasks and indices"
     if len(chosen) == len(dataset):
         return chosen, f"All {len(chosen):,} networks are on this page." if len(chosen) > 1 else "It has one network."

@@ -101,7 +101,7 @@ def _facts(found: Contents) -> list[tuple[str, str]]:
     shape = f"{recipe.gru_layers} GRU layers of {recipe.hidden} units, {recipe.linear_maps} linear maps"
     return [
         ("tasks", ", ".join(names) if len(names) <= 10 else f"{len(names):,} ({names[0]} to {names[-1]})"),
-        ("networks", f"{spec.networks:,}"),
+        ("networks", f"{spec.networks:,}" if spec.part is None else f"{spec.networks:,}: {spec.scope}"),
         ("each", f"{recipe.shape.size:,} parameters: {shape}"),
         ("training", f"sequences of {recipe.steps} steps, until the validation loss is below {recipe.threshold:g}"),
         ("seed", str(spec.seed)),

@@ -89,8 +89,8 @@ def trigger(population: Population) -> Figure | None:
 
 def grid(status: FolderStatus, population: Population | None) -> Figure:
     """All transducers as squares: how far each is, and how long and how well it was learned."""
-    names = [task for task, _ in status.spec.tasks]
-    share = np.array([status.complete(task) / count for task, count in status.spec.tasks])
+    names = list(status.spec.counts)
+    share = np.array([status.complete(task) / max(1, count) for task, count in status.spec.counts.items()])
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
@@ -115,7 +115,8 @@ def summaries(population: Population) -> list[dict[str, float | str | None]]:
         for name, found in columns.items():
             middle = _median(found[task])
             row[name] = None if math.isnan(middle) else middle
-        row["low_epochs"], row["high_epochs"] = np.percentile(columns["epochs"][task], [5, 95]).tolist()
+        known = columns["epochs"][task]
+        row["low_epochs"], row["high_epochs"] = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
         rows.append(row)
     return rows
 

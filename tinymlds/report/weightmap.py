@@ -175,8 +175,8 @@ def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) ->
 
 def _way(dataset: Dataset, row: Row) -> Floats:
     """Weights [c + 1, P] of one network: its checkpoints that training reached, then its end."""
-    shard, place = divmod(row["index"], store.SHARD)
-    tensors = dataset.tensor_file("checkpoints", row["task"], shard).read_row(place)
+    shard = dataset.shard_of(row["task"], row["index"])
+    tensors = dataset.tensor_file("checkpoints", row["task"], shard).read_row(row["row"])
     reached = params.from_tensors(dataset.shape, tensors, 1)[: row["checkpoints"]]
     return np.concatenate([reached, dataset[row["task"], row["index"]].weights[None]])
 
@@ -203,11 +203,11 @@ def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> 
     for task, count in dataset.counts.items():
         start = dataset.manifest.place(task).start
         first, stop = np.searchsorted(places, [start, start + count])
-        indices = places[first:stop] - start
-        for shard in np.unique(indices // store.SHARD).tolist():
-            where = np.flatnonzero(indices // store.SHARD == shard)
+        own = places[first:stop] - start
+        for shard in np.unique(own // store.SHARD).tolist():
+            where = np.flatnonzero(own // store.SHARD == shard)
             tensors = dataset.tensor_file("networks", task, shard).read()
-            weights = params.from_tensors(dataset.shape, tensors, 1)[indices[where] % store.SHARD]
+            weights = params.from_tensors(dataset.shape, tensors, 1)[own[where] % store.SHARD]
             finite = np.isfinite(weights).all(axis=1)
             yield first + where[finite], _transformed(dataset, weights[finite], options)
 

@@ -1,0 +1,92 @@
+"""Makes networks again, to compare: losses from weights, how training ended from losses, or all of it by training."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinymlds import tasks
+from tinymlds.kernels import backend
+from tinymlds.manifest import Row
+from tinymlds.sealing import columns_of
+from tinymlds.spec import Recipe, Spec
+from tinymlds.training import Floats, Outcome, Status, StopRule, initial_weights, task_data
+from tinymlds.workers import Supervisor, Unit, make_pool
+
+
+class Replay:
+    """Computes again what can be of the networks of a task without training them."""
+
+    def __init__(self, spec: Spec, task: str) -> None:
+        """Draw the validation sequences of the task.
+
+        Args:
+            spec: of the dataset.
+            task: one of its tasks.
+        """
+        self._spec = spec
+        self._key = tasks.load(task, spec.recipe).stream_key(spec.seed)
+        _, self._validation = task_data(task, spec.seed, spec.recipe).sequences()
+        self._target = backend.load("cpu")
+
+    def problems(self, outcome: Outcome) -> list[str]:
+        """What a network says of itself that its losses and weights do not bear out; each completes "xor 17 ..."."""
+        found, recorded, epochs = [], outcome.validation_losses, reached(self._spec, outcome.epochs)
+        ended = outcome.status.value, outcome.reason
+        if outcome.status != Status.DIVERGED and _verdict(self._spec.recipe, recorded) != ended:
+            found.append(f"did not end as {outcome.status.value} by its losses")
+        if len(outcome.reason) > _LONGEST_REASON:
+            found.append("has a reason longer than any that training gives")
+        if recorded.size and (loss := self._loss(outcome.weights)).tobytes() != recorded[-1].tobytes():
+            found.append(f"has validation loss {loss}, and {recorded[-1]} is recorded")
+        if len(outcome.checkpoints) != len(epochs):
+            found.append(f"has {len(outcome.checkpoints)} checkpoints, and its training reached {len(epochs)}")
+        for epoch, weights in zip(epochs, outcome.checkpoints, strict=False):
+            if not self._is_from(epoch, weights, outcome):
+                found.append(f"has a checkpoint of epoch {epoch} that its losses do not bear out")
+        return found
+
+    def _is_from(self, epoch: int, weights: Floats, outcome: Outcome) -> bool:
+        """Whether a checkpoint can be of this epoch: it is how the network began, or has the loss that is recorded."""
+        if epoch == 0:
+            return weights.tobytes() == initial_weights(self._spec.recipe, self._key, outcome.index).tobytes()
+        return self._loss(weights).tobytes() == outcome.validation_losses[epoch - 1 : epoch].tobytes()
+
+    def _loss(self, weights: Floats) -> np.float32:
+        return self._target.loss(self._spec.recipe.shape, weights, self._validation)
+
+
+_LONGEST_REASON = 1000
+
+
+def reached(spec: Spec, epochs: int) -> list[int]:
+    """The epochs with a checkpoint that a training of so many epochs reaches."""
+    return [epoch for epoch in spec.checkpoints if epoch <= epochs]
+
+
+def _verdict(recipe: Recipe, validation_losses: Floats) -> tuple[str, str] | None:
+    """Status and reason that the stop rule gives at the last of these losses; None if it ends sooner or goes on."""
+    rule = StopRule(recipe)
+    verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(validation_losses, 1)]
+    if not verdicts or verdicts[-1] is None or any(verdicts[:-1]):
+        return None
+    return str(verdicts[-1][0]), verdicts[-1][1]
+
+
+def train_again(
+    spec: Spec, networks: Iterable[tuple[str, int]], workers: int
+) -> tuple[dict[tuple[str, int], Row], list[tuple[str, int, str]]]:
+    """What training gives for these tasks and indices, as `columns_of`; and where it gives nothing, with the reason."""
+    units = [Unit(task, spec.seed, spec.recipe, "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
+    workers = min(workers, len(units))
+    pool = make_pool(workers, "cpu", spec.recipe)
+    supervisor = Supervisor(units, pool, workers)
+    try:
+        made = {
+            (unit.task, outcome.index): columns_of(outcome)
+            for batch in supervisor.run()
+            for unit, outcomes in batch
+            for outcome in outcomes
+        }
+    finally:
+        pool.end()
+    return made, [(unit.task, unit.start, unit.reason) for unit in supervisor.quarantined]
