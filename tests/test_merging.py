@@ -105,9 +105,7 @@ def test_eight_parts_are_one_dataset(made, parts, tmp_path, draw):
     assert files(tmp_path / "all") == files(made / "whole")
     assert tinymlds.verify(tmp_path / "all").ok
     assert {source.folder: source.added for source in result.sources} == {str(p): len(tinymlds.open(p)) for p in parts}
-    assert set(seen) == {
-        (f"p{k}", n, len(tinymlds.open(p))) for k, p in enumerate(parts, 1) for n in range(1, len(tinymlds.open(p)) + 1)
-    }
+    assert set(seen) == {(str(p), n, len(tinymlds.open(p))) for p in parts for n in range(1, len(tinymlds.open(p)) + 1)}
 
 
 def test_parts_with_many_shards(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
 from tinymlds.farm import Progress
 from tinymlds.forecast import Forecast
-from tinymlds.merging import Merged
+from tinymlds.merged import Merged
 from tinymlds.overview import FolderStatus
 from tinymlds.publish import Packaged
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport

@@ -6,105 +6,28 @@ number, and an interrupted merge is simply done again. Only files are read; noth
 """
 
 import secrets
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tinymlds import packages, sealing, store
 from tinymlds.dataset import Dataset, read_description, require_dataset
-from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.errors import DatasetError, UsageError
 from tinymlds.farm import available_cpus, check_folder, check_means, missing, prepare_folder
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.ledger import Ledger, identity
+from tinymlds.merged import Conflict, Merged, Source, name_missing
 from tinymlds.origins import Checks, Origin, Runs, Sealed, Unfinished
 from tinymlds.replay import train_again
 from tinymlds.sealing import columns_of
-from tinymlds.spec import Spec, parse_part
+from tinymlds.spec import Spec
+
+T = TypeVar("T")
 
 _OUT = 0
 """The number of the output folder in the ledger."""
-_MOST_NAMED = 20
-
-
-@dataclass
-class Source:
-    """A folder that was to be merged, and what came of it."""
-
-    folder: str
-    part: str | None = None
-    """Like "part 2/8"; None for a whole dataset, finished or not."""
-    networks: int = 0
-    added: int = 0
-    """Networks that the output folder did not have."""
-    retrained: int = 0
-    """Networks trained again."""
-    digest: str | None = None
-    problems: list[str] = field(default_factory=list)
-    """If there are any, none of its networks was taken."""
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """Two folders that hold different networks of the same task and index. Nothing of them was taken; if the first is the
-    output folder, it keeps what it had."""
-
-    folders: tuple[str, str]
-    networks: int
-    """In how many they differ."""
-    first: tuple[str, int]
-    """Task and index of one of those."""
-    right: dict[str, int] | None
-    """If some were trained again: how many of those each folder has right."""
-    retrained: int = 0
-    kept: bool = False
-    """The first is the output folder."""
-
-    def __str__(self) -> str:
-        one, other = self.folders
-        task, index = self.first
-        more = f" and in {self.networks - 1} more" if self.networks > 1 else ""
-        taken = f"{one} stays as it is" if self.kept else "nothing of them was taken"
-        text = f"{one} and {other} hold different networks: {task} {index}{more}; {taken}"
-        if self.right is None:
-            return f"{text}. --retrain 10 says which is right; leave the other one out"
-        counts = " and ".join(f"{number} of {folder}" for folder, number in self.right.items())
-        return f"{text}. Of {self.retrained} trained again, {counts} came out as they are there; leave the wrong one out"
-
-
-@dataclass
-class Merged:
-    """What a merge came to."""
-
-    folder: Path
-    digest: str | None = None
-    """None if networks are missing."""
-    networks: int = 0
-    """There are now."""
-    total: int = 0
-    """There are when none is missing."""
-    sources: list[Source] = field(default_factory=list)
-    conflicts: list[Conflict] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    """Parts, where it is known how many there are; else runs of indices."""
-    retrain_seed: int | None = None
-    """What picked the networks that were trained again."""
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with the folders, and where they disagree."""
-        return [problem for source in self.sources for problem in source.problems] + list(map(str, self.conflicts))
-
-    def refused(self, source: Source) -> bool:
-        """Whether nothing of a folder was taken."""
-        return bool(source.problems) or any(source.folder in conflict.folders for conflict in self.conflicts)
-
-    @property
-    def ok(self) -> bool:
-        """The dataset is there, and nothing was found wrong."""
-        return self.digest is not None and not self.problems
 
 
 def merge(
@@ -134,7 +57,7 @@ def merge(
             those in which folders differ.
         seed: picks them; default is a new one, which the result names.
         workers: processes that train, and threads that check; default is one for each CPU that this process may use.
-        progress: called with (name of a folder, networks of it that were checked, all of them).
+        progress: called with (folder, networks of it that were checked, all of them).
 
     Raises:
         UsageError: a wrong argument, or folders that are not of one dataset.
@@ -204,7 +127,7 @@ def _open(path: Path, number: int, ledger: Ledger) -> Origin:
     """
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
-        return Sealed(number, Dataset(path), ledger)
+        return Sealed(number, path, ledger)
     try:
         if journal.spec.part is not None:
             raise UsageError(
@@ -315,11 +238,13 @@ def _merge_into(
                 source.added = _add(journal, origin, source, ledger, checks)
             except DatasetError as error:
                 source.problems.append(str(error))
+            finally:
+                origin.close()
         gaps = missing(journal)
         merged.total = journal.spec.networks
         merged.networks = merged.total - sum(len(indices) for _, indices in gaps)
         if gaps:
-            merged.missing = _name_missing(journal, gaps, [origin.spec for origin, _ in accepted])
+            merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted])
         else:
             merged.digest = sealing.seal(target, journal, min(checks.workers, available_cpus()))
     finally:
@@ -354,35 +279,41 @@ def _add(journal: Journal, origin: Origin, source: Source, ledger: Ledger, check
     Raises:
         DatasetError: the folder is not what was checked any more; what was added before is right.
     """
-    runs = Runs(journal, origin, _noted(origin, source, checks))
-    new: list[Entry] = []
-    identities: list[tuple[str, int, bytes]] = []
-    added = 0
+    runs, added = Runs(journal, origin, _noted(origin, source, checks)), 0
+    for batch in _batches(_lacking(origin, ledger), store.SHARD):
+        journal.add([runs.ours(entry) for entry, _ in batch])
+        ledger.add(_OUT, [(entry.task, entry.outcome.index, digest) for entry, digest in batch])
+        added += len(batch)
+    return added
 
-    def keep() -> int:
-        journal.add(new)
-        ledger.add(_OUT, identities)
-        kept = len(new)
-        new.clear()
-        identities.clear()
-        return kept
 
+def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes]]]:
+    """The networks of a folder that the output folder lacks, and their identities, piece by piece."""
     for task, indices in origin.pieces():
         there = ledger.held(_OUT, task, indices)
         if all(index in there for index in indices):
             continue
-        checked = ledger.held(origin.number, task, indices)
+        checked, found = ledger.held(origin.number, task, indices), []
         for entry in origin.entries(task, indices):
             index, digest = entry.outcome.index, identity(columns_of(entry.outcome))
             if index in there or index not in checked:  # a run may still be adding to an unfinished folder
                 continue
             if checked[index] != digest:
                 raise DatasetError(f"{origin.folder} changed while it was merged: {task} {index}; merge it again")
-            new.append(runs.ours(entry))
-            identities.append((task, index, digest))
-        if len(new) >= store.SHARD:
-            added += keep()
-    return added + (keep() if new else 0)
+            found.append((entry, digest))
+        yield found
+
+
+def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
+    """The same items in lists of at least so many, but for the last; parts of many tasks come in tiny pieces."""
+    batch: list[T] = []
+    for piece in pieces:
+        batch += piece
+        if len(batch) >= least:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 def _noted(origin: Origin, source: Source, checks: Checks) -> dict[str, Any]:
@@ -395,34 +326,3 @@ def _noted(origin: Origin, source: Source, checks: Checks) -> dict[str, Any]:
     if source.retrained:
         noted |= {"retrained": source.retrained, "retrain_seed": checks.seed}
     return noted
-
-
-# ------------------------------------------------------------------ what is missing
-
-
-def _name_missing(journal: Journal, gaps: list[tuple[str, range]], specs: list[Spec]) -> list[str]:
-    """What is missing: parts, if all that came so far were parts of so many; else runs of indices."""
-    numbers = {spec.part[1] for spec in specs if spec.part is not None} or set(_numbers_of_parts(journal))
-    if len(numbers) != 1:
-        runs = [f"{task} {gap.start}" + (f"-{gap.stop - 1}" if len(gap) > 1 else "") for task, gap in gaps[:_MOST_NAMED]]
-        return [*runs, *([f"{len(gaps) - len(runs)} more"] if len(gaps) > len(runs) else [])]
-    [parts] = numbers
-    spec, place = journal.spec, {task: number for number, task in enumerate(journal.spec.indices)}
-    lacking = Counter(spec.part_with(place[task], index, parts) for task, gap in gaps for index in gap)
-    names = []
-    for part, networks in sorted(lacking.items())[:_MOST_NAMED]:
-        whole = networks == replace(spec, part=(part, parts)).networks
-        names.append(f"part {part}/{parts}" if whole else f"{networks} networks of part {part}/{parts}")
-    return [*names, *([f"{len(lacking) - len(names)} more"] if len(lacking) > len(names) else [])]
-
-
-def _numbers_of_parts(journal: Journal) -> Iterator[int]:
-    """Into how many parts the dataset was divided, by what is noted of the merges so far."""
-    for info in journal.runs().values():
-        merges: Iterable[Any] = info.get("merged", ()) if isinstance(info.get("merged"), list) else ()
-        for merge_info in merges:
-            if isinstance(merge_info, dict) and isinstance(part := merge_info.get("part"), str):
-                try:
-                    yield parse_part(part)[1]
-                except TinymldsError:
-                    continue

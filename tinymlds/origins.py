@@ -32,7 +32,7 @@ class Checks:
     """Picks them."""
     workers: int
     progress: Callable[[str, int, int], None]
-    """Called with the name of a folder, networks of it that were checked, and all of them."""
+    """Called with a folder, networks of it that were checked, and all of them."""
 
 
 class Origin(Protocol):
@@ -60,30 +60,50 @@ class Origin(Protocol):
         ...
 
     def close(self) -> None:
-        """Close its files."""
+        """Let go of what is open or in memory."""
         ...
 
 
 class Sealed:
-    """A sealed folder: a part, or a whole dataset."""
+    """A sealed folder: a part, or a whole dataset. Its manifest is in memory only while it is checked or merged."""
 
-    def __init__(self, number: int, dataset: Dataset, ledger: Ledger) -> None:
-        self.number, self.folder, self.spec = number, dataset.folder, dataset.spec
-        self._dataset, self._ledger, self._noted = dataset, ledger, False
+    def __init__(self, number: int, folder: Path, ledger: Ledger) -> None:
+        """Open it and look at its spec.
+
+        Raises:
+            DatasetError: it is damaged.
+            UsageError: made with another format or numerics version.
+        """
+        dataset = Dataset(folder)
+        self.number, self.folder, self.spec = number, folder, dataset.spec
+        self._digest, self._ledger = dataset.digest, ledger
+        self._dataset: Dataset | None = None
 
     def check(self, checks: Checks) -> Verification:
         """What `verify` finds; the networks are those of the manifest, whose hash is in the digest."""
 
         def progress(done: int, total: int) -> None:
-            checks.progress(self.folder.name, done, total)
+            checks.progress(str(self.folder), done, total)
 
         found = verify(self.folder, progress, retrain=checks.retrain, workers=checks.workers, seed=checks.seed)
-        if found.ok and found.digest != self._dataset.digest:
-            found.problems.append(f"{self.folder} changed while it was checked")
         if found.ok:
-            rows = self._dataset.manifest
-            self._ledger.add(self.number, ((row["task"], row["index"], identity(row)) for row in rows))
+            try:
+                rows = self._opened().manifest
+                self._ledger.add(self.number, ((row["task"], row["index"], identity(row)) for row in rows))
+            except DatasetError as error:
+                found.problems.append(str(error))
         return found
+
+    def _opened(self) -> Dataset:
+        """The dataset that was looked at first, opened again.
+
+        Raises:
+            DatasetError: it is another one by now.
+        """
+        dataset = Dataset(self.folder)
+        if dataset.digest != self._digest:
+            raise DatasetError(f"{self.folder} changed while it was merged; merge it again")
+        return dataset
 
     def pieces(self) -> Iterator[tuple[str, range]]:
         """Tasks and indices, shard by shard."""
@@ -97,9 +117,9 @@ class Sealed:
         Raises:
             DatasetError: the shard is damaged.
         """
-        if not self._noted:
+        if self._dataset is None:
+            self._dataset = self._opened()
             self._ledger.note_provenance(self._dataset)
-            self._noted = True
         first = self.spec.indices[task].index(indices[0])
         return sealing.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
 
@@ -108,7 +128,8 @@ class Sealed:
         return self._ledger.info(run)
 
     def close(self) -> None:
-        """There is nothing open."""
+        """Let go of the manifest."""
+        self._dataset = None
 
 
 class Unfinished:
@@ -137,7 +158,7 @@ class Unfinished:
                     if found.networks in picked:
                         rows.append({"task": task, **columns})
                     found.networks += 1
-                    checks.progress(self.folder.name, found.networks, total)
+                    checks.progress(str(self.folder), found.networks, total)
         except DatasetError as error:
             found.problems.append(str(error))
         if rows:
