@@ -121,6 +121,27 @@ def test_parts_with_many_shards(tmp_path, monkeypatch):
     assert tinymlds.verify(tmp_path / "small").ok
 
 
+def test_figures_are_measured_once(made, parts, forged, tmp_path, monkeypatch):
+    """Checking a part measures its networks; sealing takes what that found, and measures what earlier merges brought."""
+    measured = []
+
+    def measure(*arguments):
+        measured.append(arguments)
+        return real(*arguments)
+
+    real = sealing.measure
+    monkeypatch.setattr(sealing, "measure", measure)
+    merge(parts, tmp_path / "all")
+    assert measured == []
+    merge(parts[:4], tmp_path / "some")
+    merge([tmp_path / "some", *parts[4:], forged], tmp_path / "other")  # a conflict: nothing of `some` is taken
+    merge([*parts[:2], *parts[3:]], tmp_path / "other")
+    merge([parts[2]], tmp_path / "other")
+    assert len(measured) == 18 - len(tinymlds.open(parts[2]))
+    for name in ("all", "other"):
+        assert files(tmp_path / name) == files(made / "whole")
+
+
 def test_the_provenance_says_where_networks_come_from(made, parts, tmp_path):
     merge(parts[:4], tmp_path / "some", retrain=1, seed=7)
     merge([tmp_path / "some", *parts[4:]], tmp_path / "all")

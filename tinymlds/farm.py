@@ -95,7 +95,7 @@ def train(
         checkpoints: epochs at whose end weights are stored, ascending, 0 for before the first; default is the folder's, or
             none.
         part: "2/8" or (2, 8): only the second of eight parts, each with every eighth network of a task. All of them,
-            made anywhere, are `merge`d to the dataset. None is the whole.
+            made anywhere, are the dataset once they are merged (see `merge`). None is the whole.
         workers: processes; default is one for each CPU that this process may use. 1 trains in this process. With "cuda",
             networks that are under way at once; default is as many as the device has room for.
         backend: "cpu", or "cuda" for an NVIDIA GPU. They make the same networks.

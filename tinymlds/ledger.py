@@ -9,11 +9,12 @@ from tinymlds import sealing, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
 from tinymlds.manifest import Row
+from tinymlds.measures import COLUMNS, Figures
 from tinymlds.sealing import made_of
 from tinymlds.spec import canonical_json
 
 _TABLES = (
-    'CREATE TABLE held (task TEXT, "index" INTEGER, origin INTEGER, identity BLOB, '
+    'CREATE TABLE held (task TEXT, "index" INTEGER, origin INTEGER, identity BLOB, figures TEXT, '
     'PRIMARY KEY (task, "index", origin)) WITHOUT ROWID',
     'CREATE TABLE made (task TEXT, "index" INTEGER, run INTEGER, seconds REAL, finished REAL, '
     'PRIMARY KEY (task, "index")) WITHOUT ROWID',
@@ -57,9 +58,18 @@ class Ledger:
 
     def add(self, origin: int, networks: Iterable[tuple[str, int, bytes]]) -> None:
         """Note that a folder holds these networks: task, index, identity."""
-        rows = ((task, index, origin, digest) for task, index, digest in networks)
+        self._add((task, index, origin, digest, None) for task, index, digest in networks)
+
+    def add_rows(self, origin: int, rows: Iterable[Row]) -> None:
+        """Note that a folder holds the networks of these rows of a manifest, whose figures have been measured again."""
+        self._add(
+            (row["task"], row["index"], origin, identity(row), canonical_json([row[column] for column in COLUMNS]))
+            for row in rows
+        )
+
+    def _add(self, networks: Iterable[tuple[str, int, int, bytes, str | None]]) -> None:
         try:
-            self._connection.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?)", rows)
+            self._connection.executemany("INSERT OR REPLACE INTO held VALUES (?, ?, ?, ?, ?)", networks)
         except sqlite3.Error as error:
             raise _no_room(error) from error
 
@@ -71,9 +81,15 @@ class Ledger:
         )
         return dict(self._run(statement, task, indices.start, indices.stop, indices.step, origin))
 
-    def count(self, origin: int) -> int:
-        """How many networks a folder holds."""
-        return int(self._run("SELECT count(*) FROM held WHERE origin = ?", origin)[0][0])
+    def figures(self, origin: int, task: str, indices: range) -> dict[int, Figures]:
+        """Figures of the networks that a folder holds among these, as far as another one with the same network has any."""
+        statement = (
+            'SELECT a."index", b.figures FROM held a JOIN held b ON a.task = b.task AND a."index" = b."index" '
+            'WHERE a.task = ?1 AND a."index" >= ?2 AND a."index" < ?3 AND (a."index" - ?2) % ?4 = 0 AND a.origin = ?5 '
+            "AND a.identity = b.identity AND b.figures IS NOT NULL"
+        )
+        found = self._run(statement, task, indices.start, indices.stop, indices.step, origin)
+        return {index: dict(zip(COLUMNS, store.parse_json(text, "figures"), strict=True)) for index, text in found}
 
     def conflicts(self) -> list[tuple[int, int, int]]:
         """Pairs of folders that hold different networks of the same task and index, and how many."""

@@ -29,6 +29,9 @@ LONG_SEQUENCES = 128
 COLUMNS = ("accuracy", "long_accuracy", "clean_accuracy", "triggered_accuracy", "trigger_efficacy")
 """What `measure` gives."""
 
+Figures = dict[str, float | None]
+"""Those columns of a network; None where a task has no such figure."""
+
 
 @dataclass(frozen=True, eq=False)
 class Questions:
@@ -57,7 +60,7 @@ def questions(task: str, seed: int, recipe: Recipe, count: int, steps: int) -> Q
     return Questions(lines(found.table.inputs[symbols], INPUT_LINES), answers, triggered)
 
 
-def measure(shape: Shape, weights: Floats, task: str, seed: int, recipe: Recipe) -> dict[str, float | None]:
+def measure(shape: Shape, weights: Floats, task: str, seed: int, recipe: Recipe) -> Figures:
     """The figures of one network, float32 [P].
 
     Returns:
@@ -71,7 +74,7 @@ def measure(shape: Shape, weights: Floats, task: str, seed: int, recipe: Recipe)
     found = questions(task, seed, recipe, SEQUENCES, recipe.steps)
     right = found.right(shape, weights)
     long = questions(task, seed, recipe, LONG_SEQUENCES, LONG * recipe.steps).right(shape, weights)
-    figures: dict[str, float | None] = dict.fromkeys(COLUMNS)
+    figures: Figures = dict.fromkeys(COLUMNS)
     figures |= {"accuracy": _share(right), "long_accuracy": _share(long)}
     if found.triggered is not None:
         figures["clean_accuracy"] = _share(right[~found.triggered])

@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -246,7 +247,8 @@ def _merge_into(
         if gaps:
             merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted])
         else:
-            merged.digest = sealing.seal(target, journal, min(checks.workers, available_cpus()))
+            threads = min(checks.workers, available_cpus())
+            merged.digest = sealing.seal(target, journal, threads, partial(ledger.figures, _OUT))
     finally:
         journal.close()
 

@@ -88,8 +88,7 @@ class Sealed:
         found = verify(self.folder, progress, retrain=checks.retrain, workers=checks.workers, seed=checks.seed)
         if found.ok:
             try:
-                rows = self._opened().manifest
-                self._ledger.add(self.number, ((row["task"], row["index"], identity(row)) for row in rows))
+                self._ledger.add_rows(self.number, self._opened().manifest)
             except DatasetError as error:
                 found.problems.append(str(error))
         return found

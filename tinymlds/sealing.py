@@ -6,7 +6,7 @@ and SHA256SUMS last. If it is interrupted anywhere, the journal is still there a
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,15 @@ from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, 
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
 from tinymlds.manifest import Row
-from tinymlds.measures import measure
+from tinymlds.measures import Figures, measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
-from tinymlds.training import Outcome, Status, task_data
+from tinymlds.training import Floats, Outcome, Status, task_data
+
+Known = Callable[[str, range], dict[int, Figures]]
+"""Figures of networks of a task with these indices, by index, as far as they have been measured already."""
 
 
-def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
+def seal(folder: Path, journal: Journal, threads: int = 1, known: Known = lambda _task, _indices: {}) -> str:
     """Write the dataset that the journal's spec asks for, and remove the journal. Returns the digest.
 
     Every network of the spec must be in the journal or in a whole shard below its `base`.
@@ -32,6 +35,7 @@ def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
         folder: the dataset folder.
         journal: its journal.
         threads: threads that measure what networks do.
+        known: what has been measured already.
 
     Raises:
         TinymldsError: the file system refused; the journal is kept.
@@ -39,7 +43,8 @@ def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
     store.remove_unfinished(folder)
     spec = journal.spec
     sums: dict[str, str] = {}
-    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(_seal_tasks(folder, journal, threads, sums)))
+    rows = _seal_tasks(folder, journal, threads, known, sums)
+    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(rows))
     sums[store.PROVENANCE] = store.commit_inside(folder, store.PROVENANCE, _lines(_provenance(folder, journal)))
     description = canonical_json(describe(spec, "networks")) + "\n"
     sums[store.DESCRIPTION] = store.commit_inside(folder, store.DESCRIPTION, description.encode())
@@ -49,7 +54,7 @@ def seal(folder: Path, journal: Journal, threads: int = 1) -> str:
     return store.dataset_digest(sums)
 
 
-def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, str]) -> Iterator[Row]:
+def _seal_tasks(folder: Path, journal: Journal, threads: int, known: Known, sums: dict[str, str]) -> Iterator[Row]:
     """Write the files of all tasks, note their hashes in `sums`, and give the rows of the manifest, shard by shard."""
     spec = journal.spec
     old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
@@ -70,7 +75,8 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, sums: dict[str, st
             outcomes = [entry.outcome for entry in journal.entries(task, indices[start : start + store.SHARD])]
             files = shard_files(spec, task, start // store.SHARD, outcomes)
             sums |= {name: store.commit_inside(folder, name, data) for name, data in files}
-            yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads)
+            figures = known(task, indices[start : start + store.SHARD])
+            yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads, figures)
 
 
 def kinds(spec: Spec) -> tuple[str, ...]:
@@ -138,14 +144,20 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
         yield store.shard_name(kind, task, shard), store.tensors_bytes(tensors, metadata)
 
 
-def _rows(folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int) -> Iterator[Row]:
+def _rows(
+    folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int, known: dict[int, Figures]
+) -> Iterator[Row]:
     """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
     shape = spec.recipe.shape
     name = store.shard_name("networks", task, shard)
     weights = params.from_tensors(shape, store.TensorFile(folder, name).read(), 1)
     split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(outcomes)])
+
+    def figures_of(outcome: Outcome, vector: Floats) -> Figures:
+        return known.get(outcome.index) or measure(shape, vector, task, spec.seed, spec.recipe)
+
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
-        figures = list(pool.map(lambda vector: measure(shape, vector, task, spec.seed, spec.recipe), weights))
+        figures = list(pool.map(figures_of, outcomes, weights))
     for k, outcome in enumerate(outcomes):
         yield {"task": task, "shard": name, "row": k, "split": split_of[k], **columns_of(outcome), **figures[k]}
 

@@ -17,7 +17,7 @@ from tinymlds import packages, params, sealing, store, tasks
 from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
 from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.manifest import Row
-from tinymlds.measures import COLUMNS, measure
+from tinymlds.measures import COLUMNS, Figures, measure
 from tinymlds.publish import checking
 from tinymlds.replay import Replay, reached, train_again
 from tinymlds.sealing import columns_of
@@ -283,7 +283,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
         outcomes.append(Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, 0.0))
     replay = Replay(spec, task)
 
-    def compute(outcome: Outcome) -> tuple[list[str], dict[str, float | None]]:
+    def compute(outcome: Outcome) -> tuple[list[str], Figures]:
         """What is wrong with a network, and its figures, from its written weights; kernels run without Python's lock."""
         return replay.problems(outcome), measure(dataset.shape, outcome.weights, task, spec.seed, spec.recipe)
 
