@@ -152,6 +152,34 @@ def test_a_pool_ends_although_a_result_is_half_sent():
     assert isinstance(future.exception(), BrokenProcessPool)
 
 
+@posix
+def test_a_pool_ends_although_an_interruption_left_the_lock_of_a_call_taken():
+    """As Ctrl-C between the taking of the lock and the `with` that would free it; the call ends while it is taken."""
+    pool = ProcessPool(1, "cpu", RECIPE)
+    pool.wait_for_start()
+    future = pool.submit(time.sleep, 1.0)
+    while not future.running():
+        time.sleep(0.01)
+    for _ in range(2):
+        future._condition.acquire()
+    try:
+        while pool.executor._pending_work_items:  # until the executor has the result, and waits for the lock
+            time.sleep(0.01)
+        signal.signal(signal.SIGALRM, late)
+        signal.alarm(60)  # a bound that no load can break
+        pool.end()
+        signal.alarm(0)
+        assert not future._condition._is_owned()
+        assert future.result(60) is None
+    finally:
+        while future._condition._is_owned():
+            future._condition.release()
+
+
+def late(*_):
+    raise TimeoutError("it takes far too long")
+
+
 def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed):
     outcomes, supervisor = supervise(die_at_five, ProcessPool(2, "cpu", RECIPE), 2)
     assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]

@@ -9,12 +9,14 @@ has its worker killed, and that is a death too.
 import heapq
 import math
 import os
+import queue
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from multiprocessing import connection, get_context, parent_process
@@ -135,6 +137,7 @@ class ProcessPool:
     def __init__(self, workers: int, backend_name: str, recipe: Recipe) -> None:
         self.workers = workers
         self._arguments = (backend_name, recipe)
+        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._start()
 
     def _start(self) -> None:
@@ -155,12 +158,15 @@ class ProcessPool:
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Hand out a call. This may start a worker, and a worker must not hear Ctrl-C even while it is being started."""
         if not hasattr(signal, "pthread_sigmask"):
-            return self.executor.submit(work, *args)
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
-        try:
-            return self.executor.submit(work, *args)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            future = self.executor.submit(work, *args)
+        else:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
+            try:
+                future = self.executor.submit(work, *args)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._futures.add(future)
+        return future
 
     def wait_for_start(self) -> None:
         """Wait until a worker is ready, so that what goes wrong from then on is some unit's doing.
@@ -204,6 +210,7 @@ class ProcessPool:
 
     def end(self) -> None:
         """End all workers now."""
+        _free_locks(self._futures)
         self._writer.close()
         self._reader.close()
         executor = self.executor
@@ -215,6 +222,18 @@ class ProcessPool:
             if manager.is_alive():  # a worker has ended in the middle of a result; see `notice_deaths`
                 _break(processes, results)
                 manager.join()
+
+
+def _free_locks(futures: Iterable[Future[Any]]) -> None:
+    """Free the locks of futures that an interruption left taken by this thread.
+
+    Ctrl-C raises wherever the main thread is: also right after it has taken a future's lock, before the `with` that would
+    free it has begun. The executor needs the lock to say what became of the call, and would wait for it for ever.
+    """
+    for future in list(futures):
+        condition: Any = future._condition
+        while condition._is_owned():
+            condition.release()
 
 
 def make_pool(workers: int, backend_name: str, recipe: Recipe) -> Pool:
@@ -306,6 +325,7 @@ class Supervisor:
         self._pending = _Queue(self.units)
         self._running: dict[Future[list[Outcome]], Unit] = {}
         self._since: dict[Future[list[Outcome]], float] = {}
+        self._ended: queue.SimpleQueue[Future[list[Outcome]]] = queue.SimpleQueue()
         self._watch, self._deadlines = Watch(), Deadlines(self.least_seconds)
         self._seconds_per_network: dict[str, float] = {}
         self._breaks = 0
@@ -319,7 +339,7 @@ class Supervisor:
         last, batch = time.monotonic(), []
         while self._pending or self._running:
             self._hand_out()
-            done, _ = wait(self._running, timeout=0.5, return_when=FIRST_COMPLETED)
+            done = self._wait(0.5)
             if not done:
                 self.pool.notice_deaths()
             batch += self._collect(done)
@@ -329,16 +349,29 @@ class Supervisor:
                 last, batch = time.monotonic(), []
         yield batch
 
+    def _wait(self, seconds: float) -> list[Future[list[Outcome]]]:
+        """The calls that have ended; waits for the first. It takes no lock that an interruption might keep."""
+        done = []
+        try:
+            done.append(self._ended.get(timeout=seconds))
+            while True:
+                done.append(self._ended.get_nowait())
+        except queue.Empty:
+            return [future for future in done if future in self._running]
+
     def _hand_out(self) -> None:
         self.pool.wait_for_start()
         while self._pending and len(self._running) < self._places():
             self._longest_first_at_the_end()
             unit = self._pending.take(self._unit_size)
             try:
-                self._running[self.pool.submit(self.work, unit)] = unit
+                future = self.pool.submit(self.work, unit)
             except BrokenProcessPool:
                 self._pending.add(unit)
                 self._restart(self._all_died())
+                continue
+            self._running[future] = unit
+            future.add_done_callback(self._ended.put)
 
     def _longest_first_at_the_end(self) -> None:
         """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
@@ -366,7 +399,7 @@ class Supervisor:
         """Networks that take about a second."""
         return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / max(self._seconds(unit), 1e-3))))
 
-    def _collect(self, done: set[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
+    def _collect(self, done: list[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
         finished, broken = [], False
         for future in done:
             unit = self._running[future]
