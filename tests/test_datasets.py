@@ -8,13 +8,14 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, forecast, measures, overview, params, store, tasks, training
+from tinymlds import farm, forecast, measures, overview, pace, params, store, tasks, training
 from tinymlds.errors import UsageError
 from tinymlds.journal import Entry
 from tinymlds.kernels import backend
+from tinymlds.pools import InProcess
 from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
 from tinymlds.training import Outcome, Status
-from tinymlds.workers import InProcess, Supervisor, Unit
+from tinymlds.workers import Supervisor, Unit
 
 CHECKPOINTS = (0, 1, 3, 8)
 
@@ -310,7 +311,7 @@ def test_the_forecast_of_a_run():
     gaps = [("xor", range(10)), ("parity", range(4)), ("direct", range(6, 8))]
     made = [entry("xor", 10, 1.0), entry("xor", 30, 3.0), entry("parity", 200, 20.0)]
     for recipe in (recipe_with(Recipe(), {"lr": 0.1}), Recipe()):
-        found = farm._Forecast(gaps, recipe)
+        found = pace.Forecast(gaps, recipe)
         assert found.networks_left == 16
         assert found.seconds_left(2) == float("inf")
         found.add(made)

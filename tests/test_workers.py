@@ -15,13 +15,14 @@ import pytest
 from running import SMALL
 
 import tinymlds
-from tinymlds import farm
+from tinymlds import running
 from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.journal import Journal
+from tinymlds.pools import InProcess, ProcessPool
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.training import Outcome, Status
-from tinymlds.workers import InProcess, ProcessPool, Supervisor, Unit, train_unit
+from tinymlds.workers import Supervisor, Unit, train_unit
 
 RECIPE = recipe_with(Recipe(), SMALL)
 TOO_LONG = r"it took longer than \d+ s"
@@ -211,7 +212,7 @@ def test_a_worker_that_hangs_once_loses_nothing(undisturbed, tmp_path, monkeypat
 )
 def test_a_run_names_what_it_could_not_make_and_why(tmp_path, monkeypatch, work, reason):
     with monkeypatch.context() as patch:
-        patch.setattr(farm, "Supervisor", functools.partial(Supervisor, work=work, least_seconds=3))
+        patch.setattr(running, "Supervisor", functools.partial(Supervisor, work=work, least_seconds=3))
         with pytest.raises(TinymldsError, match=rf"1 networks of .* are missing \(xor 5: {reason}.*the others are safe"):
             tinymlds.train("xor", 8, tmp_path, workers=2, **SMALL)
     journal = Journal.open(tmp_path)

@@ -13,12 +13,12 @@ from rich.table import Table
 
 from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
-from tinymlds.farm import Progress
 from tinymlds.forecast import Forecast
 from tinymlds.merged import Merged
 from tinymlds.overview import FolderStatus
 from tinymlds.publish import Packaged
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport
+from tinymlds.running import Progress
 from tinymlds.verification import Verification
 
 _PLAIN_EVERY = 10.0

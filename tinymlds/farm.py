@@ -4,52 +4,20 @@ A run opens or creates the folder's journal, trains what is missing on a pool of
 the journal, and seals the folder when all are there. The same call again goes on where the last one stopped.
 """
 
-import math
 import os
-import platform
-import socket
-import time
-from collections import Counter
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Journal, RunLock
 from tinymlds.kernels import backend as backends
-from tinymlds.kernels.backend import PopulationBackend
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.spec import LARGEST_COUNT, Recipe, Spec, canonical_json, parse_part, recipe_with
-from tinymlds.training import EPOCHS_FROM, Outcome, expected_epochs, train_population
-from tinymlds.workers import Supervisor, Unit, make_pool
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    done: int
-    """Networks finished, those of earlier runs included."""
-    total: int
-    made: int
-    """Networks finished by this run."""
-    epochs: int
-    """Epochs trained by this run, in finished networks."""
-    seconds: float
-    """Since this run started."""
-    seconds_left: float
-    """Forecast; infinite before the first network."""
-
-    @property
-    def rate(self) -> float:
-        """Networks per second of this run."""
-        return self.made / self.seconds if self.seconds else 0.0
+from tinymlds.running import Progress, fill
+from tinymlds.spec import LARGEST_COUNT, Spec, canonical_json, parse_part, recipe_with
 
 
 @dataclass(frozen=True)
@@ -121,7 +89,7 @@ def train(
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final = _fill(journal, backend, workers, progress)
+            final = fill(journal, missing(journal), backend, workers, progress)
             _require_all(folder, journal)
             return RunResult(folder, sealing.seal(folder, journal, min(workers, available_cpus())), final)
         finally:
@@ -304,121 +272,6 @@ def missing(journal: Journal) -> list[tuple[str, range]]:
     return gaps
 
 
-def _fill(journal: Journal, backend: str, workers: int, report: Callable[[Progress], None]) -> Progress:
-    """Train what is missing."""
-    spec, total = journal.spec, journal.spec.networks
-    journal.clear_quarantine()
-    gaps = missing(journal)
-    forecast = _Forecast(gaps, spec.recipe)
-    left = forecast.networks_left
-    state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
-    if not left:
-        return state
-    population = backends.load_population(backend)
-    workers = min(workers, left)
-    run = journal.start_run(_run_info(backend, workers, population.device if population else None))
-    units = [
-        Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
-        for task, gap in gaps
-    ]
-    start = latest = time.monotonic()
-    report(state)
-    batches = _on_workers(journal, units, workers) if population is None else _side_by_side(population, units, workers)
-    with closing(batches):
-        for batch in batches:
-            now = time.time()
-            entries = [Entry(task, run, outcome, now) for task, outcome in batch]
-            if entries:
-                journal.add(entries)
-                latest = time.monotonic()
-            forecast.add(entries)
-            state = Progress(
-                state.done + len(entries),
-                total,
-                state.made + len(entries),
-                state.epochs + sum(entry.outcome.epochs for entry in entries),
-                time.monotonic() - start,
-                forecast.seconds_left(workers if population is None else 1, time.monotonic() - latest),
-            )
-            report(state)
-    return state
-
-
-Batches = Generator[list[tuple[str, Outcome]]]
-"""Tasks and outcomes of what has finished, about once a second."""
-
-
-def _on_workers(journal: Journal, units: list[Unit], workers: int) -> Batches:
-    """Train on a pool of processes, each one network at a time."""
-    pool = make_pool(workers, units[0].backend, units[0].recipe)
-    supervisor = Supervisor(units, pool, workers)
-    try:
-        for batch in supervisor.run():
-            yield [(unit.task, outcome) for unit, outcomes in batch for outcome in outcomes]
-    finally:
-        pool.end()
-        for unit in supervisor.quarantined:
-            journal.quarantine(unit.task, unit.start, unit.reason)
-
-
-def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> Batches:
-    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
-
-    Raises:
-        TinymldsError: the device failed.
-    """
-    wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
-    one = units[0]
-    try:
-        yield from train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most)
-    except (RuntimeError, ArithmeticError) as error:
-        raise TinymldsError(f"{error}; finished networks are safe") from error
-
-
-class _Forecast:
-    """How long what is missing will take: by the pace of this run, and by the epochs that networks of a task take.
-
-    Few networks say little about a task where one network in thirty takes as long as all others together. So what is known
-    of the default recipe counts too, as the networks that it comes from.
-    """
-
-    def __init__(self, gaps: list[tuple[str, range]], recipe: Recipe) -> None:
-        self._left: Counter[str] = Counter()
-        self._made: Counter[str] = Counter()
-        self._epochs: Counter[str] = Counter()
-        self._seconds = 0.0
-        for task, indices in gaps:
-            self._left[task] += len(indices)
-        self._known = {task: expected_epochs(task, recipe) for task in self._left}
-
-    @property
-    def networks_left(self) -> int:
-        return self._left.total()
-
-    def add(self, entries: list[Entry]) -> None:
-        """Take note of finished networks."""
-        for entry in entries:
-            self._left[entry.task] -= 1
-            self._made[entry.task] += 1
-            self._epochs[entry.task] += entry.outcome.epochs
-            self._seconds += entry.outcome.seconds
-
-    def seconds_left(self, workers: int, waited: float = 0.0) -> float:
-        """Infinite before the first network; `waited` seconds have passed since the latest one."""
-        if not self._made:
-            return math.inf
-        pace = self._seconds / max(1, self._epochs.total())
-        work = pace * sum(number * self._epochs_of(task) for task, number in self._left.items())
-        return max(0.0, work / max(1, min(workers, self.networks_left)) - waited)
-
-    def _epochs_of(self, task: str) -> float:
-        """Mean epochs of a network; a task of which nothing is known counts as the mean of the others."""
-        made, epochs = self._made[task], float(self._epochs[task])
-        if known := self._known[task]:
-            return (EPOCHS_FROM * known[0] + epochs) / (EPOCHS_FROM + made)
-        return epochs / made if made else self._epochs.total() / self._made.total()
-
-
 def _require_all(folder: Path, journal: Journal) -> None:
     number = sum(len(indices) for _, indices in missing(journal))
     if number:
@@ -427,26 +280,3 @@ def _require_all(folder: Path, journal: Journal) -> None:
             f"{number} networks of {folder} are missing ({reasons}{'; …' if number > 5 else ''}); "
             f"the others are safe. The same command tries them again"
         )
-
-
-def _run_info(backend: str, workers: int, device: str | None) -> dict[str, Any]:
-    """What may differ between runs and never reaches a weight."""
-    names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors")
-    return {
-        "host": socket.gethostname(),
-        "machine": platform.machine(),
-        "system": platform.system(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in names},
-        "backend": backend,
-        "device": device,
-        "workers": workers,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # a checkout that is not installed
-        return None

@@ -14,9 +14,9 @@ from tinymlds.farm import Wanted, check_folder, check_means
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
+from tinymlds.pools import make_pool
 from tinymlds.spec import Recipe
 from tinymlds.training import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
-from tinymlds.workers import make_pool
 
 _TRIAL_SECONDS = 3.0
 _MACHINE = 0.8, 1.35

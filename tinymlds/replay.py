@@ -10,7 +10,7 @@ from tinymlds.manifest import Row
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Recipe, Spec
 from tinymlds.training import Floats, Outcome, Status, StopRule, initial_weights, task_data
-from tinymlds.workers import Supervisor, Unit, make_pool
+from tinymlds.workers import Supervisor, Unit
 
 
 class Replay:
