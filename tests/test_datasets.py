@@ -89,15 +89,14 @@ def handed_out(seconds, count, workers):
 
     def note(unit):
         done.append((unit.task, unit.start, unit.stop))
-        return [
-            Outcome(
-                k, Status.COMPLETE, "", *[np.zeros(1, np.float32)] * 3, np.zeros((0, 1), np.float32), seconds[unit.task]
-            )
-            for k in range(unit.start, unit.stop)
-        ]
+        losses, weights = np.zeros(1, np.float32), np.zeros(unit.recipe.shape.size, np.float32)
+        arrays = weights, losses, losses, np.zeros((0, weights.size), np.float32)
+        return [Outcome(k, Status.COMPLETE, "", *arrays, seconds[unit.task]) for k in range(unit.start, unit.stop)]
 
+    pool = InProcess()
+    pool.workers = workers
     units = [Unit(task, 0, Recipe(), "cpu", 0, count) for task in seconds]
-    for _ in Supervisor(units, InProcess(), workers, note).run():
+    for _ in Supervisor(units, pool, note).run():
         pass
     return done
 

@@ -110,13 +110,13 @@ def fail_at_five(unit):
     return train_unit(unit)
 
 
-def supervise(work, pool, workers, count=12, **options):
-    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, workers, work, **options)
+def supervise(work, pool, count=12, **options):
+    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, work, **options)
     outcomes = {}
     try:
         for batch in supervisor.run():
-            for _, finished in batch:
-                outcomes |= {outcome.index: outcome.weights.tobytes() for outcome in finished}
+            for finished in batch:
+                outcomes |= {outcome.index: outcome.weights.tobytes() for outcome in finished.outcomes}
     finally:
         pool.end()
     return outcomes, supervisor
@@ -124,19 +124,19 @@ def supervise(work, pool, workers, count=12, **options):
 
 @pytest.fixture(scope="module")
 def undisturbed():
-    return supervise(train_unit, InProcess(), 1)[0]
+    return supervise(train_unit, InProcess())[0]
 
 
 def test_in_process_and_pool_agree(undisturbed):
     assert sorted(undisturbed) == list(range(12))
-    assert supervise(train_unit, ProcessPool(2, "cpu", RECIPE), 2)[0] == undisturbed
+    assert supervise(train_unit, ProcessPool(2, "cpu", RECIPE))[0] == undisturbed
 
 
 @pytest.mark.parametrize("work", [die_once, pytest.param(die_within_a_result, marks=pipes_of_bytes)])
 def test_a_worker_that_dies_once_loses_nothing(undisturbed, tmp_path, monkeypatch, work):
     """Within a result the executor alone would wait forever for the rest of it."""
     monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "died"))
-    outcomes, supervisor = supervise(work, ProcessPool(2, "cpu", RECIPE), 2)
+    outcomes, supervisor = supervise(work, ProcessPool(2, "cpu", RECIPE))
     assert (tmp_path / "died").exists()
     assert outcomes == undisturbed
     assert supervisor.quarantined == []
@@ -182,7 +182,7 @@ def late(*_):
 
 
 def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed):
-    outcomes, supervisor = supervise(die_at_five, ProcessPool(2, "cpu", RECIPE), 2)
+    outcomes, supervisor = supervise(die_at_five, ProcessPool(2, "cpu", RECIPE))
     assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
     assert supervisor.quarantined[0].reason == "its worker died (3 times)"
     assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
@@ -191,7 +191,7 @@ def test_a_network_that_always_kills_its_worker_is_quarantined_alone(undisturbed
 @posix
 def test_a_network_that_always_hangs_is_quarantined_alone(undisturbed):
     """A network takes milliseconds; so three seconds are short for a hung one, and long for any other that runs alone."""
-    outcomes, supervisor = supervise(stop_at_five, ProcessPool(2, "cpu", RECIPE), 2, least_seconds=3)
+    outcomes, supervisor = supervise(stop_at_five, ProcessPool(2, "cpu", RECIPE), least_seconds=3)
     assert [(unit.start, unit.stop) for unit in supervisor.quarantined] == [(5, 6)]
     assert re.match(TOO_LONG, supervisor.quarantined[0].reason)
     assert supervisor.quarantined[0].deaths == 3
@@ -200,7 +200,7 @@ def test_a_network_that_always_hangs_is_quarantined_alone(undisturbed):
 
 def test_a_worker_that_hangs_once_loses_nothing(undisturbed, tmp_path, monkeypatch):
     monkeypatch.setenv("TINYMLDS_TEST_MARK", str(tmp_path / "hung"))
-    outcomes, supervisor = supervise(hang_once, ProcessPool(2, "cpu", RECIPE), 2, least_seconds=3)
+    outcomes, supervisor = supervise(hang_once, ProcessPool(2, "cpu", RECIPE), least_seconds=3)
     assert (tmp_path / "hung").exists()
     assert outcomes == undisturbed
     assert supervisor.quarantined == []
@@ -247,7 +247,7 @@ def test_time_in_which_the_run_was_stopped_does_not_count():
 
 
 def test_networks_that_all_kill_their_workers_are_all_quarantined():
-    outcomes, supervisor = supervise(die_always, ProcessPool(2, "cpu", RECIPE), 2, count=3)
+    outcomes, supervisor = supervise(die_always, ProcessPool(2, "cpu", RECIPE), count=3)
     assert outcomes == {}
     assert [unit.start for unit in sorted(supervisor.quarantined, key=lambda unit: unit.start)] == [0, 1, 2]
 
@@ -255,12 +255,12 @@ def test_networks_that_all_kill_their_workers_are_all_quarantined():
 @pytest.mark.slow
 def test_a_run_in_which_nothing_gets_finished_ends():
     with pytest.raises(TinymldsError, match="again and again"):
-        supervise(die_always, ProcessPool(2, "cpu", RECIPE), 2, count=1000)
+        supervise(die_always, ProcessPool(2, "cpu", RECIPE), count=1000)
 
 
 def test_workers_that_cannot_start_end_the_run(capfd):
     with pytest.raises(TinymldsError, match="no worker can start"):
-        supervise(train_unit, ProcessPool(2, "no such backend", RECIPE), 2)
+        supervise(train_unit, ProcessPool(2, "no such backend", RECIPE))
     assert "a worker cannot start: ValueError: there is no backend" in capfd.readouterr().err
 
 
@@ -268,7 +268,7 @@ def test_workers_that_cannot_start_end_the_run(capfd):
 def test_an_error_in_a_worker_reaches_the_caller(make_pool):
     pool = make_pool()
     with pytest.raises(ValueError, match="network five"):
-        supervise(fail_at_five, pool, 1 if isinstance(pool, InProcess) else 2)
+        supervise(fail_at_five, pool if isinstance(pool, InProcess) else 2)
 
 
 def test_ending_a_pool_does_not_wait_for_its_workers():

@@ -87,13 +87,24 @@ def train(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes; with cuda, networks at once. (default: one a CPU; what the GPU has room for)",
+            help="Processes or threads; with cuda, networks at once. (default: one a CPU; what the GPU has room for)",
             show_default=False,
         ),
     ] = None,
     backend: Annotated[
         str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).", autocompletion=completion.backends)
     ] = "cpu",
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="What runs the workers: processes, threads, or dask (the workers of a cluster that you trust).",
+            autocompletion=completion.executors,
+        ),
+    ] = "processes",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="With dask: the address of its scheduler, like tcp://HOST:8786.", show_default=False),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -105,11 +116,14 @@ def train(
     Example: tinymlds train --machine xor --count 1000 --out xor-1000
     """
     from tinymlds import console, dataset, farm, forecast, reports
+    from tinymlds.errors import UsageError
     from tinymlds.spec import parse_checkpoints, parse_part
     from tinymlds.tasks import choose
 
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
     if dry_run:
+        if executor != "processes" or scheduler is not None:
+            raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
         name, chosen = choose(machine, modified, tasks, transducers, only)
         wanted = farm.Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
         folder = out or Path(farm.default_folder(name, wanted.part))
@@ -130,6 +144,8 @@ def train(
             part=part,
             workers=workers,
             backend=backend,
+            executor=executor,
+            scheduler=scheduler,
             progress=progress,
             **recipe,
         )
@@ -216,6 +232,7 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
         page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
+        page["run"] = overview.describe_run(found.run)
         transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
         print_json({**page, "transducers": transducers}, one_line=watch)
     else:
@@ -242,9 +259,9 @@ def verify(
 
     Example: tinymlds verify xor-1000 --retrain 59
     """
-    from tinymlds import console, farm, verification
+    from tinymlds import console, running, verification
 
-    workers = farm.available_cpus() if workers is None else workers
+    workers = running.available_cpus() if workers is None else workers
     progress = console.VerifyProgress(quiet or as_json)
     result = verification.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
@@ -319,7 +336,7 @@ def package(
 
     Example: tinymlds package ds1 ds2 --out mlds --subsets 100,500
     """
-    from tinymlds import console, farm, publish
+    from tinymlds import console, publish, running
 
     made = publish.package(
         folders,
@@ -327,7 +344,7 @@ def package(
         subsets=publish.parse_counts(subsets or ""),
         hosts=hosts,
         tolerate=tolerate,
-        workers=farm.available_cpus() if workers is None else workers,
+        workers=running.available_cpus() if workers is None else workers,
         progress=console.VerifyProgress(quiet or as_json),
         title=title,
         license=license,
@@ -497,7 +514,7 @@ def analyze(
 
     Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
     """
-    from tinymlds import console, farm
+    from tinymlds import console, running
     from tinymlds.analysis import experiments
 
     results = experiments.analyze(
@@ -508,7 +525,7 @@ def analyze(
         cases=cases,
         held_out=held_out or (),
         out=out,
-        workers=farm.available_cpus() if workers is None else workers,
+        workers=running.available_cpus() if workers is None else workers,
         progress=console.AnalysisProgress(quiet or as_json),
     )
     if as_json:

@@ -36,6 +36,11 @@ def backends(incomplete: str) -> list[str]:
     return [name for name in ("cpu", "cuda") if name.startswith(incomplete)]
 
 
+def executors(incomplete: str) -> list[str]:
+    """What runs the workers."""
+    return [name for name in ("processes", "threads", "dask") if name.startswith(incomplete)]
+
+
 def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
     """The tasks of the dataset folder that stands before on the line; none if it cannot be read."""
     folder = context.params.get("folder")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
+from tinymlds.errors import one_line
 from tinymlds.forecast import Forecast
 from tinymlds.merged import Merged
 from tinymlds.overview import FolderStatus
@@ -61,6 +62,8 @@ class TrainProgress:
 
 
 def _rate(state: Progress) -> str:
+    if not state.workers:
+        return "no workers there, waiting for them"
     if not state.made:
         return "starting (the first run compiles the kernels, some 20 s)"
     left = f"{_duration(state.seconds_left)} left" if state.done < state.total else f"{_duration(state.seconds)} in all"
@@ -214,9 +217,42 @@ def print_status(status: FolderStatus) -> None:
         print(f"digest {status.digest}")
         print_next("verify", status.folder)
     else:
-        print("under way; if no run is, the command that started it goes on with it")
+        _print_run(status.run)
         if arguments := overview.train_arguments(status):
             print_next(*arguments)
+
+
+_MOST_WORKERS = 20
+
+
+def _print_run(run: overview.RunStatus | None) -> None:
+    """The run that is under way, or the last one: who works on what."""
+    if run is None:
+        print("under way; if no run is, the command that started it goes on with it")
+        return
+    crew, means = run.crew, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
+    for death in crew.latest_deaths:
+        what = f"{death.task} {death.start}-{death.stop - 1}, {death.worker or 'an unknown worker'}: {death.cause}"
+        print(one_line(f"{_date(death.time)} {what}"))
+    if run.holder is None:
+        print(one_line(f"no run is under way; the last one ({means}) was interrupted after {_date(crew.latest)}"))
+        return
+    print(one_line(f"under way: {run.holder} ({means}); {crew.workers} at the same time"))
+    left = "" if run.seconds_left is None else f", {_duration(run.seconds_left)} left"
+    print(f"{crew.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {crew.deaths}")
+    at = {unit.worker: unit for unit in crew.under_way if unit.worker}
+    made = {member.name: member.networks for member in crew.members}
+    names = [*at, *(name for name in made if name not in at)]
+    table = _table("worker", "networks", "works on", "for")
+    for name in names[:_MOST_WORKERS]:
+        what, since = "-", "-"
+        if unit := at.get(name):
+            what, since = f"{unit.task} {unit.start}-{unit.stop - 1}", _duration(max(0.0, time.time() - unit.since))
+        table.add_row(*(one_line(cell) for cell in (name, str(made.get(name, 0)), what, since)))
+    if names:
+        _print(table)
+    if len(names) > _MOST_WORKERS:
+        print(f"… and {len(names) - _MOST_WORKERS} more workers; --json has them all")
 
 
 def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None:

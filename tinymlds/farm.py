@@ -6,6 +6,7 @@ the journal, and seals the folder when all are there. The same call again goes o
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,8 @@ from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Journal, RunLock
-from tinymlds.kernels import backend as backends
-from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.running import Progress, fill
-from tinymlds.spec import LARGEST_COUNT, Spec, canonical_json, parse_part, recipe_with
+from tinymlds.running import Progress, available_cpus, check_means, fill
+from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ def train(
     part: str | tuple[int, int] | None = None,
     workers: int | None = None,
     backend: str = "cpu",
+    executor: str | Executor = "processes",
+    scheduler: str | None = None,
     progress: Callable[[Progress], None] = lambda _progress: None,
     **recipe: Any,
 ) -> RunResult:
@@ -64,9 +65,12 @@ def train(
             none.
         part: "2/8" or (2, 8): only the second of eight parts, each with every eighth network of a task. All of them,
             made anywhere, are the dataset once they are merged (see `merge`). None is the whole.
-        workers: processes; default is one for each CPU that this process may use. 1 trains in this process. With "cuda",
-            networks that are under way at once; default is as many as the device has room for.
+        workers: processes or threads; default is one for each CPU that this process may use. 1 process is this one. With
+            "cuda", networks that are under way at once; default is as many as the device has room for.
         backend: "cpu", or "cuda" for an NVIDIA GPU. They make the same networks.
+        executor: what runs the workers: "processes", "threads", "dask" (a cluster that you trust), or any
+            `concurrent.futures.Executor`, which is left running. They make the same networks.
+        scheduler: with "dask", the address of the cluster's scheduler, like "tcp://HOST:8786".
         progress: called about twice a second.
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
@@ -78,7 +82,7 @@ def train(
     """
     name, chosen = tasks.choose(machine, modified, dataset, transducers, only)
     wanted = Wanted(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
-    workers = check_means(backend, workers)
+    means = check_means(backend, workers, executor, scheduler)
     folder = Path(out if out is not None else default_folder(name, wanted.part))
     check_folder(folder)
     if not folder.exists():
@@ -89,9 +93,9 @@ def train(
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final = fill(journal, missing(journal), backend, workers, progress)
+            final = fill(journal, missing(journal), means, progress)
             _require_all(folder, journal)
-            return RunResult(folder, sealing.seal(folder, journal, min(workers, available_cpus())), final)
+            return RunResult(folder, sealing.seal(folder, journal, min(means.workers, available_cpus())), final)
         finally:
             journal.close()
 
@@ -137,33 +141,6 @@ def _has_sequences(folder: Path, spec: Spec) -> bool:
     """Whether the folder is what `generate` makes of this spec."""
     text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
     return store.read_bytes(folder, store.DESCRIPTION) == text
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def check_means(backend: str, workers: int | None) -> int:
-    """How many workers there will be; None is one for each CPU, or as many as a device has room for.
-
-    Raises:
-        UsageError: no such backend, no device for it, less than one worker, or a process that does not do IEEE arithmetic.
-    """
-    try:
-        check_arithmetic()
-        population = backends.load_population(backend)
-        if population is None:
-            backends.load(backend)
-    except (ValueError, ArithmeticError, RuntimeError) as error:
-        raise UsageError(str(error)) from error
-    if workers is None:
-        workers = available_cpus() if population is None else LARGEST_COUNT
-    if type(workers) is not int:
-        raise UsageError(f"workers must be a whole number, not {workers!r}")
-    if workers < 1:
-        raise UsageError(f"workers must be at least 1, not {workers}")
-    return workers
 
 
 def check_folder(folder: Path) -> None:

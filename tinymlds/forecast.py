@@ -10,11 +10,12 @@ from pathlib import Path
 from tinymlds import overview, tasks
 from tinymlds.dataset import graph_files
 from tinymlds.errors import TinymldsError
-from tinymlds.farm import Wanted, check_folder, check_means
+from tinymlds.farm import Wanted, check_folder
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
 from tinymlds.pools import make_pool
+from tinymlds.running import check_means
 from tinymlds.spec import Recipe
 from tinymlds.training import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
 
@@ -55,7 +56,7 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
         UsageError: as `farm.train` would.
         DatasetError: the folder is damaged.
     """
-    workers = check_means(backend, workers)
+    workers = check_means(backend, workers).workers
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
     spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))

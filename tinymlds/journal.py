@@ -1,8 +1,9 @@
 """The journal: finished networks, durably, while work is under way; and the lock that keeps a folder to one run.
 
 SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
-writes; others may read at any time. A journal may come from a stranger too: one with other tables than ours,
-or with a view or a trigger, is refused before anything is asked of it, and SQLite is shown regular files only.
+writes; others may read at any time. The tables of `crew` say how the run goes; a journal of an earlier version lacks them.
+A journal may come from a stranger too: one with other tables than ours, or with a view or a trigger, is refused before
+anything is asked of it, and SQLite is shown regular files only.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinymlds import store
+from tinymlds import crew, store
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.store import JOURNAL, LOCK, parse_json
@@ -50,6 +51,8 @@ class Entry(NamedTuple):
     outcome: Outcome
     finished: float
     """Unix time at which it was finished."""
+    worker: str = ""
+    """Who made it, by a name that tells the workers of a run apart; "" if that is not known."""
 
 
 class Journal:
@@ -62,7 +65,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
-        if tables != {("table", statement.strip()) for statement in _TABLES.split(";")[:-1]}:
+        self._ledger = crew.Ledger(connection) if tables == _schema(_TABLES + crew.TABLES) else None
+        if self._ledger is None and tables != _schema(_TABLES):
             raise _damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
@@ -114,14 +118,13 @@ class Journal:
             _configure(connection)
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                for statement in _TABLES.strip().split(";")[:-1]:
-                    connection.execute(statement)
+                _make_tables(connection, _TABLES + crew.TABLES)
                 about = {"spec": canonical_json(spec.to_dict()), "base": canonical_json(base)}
                 connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 connection.executemany(
                     "INSERT INTO runs VALUES (?, ?)", ((run, canonical_json(info)) for run, info in runs.items())
                 )
-                _insert(connection, entries)
+                _insert(connection, crew.Ledger(connection), entries)
         except sqlite3.Error as error:
             raise _cannot_write(path, error) from error
         return Journal(connection, path)
@@ -136,23 +139,37 @@ class Journal:
         self.spec = spec
 
     def start_run(self, info: dict[str, Any]) -> int:
-        """Note a run (what may differ between runs: host, versions); its number goes with each of its networks."""
+        """Note a run (what may differ between runs: host, versions); its number goes with each of its networks.
+
+        A journal of an earlier version gets the tables that it lacks.
+        """
         run = int(self._query("SELECT coalesce(max(run), 0) + 1 FROM runs")[0][0])
-        self._write("INSERT INTO runs VALUES (?, ?)", [(run, canonical_json(info))])
+        ledger = self._ledger or crew.Ledger(self._connection)
+        with self._writing():
+            if self._ledger is None:
+                _make_tables(self._connection, crew.TABLES)
+            self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run, canonical_json(info)))
+            ledger.start(run)
+        self._ledger = ledger
         return run
 
-    def add(self, entries: list[Entry]) -> None:
-        """Keep finished networks; when this returns they are safe. One transaction.
+    def add(self, entries: list[Entry], run: int | None = None, standing: crew.Standing | None = None) -> None:
+        """Keep finished networks, and how the run that finished them stands; when this returns they are safe.
+
+        One transaction.
 
         Raises:
             TinymldsError: the file system refused; nothing of this call is kept, everything before is.
         """
-        try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                _insert(self._connection, entries)
-        except sqlite3.Error as error:
-            raise _cannot_write(self._path, error) from error
+        with self._writing():
+            _insert(self._connection, self._ledger, entries)
+            if self._ledger is not None and run is not None and standing is not None:
+                self._ledger.note(run, len(entries), standing)
+
+    def read_crew(self) -> crew.Crew | None:
+        """How the latest run goes; None if that is not known."""
+        with self._reading():
+            return None if self._ledger is None else crew.read(self._connection)
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
         """Note a network that kills its workers or hangs, so that the run can go on without it."""
@@ -190,21 +207,22 @@ class Journal:
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks among these indices, ascending."""
+        maker = "''" if self._ledger is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
-                "seconds, run, finished, sha256 FROM networks "
+                f"seconds, run, finished, {maker}, sha256 FROM networks "
                 'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0 ORDER BY "index"',
                 (task, indices.start, indices.stop, indices.step),
             )
-            for index, status, reason, *blobs, seconds, run, finished, wanted in rows:
+            for index, status, reason, *blobs, seconds, run, finished, worker, wanted in rows:
                 if _row_sha256(task, index, status, reason, blobs) != wanted:
                     raise _damaged(self._path, f"{task} {index} is not what was written")
                 weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
                 if weights.size != self.spec.recipe.shape.size or train.size != validation.size:
                     raise ValueError(f"{task} {index} has another number of weights or losses")
                 arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
-                yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished)
+                yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished, str(worker))
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
@@ -225,33 +243,46 @@ class Journal:
             raise _damaged(self._path, error) from error
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        with self._writing():
+            self._connection.executemany(statement, rows)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One transaction."""
         try:
             with self._connection:
-                self._connection.executemany(statement, rows)
+                self._connection.execute("BEGIN IMMEDIATE")
+                yield
         except sqlite3.Error as error:
             raise _cannot_write(self._path, error) from error
 
 
-def _insert(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
-    connection.executemany(
-        "INSERT OR REPLACE INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (
-                task,
-                done.index,
-                done.status.value,
-                done.reason,
-                done.epochs,
-                run,
-                done.seconds,
-                *blobs,
-                finished,
-                _row_sha256(task, done.index, done.status.value, done.reason, blobs),
-            )
-            for task, run, done, finished in entries
-            for blobs in [_blobs(done)]
-        ),
-    )
+_MAKER = """coalesce((SELECT name FROM makers JOIN workers USING (worker)
+    WHERE makers.task = networks.task AND makers."index" = networks."index"), '')"""
+
+
+def _schema(tables: str) -> set[tuple[str, str]]:
+    """What SQLite keeps of these statements."""
+    return {("table", statement.strip()) for statement in tables.split(";")[:-1]}
+
+
+def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
+    for statement in tables.strip().split(";")[:-1]:
+        connection.execute(statement)
+
+
+def _insert(connection: sqlite3.Connection, ledger: crew.Ledger | None, entries: Iterable[Entry]) -> None:
+    """Keep networks; those that are made again replace what was there."""
+    made = []
+    for entry in entries:
+        task, run, done, finished, worker = entry
+        blobs = _blobs(done)
+        sha256 = _row_sha256(task, done.index, done.status.value, done.reason, blobs)
+        row = task, done.index, done.status.value, done.reason, done.epochs, run, done.seconds, *blobs, finished, sha256
+        connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
+        made.append((task, done.index, run, worker, finished))
+    if ledger is not None:
+        ledger.add_makers(made)
 
 
 def _blobs(outcome: Outcome) -> list[bytes]:
@@ -352,6 +383,19 @@ class RunLock:
         except sqlite3.DatabaseError as error:
             raise TinymldsError(f"{self._path} is damaged ({error}); remove it if no run works here") from error
 
+    @staticmethod
+    def holder(folder: Path) -> str | None:
+        """Who works on a folder, in words; None if nobody does, or that is no lock of ours."""
+        path = folder / LOCK
+        if not path.exists() or path.is_symlink():
+            return None
+        try:
+            _require_plain(path)
+            with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
+                return _held_by(connection)
+        except (sqlite3.Error, DatasetError):
+            return None
+
     def _is_current(self) -> bool:
         """Whether the file that we hold is still the one at the path."""
         try:
@@ -381,6 +425,19 @@ class RunLock:
         (on Windows) another run has taken it meanwhile."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
+
+
+def _held_by(connection: sqlite3.Connection) -> str | None:
+    info = None
+    try:
+        if [kind for kind, _ in connection.execute("SELECT type, sql FROM sqlite_master")] != ["table"]:
+            return None
+        info = connection.execute("SELECT info FROM holder").fetchone()
+        connection.execute("BEGIN IMMEDIATE")  # possible only if nobody holds it
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "readonly" in str(error):  # who may not write cannot tell, so believe the file
+            return str(info[0]) if info else "it has just started"
+    return None
 
 
 def _holder() -> str:

@@ -16,7 +16,7 @@ from tinymlds.spec import canonical_json
 _TABLES = (
     'CREATE TABLE held (task TEXT, "index" INTEGER, origin INTEGER, identity BLOB, figures TEXT, '
     'PRIMARY KEY (task, "index", origin)) WITHOUT ROWID',
-    'CREATE TABLE made (task TEXT, "index" INTEGER, run INTEGER, seconds REAL, finished REAL, '
+    'CREATE TABLE made (task TEXT, "index" INTEGER, run INTEGER, seconds REAL, finished REAL, worker TEXT, '
     'PRIMARY KEY (task, "index")) WITHOUT ROWID',
     "CREATE TABLE runs (run INTEGER PRIMARY KEY, info TEXT)",
 )
@@ -116,7 +116,7 @@ class Ledger:
             for line in store.read_lines(dataset.folder, store.PROVENANCE):
                 if "index" in line:
                     row = str(line["task"]), int(line["index"]), *made_of(line)
-                    self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?)", *row)
+                    self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", *row)
                 else:
                     self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", int(line["run"]), canonical_json(line))
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -125,11 +125,11 @@ class Ledger:
     def made(self, task: str, indices: range) -> sealing.Where:
         """What the provenance says of these networks."""
         statement = (
-            'SELECT task, "index", run, seconds, finished FROM made '
+            'SELECT task, "index", run, seconds, finished, worker FROM made '
             'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0'
         )
         rows = self._run(statement, task, indices.start, indices.stop, indices.step)
-        return {(task, index): (run, seconds, finished) for task, index, run, seconds, finished in rows}
+        return {(row[0], row[1]): row[2:] for row in rows}
 
     def info(self, run: int) -> dict[str, Any]:
         """What the provenance says of a run; {} if nothing."""

@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 from tinymlds import packages, sealing, store
 from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError
-from tinymlds.farm import available_cpus, check_folder, check_means, missing, prepare_folder
+from tinymlds.farm import check_folder, missing, prepare_folder
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.ledger import Ledger, identity
 from tinymlds.merged import Conflict, Merged, Source, name_missing
 from tinymlds.origins import Checks, Origin, Runs, Sealed, Unfinished
 from tinymlds.replay import train_again
+from tinymlds.running import available_cpus, check_means
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec
 
@@ -67,7 +68,7 @@ def merge(
     """
     if type(retrain) is not int or retrain < 0 or (seed is not None and (type(seed) is not int or seed < 0)):
         raise UsageError("retrain and seed must be whole numbers, at least 0")
-    checks = Checks(retrain, secrets.randbits(63) if seed is None else seed, check_means("cpu", workers), progress)
+    checks = Checks(retrain, secrets.randbits(63) if seed is None else seed, check_means("cpu", workers).workers, progress)
     target = Path(out)
     check_folder(target)
     paths = _chosen([folders] if isinstance(folders, str | Path) else folders, target)

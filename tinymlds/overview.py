@@ -1,14 +1,16 @@
 """What is in a dataset folder, finished or not, without changing it."""
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tinymlds import packages, sealing, store, tasks
+from tinymlds.crew import Crew
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
-from tinymlds.journal import Journal
+from tinymlds.journal import Journal, RunLock
 from tinymlds.spec import Spec
 from tinymlds.training import Status
 
@@ -29,6 +31,8 @@ class FolderStatus:
     quarantined: list[tuple[str, int, str]]
     updated: dict[str, float]
     """Unix time at which the latest network of a task was finished; tasks without one are missing."""
+    run: "RunStatus | None" = None
+    """The latest run of a folder in which work is under way, if it is known."""
 
     def complete(self, task: str) -> int:
         """Networks of a task that reached the threshold."""
@@ -37,6 +41,25 @@ class FolderStatus:
     def in_progress(self, task: str) -> int:
         """Networks of a task that were asked for and have not been trained to an end."""
         return len(self.spec.indices[task]) - self.counts[task].total()
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """The latest run of a folder in which work is under way: who works on what, and how fast."""
+
+    holder: str | None
+    """The process that works on the folder, and where; None if none does, so that the run was interrupted."""
+    info: dict[str, Any]
+    """What its line of the provenance will be: host, backend, executor, versions, when it started."""
+    crew: Crew
+    """As the run noted it last, at `crew.latest`."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Forecast, from now on; None if there is none, or nobody works."""
+        if self.holder is None or self.crew.seconds_left is None:
+            return None
+        return max(0.0, self.crew.seconds_left - (time.time() - self.crew.latest))
 
 
 @dataclass(frozen=True)
@@ -75,11 +98,25 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         for row in sealing.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
         updated = (_last(path, below) if below else {}) | journal.updated()
-        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated)
+        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror}") from error
     finally:
         journal.close()
+
+
+def _run(folder: Path, journal: Journal) -> RunStatus | None:
+    crew = journal.read_crew()
+    return None if crew is None else RunStatus(RunLock.holder(folder), journal.runs()[crew.run], crew)
+
+
+def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
+    """A run in plain types, for JSON."""
+    if run is None:
+        return None
+    crew = run.crew._asdict()
+    crew |= {name: [row._asdict() for row in crew[name]] for name in ("members", "under_way", "latest_deaths")}
+    return {"holder": run.holder, "info": run.info, **crew, "seconds_left": run.seconds_left}
 
 
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:

@@ -7,6 +7,7 @@ import numpy as np
 from tinymlds import tasks
 from tinymlds.kernels import backend
 from tinymlds.manifest import Row
+from tinymlds.pools import make_pool
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Recipe, Spec
 from tinymlds.training import Floats, Outcome, Status, StopRule, initial_weights, task_data
@@ -79,12 +80,12 @@ def train_again(
     units = [Unit(task, spec.seed, spec.recipe, "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
     workers = min(workers, len(units))
     pool = make_pool(workers, "cpu", spec.recipe)
-    supervisor = Supervisor(units, pool, workers)
+    supervisor = Supervisor(units, pool)
     try:
         made = {
             (unit.task, outcome.index): columns_of(outcome)
             for batch in supervisor.run()
-            for unit, outcomes in batch
+            for unit, outcomes, _ in batch
             for outcome in outcomes
         }
     finally:

@@ -1,24 +1,33 @@
 """A run: trains what is missing on a pool of workers or on a device, and keeps every finished network in the journal."""
 
 import math
+import os
 import platform
 import socket
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from operator import itemgetter
 from typing import Any
 
-from tinymlds.errors import TinymldsError
+from tinymlds.crew import Death, Standing, UnderWay
+from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal
 from tinymlds.kernels import backend as backends
 from tinymlds.kernels.backend import PopulationBackend
+from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.pace import Forecast
-from tinymlds.pools import make_pool
+from tinymlds.pools import ExecutorPool, Pool, make_pool
+from tinymlds.spec import LARGEST_COUNT, Recipe
 from tinymlds.training import Outcome, train_population
 from tinymlds.workers import Supervisor, Unit
+
+EXECUTORS = ("processes", "threads", "dask")
+_SECONDS_BETWEEN_NOTES = 5.0
+"""How often a run notes how it stands while nothing gets finished."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,8 @@ class Progress:
     """Since this run started."""
     seconds_left: float
     """Forecast; infinite before the first network."""
+    workers: int = 1
+    """Networks that are worked on at the same time; 0 while a cluster has no workers."""
 
     @property
     def rate(self) -> float:
@@ -43,11 +54,77 @@ class Progress:
         return self.made / self.seconds if self.seconds else 0.0
 
 
+@dataclass(frozen=True)
+class Means:
+    """What a run works with."""
+
+    backend: str
+    workers: int
+    """Of a Dask cluster: all that it has, whatever this says."""
+    executor: str | Executor
+    scheduler: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the executor."""
+        return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
+
+
+def check_means(
+    backend: str = "cpu",
+    workers: int | None = None,
+    executor: str | Executor = "processes",
+    scheduler: str | None = None,
+) -> Means:
+    """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
+
+    Raises:
+        UsageError: no such backend or executor, no device or package for it, less than one worker, or a process that does
+            not do IEEE arithmetic.
+    """
+    if backend != "cpu" and executor != "processes":
+        raise UsageError(f"with backend {backend} networks train side by side in this process; leave out executor")
+    try:
+        check_arithmetic()
+        population = backends.load_population(backend)
+        if population is None:
+            backends.load(backend)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(executor, Executor) and executor not in EXECUTORS:
+        raise UsageError(f"there is no executor {executor!r}; choose one of {', '.join(EXECUTORS)}")
+    if (executor == "dask") != (scheduler is not None):
+        raise UsageError("executor dask, and no other, needs the address of a scheduler: --scheduler tcp://HOST:PORT")
+    if executor == "dask":
+        from tinymlds import clusters
+
+        clusters.require_address(str(scheduler))
+        if workers is not None:
+            raise UsageError("a Dask cluster works with all workers that it has; leave out workers")
+    if workers is None:
+        workers = _most_workers(executor) if population is None else LARGEST_COUNT
+    if type(workers) is not int:
+        raise UsageError(f"workers must be a whole number, not {workers!r}")
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
+    return Means(backend, workers, executor, scheduler)
+
+
+def _most_workers(executor: str | Executor) -> int:
+    """As many as an executor has, if it says so."""
+    known = getattr(executor, "_max_workers", None)
+    return known if isinstance(known, int) and known > 0 else available_cpus()
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def fill(
     journal: Journal,
     gaps: list[tuple[str, range]],
-    backend: str,
-    workers: int,
+    means: Means,
     report: Callable[[Progress], None],
 ) -> Progress:
     """Train what is missing (runs of indices by task), and keep it in the journal."""
@@ -58,54 +135,86 @@ def fill(
     state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
-    population = backends.load_population(backend)
-    workers = min(workers, left)
-    run = journal.start_run(_run_info(backend, workers, population.device if population else None))
+    population = backends.load_population(means.backend)
+    means = replace(means, workers=min(means.workers, left))
+    run = journal.start_run(_run_info(means, population.device if population else None))
     units = [
-        Unit(task, spec.seed, spec.recipe, backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        Unit(task, spec.seed, spec.recipe, means.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
         for task, gap in gaps
     ]
-    start = latest = time.monotonic()
+    start = latest = noted = time.monotonic()
     report(state)
-    batches = _on_workers(journal, units, workers) if population is None else _side_by_side(population, units, workers)
+    batches = _on_workers(journal, units, means) if population is None else _side_by_side(population, units, means.workers)
     with closing(batches):
         for batch in batches:
             now = time.time()
-            entries = [Entry(task, run, outcome, now) for task, outcome in batch]
-            if entries:
-                journal.add(entries)
-                latest = time.monotonic()
+            entries = [Entry(task, run, outcome, now, worker) for task, outcome, worker in batch.made]
             forecast.add(entries)
+            if entries:
+                latest = time.monotonic()
+            seconds_left = forecast.seconds_left(batch.workers, time.monotonic() - latest)
+            if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+                noted = time.monotonic()
+                standing = Standing(
+                    batch.workers, seconds_left if math.isfinite(seconds_left) else None, batch.under_way, batch.deaths
+                )
+                journal.add(entries, run, standing)
             state = Progress(
                 state.done + len(entries),
                 total,
                 state.made + len(entries),
                 state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
-                forecast.seconds_left(workers if population is None else 1, time.monotonic() - latest),
+                seconds_left,
+                batch.workers,
             )
             report(state)
     return state
 
 
-Batches = Generator[list[tuple[str, Outcome]]]
-"""Tasks and outcomes of what has finished, about once a second."""
+@dataclass(frozen=True)
+class _Batch:
+    """What has finished since the last one, and how the run stands."""
+
+    made: list[tuple[str, Outcome, str]]
+    """Task, outcome, and the worker's name."""
+    workers: int = 1
+    under_way: list[UnderWay] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
 
 
-def _on_workers(journal: Journal, units: list[Unit], workers: int) -> Batches:
-    """Train on a pool of processes, each one network at a time."""
-    pool = make_pool(workers, units[0].backend, units[0].recipe)
-    supervisor = Supervisor(units, pool, workers)
+_Batches = Generator[_Batch]
+"""About two a second."""
+
+
+def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
+    """Train on a pool of workers, each one network at a time."""
+    pool = _make_pool(means, units[0].recipe)
+    supervisor = Supervisor(units, pool)
     try:
-        for batch in supervisor.run():
-            yield [(unit.task, outcome) for unit, outcomes in batch for outcome in outcomes]
+        for finished in supervisor.run():
+            made = [(done.unit.task, outcome, done.worker) for done in finished for outcome in done.outcomes]
+            deaths, supervisor.deaths = supervisor.deaths, []
+            yield _Batch(made, pool.workers, supervisor.under_way(), deaths)
     finally:
         pool.end()
         for unit in supervisor.quarantined:
             journal.quarantine(unit.task, unit.start, unit.reason)
 
 
-def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> Batches:
+def _make_pool(means: Means, recipe: Recipe) -> Pool:
+    if isinstance(means.executor, Executor):
+        return ExecutorPool(means.executor, means.workers)
+    if means.executor == "threads":
+        return ExecutorPool(ThreadPoolExecutor(means.workers, "worker"), means.workers, ours=True)
+    if means.executor == "dask":
+        from tinymlds import clusters
+
+        return clusters.DaskPool(str(means.scheduler))
+    return make_pool(means.workers, means.backend, recipe)
+
+
+def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> _Batches:
     """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
 
     Raises:
@@ -114,23 +223,26 @@ def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -
     wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
     one = units[0]
     try:
-        yield from train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most)
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        for batch in train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most):
+            yield _Batch([(task, outcome, worker) for task, outcome in batch])
     except (RuntimeError, ArithmeticError) as error:
         raise TinymldsError(f"{error}; finished networks are safe") from error
 
 
-def _run_info(backend: str, workers: int, device: str | None) -> dict[str, Any]:
+def _run_info(means: Means, device: str | None) -> dict[str, Any]:
     """What may differ between runs and never reaches a weight."""
-    names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors")
+    names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors", "distributed")
     return {
         "host": socket.gethostname(),
         "machine": platform.machine(),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
-        "backend": backend,
+        "backend": means.backend,
         "device": device,
-        "workers": workers,
+        "executor": means.name,
+        "workers": means.workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -198,7 +198,7 @@ def rows_below(folder: Path, below: dict[str, int]) -> Iterator[Row]:
 
 
 def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
-    """One line a run, then one a network: its run and its seconds."""
+    """One line a run, then one a network: its run, its seconds, who made it."""
     for run, info in journal.runs().items():
         yield {"run": run, **info}
     if below := limits(journal.spec, journal.base):
@@ -216,6 +216,7 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
                     "run": entry.run,
                     "seconds": round(done.seconds, 6),
                     "finished": round(entry.finished, 3),
+                    **({"worker": entry.worker} if entry.worker else {}),
                 }
 
 
@@ -262,8 +263,8 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
 
-Where = dict[tuple[str, int], tuple[int, float, float]]
-"""(task, index) -> run, seconds, time of finishing."""
+Where = dict[tuple[str, int], tuple[int, float, float, str]]
+"""(task, index) -> run, seconds, time of finishing, worker."""
 
 
 def _read_provenance(dataset: Dataset, below: dict[str, int]) -> tuple[dict[int, dict[str, Any]], Where]:
@@ -281,8 +282,8 @@ def _read_provenance(dataset: Dataset, below: dict[str, int]) -> tuple[dict[int,
     return runs, where
 
 
-def made_of(line: dict[str, Any]) -> tuple[int, float, float]:
-    """Run, seconds and time of finishing of a network, from its line of provenance.jsonl.
+def made_of(line: dict[str, Any]) -> tuple[int, float, float, str]:
+    """Run, seconds, time of finishing and worker of a network, from its line of provenance.jsonl.
 
     Raises:
         KeyError, TypeError, OverflowError: the line does not say.
@@ -290,7 +291,7 @@ def made_of(line: dict[str, Any]) -> tuple[int, float, float]:
     run, seconds, finished = line["run"], line["seconds"], line["finished"]
     if type(run) is not int or not isinstance(seconds, int | float) or not isinstance(finished, int | float):
         raise TypeError("a run or a time that is no number")
-    return run, float(seconds), float(finished)
+    return run, float(seconds), float(finished), str(line.get("worker", ""))
 
 
 def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Iterator[Entry]:
@@ -313,7 +314,7 @@ def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Itera
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
     losses, checkpoints = dataset.shard_losses(task, shard), dataset.shard_checkpoints(task, shard)
     for k, row in enumerate(dataset.shard_rows(task, shard)):
-        run, seconds, finished = where.get((task, row["index"]), (0, 0.0, 0.0))
+        run, seconds, finished, worker = where.get((task, row["index"]), (0, 0.0, 0.0, ""))
         kept = checkpoints[k, : row["checkpoints"]]
         outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, seconds)
-        yield Entry(task, run, outcome, finished)
+        yield Entry(task, run, outcome, finished, worker)

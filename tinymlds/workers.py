@@ -1,30 +1,34 @@
-"""Runs units on a pool of processes and survives what happens to them.
+"""Runs units on a pool of workers and survives what happens to them.
 
 A unit is a small block of indices of one task; running it twice gives the same networks, so a unit whose worker died is
 simply run again. A unit that keeps killing its workers is singled out: after its second death it runs alone, so that a
 third one is certainly its own doing, and it is handed back as quarantined. A unit that takes far too long (`deadlines`)
-has its worker killed, and that is a death too.
+has its worker killed where a pool can do that, and that is a death too.
 """
 
 import heapq
+import math
 import queue
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from tinymlds.crew import Death, UnderWay
 from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import backend
-from tinymlds.pools import MOST_BREAKS, Pool
+from tinymlds.pools import MOST_BREAKS, Done, LostError, Pool, WorkerDiedError
 from tinymlds.spec import Recipe
-from tinymlds.training import Outcome, train_networks
+from tinymlds.training import Outcome, Status, train_networks
 
 DEATHS_UNTIL_ALONE = 2
 DEATHS_UNTIL_QUARANTINE = 3
-_SECONDS_PER_UNIT = 1.0
 _LARGEST_UNIT = 64
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,11 @@ class Unit:
     def deaths(self) -> int:
         """How many of them there are."""
         return len(self.causes)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it has to run alone."""
+        return self.deaths >= DEATHS_UNTIL_ALONE
 
     @property
     def reason(self) -> str:
@@ -111,6 +120,28 @@ class _Queue:
         return replace(unit, stop=stop)
 
 
+class Finished(NamedTuple):
+    """A unit that has been worked on."""
+
+    unit: Unit
+    outcomes: list[Outcome]
+    worker: str
+
+
+@dataclass
+class _Call:
+    """A unit that is out."""
+
+    unit: Unit
+    handed_out: float
+    """Unix time."""
+    worker: str = ""
+    begun: float = 0.0
+    """Unix time at which the worker began, if one has."""
+    since: float = math.inf
+    """The same as the seconds of a `Watch`."""
+
+
 @dataclass
 class Supervisor:
     """Keeps a pool busy with units until all are done or quarantined."""
@@ -118,42 +149,46 @@ class Supervisor:
     units: Iterable[Unit]
     """Runs of indices, cut into units as they are handed out."""
     pool: Pool
-    workers: int
     work: Callable[[Unit], list[Outcome]] = train_unit
     """What a worker does with a unit."""
     least_seconds: float = LEAST_SECONDS
     """What a unit may take in any case before its worker counts as hung."""
     quarantined: list[Unit] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
+    """Of workers, those that were noticed; whoever notes them elsewhere may empty it."""
 
     def __post_init__(self) -> None:
         self._pending = _Queue(self.units)
-        self._running: dict[Future[list[Outcome]], Unit] = {}
-        self._since: dict[Future[list[Outcome]], float] = {}
-        self._ended: queue.SimpleQueue[Future[list[Outcome]]] = queue.SimpleQueue()
+        self._running: dict[Future[Done], _Call] = {}
+        self._ended: queue.SimpleQueue[Future[Done]] = queue.SimpleQueue()
         self._watch, self._deadlines = Watch(), Deadlines(self.least_seconds)
         self._seconds_per_network: dict[str, float] = {}
         self._breaks = 0
 
-    def run(self) -> Iterator[list[tuple[Unit, list[Outcome]]]]:
-        """Yield what has finished, about once a second, also when that is nothing.
+    def under_way(self) -> list[UnderWay]:
+        """The units that are out."""
+        calls = self._running.values()
+        return [UnderWay(c.unit.task, c.unit.start, c.unit.stop, c.worker, c.begun or c.handed_out) for c in calls]
+
+    def run(self) -> Iterator[list[Finished]]:
+        """Yield what has finished, about twice a second, also when that is nothing.
 
         Raises:
-            TinymldsError: workers die again and again without finishing anything.
+            TinymldsError: workers die again and again without finishing anything, or give back what is no network.
         """
         last, batch = time.monotonic(), []
         while self._pending or self._running:
             self._hand_out()
-            done = self._wait(0.5)
-            if not done:
-                self.pool.notice_deaths()
-            batch += self._collect(done)
-            self._end_overdue()
-            if time.monotonic() - last > 0.5:
+            batch += self._collect(self._wait(_SECONDS_BETWEEN_LOOKS))
+            if time.monotonic() - last > _SECONDS_BETWEEN_LOOKS:
+                self.pool.tend()
+                self._note_begun()
+                self._end_overdue()
                 yield batch
                 last, batch = time.monotonic(), []
         yield batch
 
-    def _wait(self, seconds: float) -> list[Future[list[Outcome]]]:
+    def _wait(self, seconds: float) -> list[Future[Done]]:
         """The calls that have ended; waits for the first. It takes no lock that an interruption might keep."""
         done = []
         try:
@@ -165,104 +200,182 @@ class Supervisor:
 
     def _hand_out(self) -> None:
         self.pool.wait_for_start()
-        while self._pending and len(self._running) < self._places():
+        while self._pending and self._has_place():
             self._longest_first_at_the_end()
             unit = self._pending.take(self._unit_size)
             try:
-                future = self.pool.submit(self.work, unit)
-            except BrokenProcessPool:
+                future = self.pool.hand_out(self.work, unit)
+            except LostError:
                 self._pending.add(unit)
-                self._restart(self._all_died())
+                return
+            except BrokenExecutor:
+                self._pending.add(unit)
+                self._restart()
                 continue
-            self._running[future] = unit
+            self._running[future] = _Call(unit, time.time())
             future.add_done_callback(self._ended.put)
+
+    def _has_place(self) -> bool:
+        """Whether one more unit may be out; one under suspicion is out alone."""
+        if not self._running:
+            return self.pool.places > 0
+        if self._pending.first.is_suspect or next(iter(self._running.values())).unit.is_suspect:
+            return False
+        return len(self._running) < self.pool.places
 
     def _longest_first_at_the_end(self) -> None:
         """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
 
         Networks whose workers died still come last, as they may take others with them.
         """
-        if self.workers == 1 or self._pending.first.deaths:
+        workers = self.pool.workers
+        if workers == 1 or self._pending.first.deaths:
             return
         units = [unit for unit in self._pending if not unit.deaths]
         slowest = max(units, key=self._seconds)
         left = sum(len(unit.indices) * self._seconds(unit) for unit in units)
-        if left < 2 * self.workers * self._seconds(slowest):
+        if left < 2 * workers * self._seconds(slowest):
             self._pending.put_first(slowest)
 
     def _seconds(self, unit: Unit) -> float:
         """What a network of the unit takes, by the latest ones of its task; if there are none, what a unit should."""
-        return self._seconds_per_network.get(unit.task, _SECONDS_PER_UNIT)
-
-    def _places(self) -> int:
-        """How many units may be out at once: one a worker and one waiting, or a single one that is under suspicion."""
-        suspicious = any(unit.deaths >= DEATHS_UNTIL_ALONE for unit in (self._pending.first, *self._running.values()))
-        return 1 if suspicious else self.workers + 1 if self.workers > 1 else 1
+        return self._seconds_per_network.get(unit.task, self.pool.seconds_per_unit)
 
     def _unit_size(self, unit: Unit) -> int:
-        """Networks that take about a second."""
-        return max(1, min(_LARGEST_UNIT, round(_SECONDS_PER_UNIT / max(self._seconds(unit), 1e-3))))
+        """Networks that take as long as a unit should."""
+        return max(1, min(_LARGEST_UNIT, round(self.pool.seconds_per_unit / max(self._seconds(unit), 1e-3))))
 
-    def _collect(self, done: list[Future[list[Outcome]]]) -> list[tuple[Unit, list[Outcome]]]:
+    def _note_begun(self) -> None:
+        """Take note of who works on what. A cluster begins a call again, elsewhere, if it has lost the worker."""
+        now, watch = time.time(), self._watch.look()
+        for future, worker in self.pool.begun().items():
+            call = self._running.get(future)
+            if call is None:
+                continue
+            moved = bool(call.worker and worker and worker != call.worker)
+            if moved:
+                self._note_death(call, "it was lost")
+            if moved or call.since == math.inf:
+                call.begun, call.since = now, watch
+            call.worker = worker or call.worker
+
+    def _collect(self, done: list[Future[Done]]) -> list[Finished]:
         finished, broken = [], False
         for future in done:
-            unit = self._running[future]
-            error = future.exception()
-            if isinstance(error, BrokenProcessPool):
+            error = CancelledError() if future.cancelled() else future.exception()
+            if isinstance(error, BrokenExecutor):
                 broken = True
                 continue
-            del self._running[future]
-            if error is not None:
+            call = self._running.pop(future)
+            if isinstance(error, LostError | CancelledError):
+                self._pending.add(call.unit)
+            elif isinstance(error, WorkerDiedError):
+                self._blame(call, str(error))
+            elif error is not None:
                 raise error
-            outcomes = future.result()
-            for outcome in outcomes:
-                self._deadlines.add(outcome)
-            seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
-            before = self._seconds_per_network.get(unit.task, seconds)
-            self._seconds_per_network[unit.task] = (before + seconds) / 2  # networks of a task differ a lot
-            self._breaks = 0
-            finished.append((unit, outcomes))
+            else:
+                finished.append(self._finish(call.unit, future.result()))
         if broken:
-            self._restart(self._all_died())
+            self._note_begun()
+            self._restart()
         return finished
 
+    def _finish(self, unit: Unit, done: Done) -> Finished:
+        """Check what a worker gave back, and learn from it how long networks take."""
+        worker, outcomes = done
+        check_outcomes(unit, outcomes, worker)
+        for outcome in outcomes:
+            self._deadlines.add(outcome)
+        seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
+        before = self._seconds_per_network.get(unit.task, seconds)
+        self._seconds_per_network[unit.task] = (before + seconds) / 2  # networks of a task differ a lot
+        self._breaks = 0
+        return Finished(unit, outcomes, worker)
+
     def _end_overdue(self) -> None:
-        """Kill the workers if one of them takes too long over its unit; the units of the others are not to blame.
-
-        Units begin in the order in which they were handed out. So those that came first are with workers, and one that
-        waited for a worker begins when we see that an earlier one has ended.
-        """
+        """End workers that take too long over a unit; units that end with them are not to blame."""
         now = self._watch.look()
-        self._since = {future: self._since.get(future, now) for future in list(self._running)[: self.workers]}
-        causes = {}
-        for future, since in self._since.items():
-            unit = self._running[future]
-            seconds = self._deadlines.seconds(unit.recipe, len(unit.indices))
-            if now - since > seconds and not future.done():
-                causes[future] = f"it took longer than {seconds:.0f} s"
-        if causes:
-            self._restart(causes)
+        late = {}
+        for future, call in self._running.items():
+            seconds = self._deadlines.seconds(call.unit.recipe, len(call.unit.indices))
+            if now - call.since > seconds and not future.done():
+                late[future] = f"it took longer than {seconds:.0f} s"
+        ended = self.pool.end_workers(late) if late else ()
+        if ended:
+            self._count_break()
+        for future in ended:
+            if future not in self._running:
+                continue
+            call = self._running.pop(future)
+            if future in late:
+                self._blame(call, late[future])
+            else:
+                self._pending.add(call.unit)
 
-    def _all_died(self) -> dict[Future[list[Outcome]], str]:
-        """Of the units that were out, any may have killed the worker that died."""
-        return dict.fromkeys(self._running, "its worker died")
-
-    def _restart(self, causes: dict[Future[list[Outcome]], str]) -> None:
-        """Start the pool again, and all units that were out; those with a cause have a death to their name.
+    def _restart(self) -> None:
+        """Start a broken pool again, and all units that were out, any of which may have killed the worker that died.
 
         Raises:
             TinymldsError: this goes on and on.
         """
+        self._count_break()
+        calls = list(self._running.values())
+        self._running.clear()
+        for call in calls:
+            self._blame(call, "its worker died")
+        self.pool.restart()
+
+    def _count_break(self) -> None:
         self._breaks += 1
         if self._breaks > MOST_BREAKS:
             raise TinymldsError(
                 "workers die again and again and finish nothing; finished networks are safe, try --workers 1"
             )
-        for future, unit in self._running.items():
-            for again in unit.singles(causes[future]) if future in causes else [unit]:
-                if again.deaths >= DEATHS_UNTIL_QUARANTINE:
-                    self.quarantined.append(again)
-                else:
-                    self._pending.add(again)
-        self._running.clear()
-        self.pool.restart()
+
+    def _blame(self, call: _Call, cause: str) -> None:
+        """Have the networks of a unit made one by one, each with a death to its name; or put one into quarantine."""
+        self._note_death(call, cause)
+        for again in call.unit.singles(cause):
+            if again.deaths >= DEATHS_UNTIL_QUARANTINE:
+                self.quarantined.append(again)
+            else:
+                self._pending.add(again)
+
+    def _note_death(self, call: _Call, cause: str) -> None:
+        unit = call.unit
+        self.deaths.append(Death(time.time(), unit.task, unit.start, unit.stop, call.worker, cause))
+
+
+def check_outcomes(unit: Unit, outcomes: Any, worker: str) -> None:
+    """Make sure that a worker gave back the networks of its unit, as far as one can tell without training them.
+
+    Raises:
+        TinymldsError: it did not; this names the worker.
+    """
+    indices = range(unit.start, unit.stop)
+    if not isinstance(outcomes, list) or len(outcomes) != len(indices):
+        raise TinymldsError(f"worker {worker} gave back no list of {len(indices)} networks; finished networks are safe")
+    for index, outcome in zip(indices, outcomes, strict=True):
+        if wrong := _what_is_wrong(unit, index, outcome):
+            raise TinymldsError(f"worker {worker} gave back {unit.task} {index} with {wrong}; finished networks are safe")
+
+
+def _what_is_wrong(unit: Unit, index: int, outcome: Any) -> str:
+    """What cannot be in the outcome of this network; "" if nothing is wrong."""
+    if not isinstance(outcome, Outcome) or type(outcome.index) is not int or outcome.index != index:
+        return "another index"
+    if not (isinstance(outcome.status, Status) and isinstance(outcome.reason, str)):
+        return "no status"
+    if type(outcome.seconds) is not float or not 0.0 <= outcome.seconds < math.inf:
+        return "no duration"
+    size = unit.recipe.shape.size
+    losses, kept = (np.size(outcome.validation_losses),), (len(np.atleast_1d(outcome.checkpoints)), size)
+    if losses[0] > unit.recipe.max_epochs or kept[0] > len(unit.checkpoints):
+        return "more epochs or checkpoints than were asked for"
+    arrays = (outcome.weights, (size,)), (outcome.train_losses, losses), (outcome.validation_losses, losses)
+    for array, shape in (*arrays, (outcome.checkpoints, kept)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+            return "arrays of another shape or type"
+        if not np.isfinite(array).all():
+            return "numbers that are not finite"
+    return ""

@@ -116,12 +116,14 @@ PROVENANCE: dict[str, tuple[str, str, str]] = {
     "versions": ("object", "", "Versions of tinymlds and of what it uses"),
     "backend": ("string", "", "cpu or cuda"),
     "device": ("string", "", "Name of the GPU; null for cpu"),
-    "workers": ("integer", "", "Processes, or networks at once on a GPU"),
+    "executor": ("string", "", "processes, threads, dask, or another executor of Python"),
+    "workers": ("integer", "", "Processes or threads, or networks at once on a GPU; of a cluster, CPUs of its driver"),
     "started": ("string", "UTC", "When the run began"),
     "task": ("string", "", "Task of a network"),
     "index": ("integer", "", "Number of a network"),
     "seconds": ("float", "seconds", "Time that its training took"),
     "finished": ("float", "seconds since 1970", "When it was finished"),
+    "worker": ("string", "", "Who made it, if that is known; a number unless its maker published names of hosts"),
 }
 """Of provenance.jsonl, which is not deterministic: type, unit, meaning."""
 

@@ -137,7 +137,7 @@ def _manifest(dataset: Dataset, count: int) -> Iterator[bytes]:
 
 
 def _provenance(dataset: Dataset, spec: Spec, hosts: bool) -> Iterator[bytes]:
-    """The lines of the networks of `spec` and of their runs."""
+    """The lines of the networks of `spec` and of their runs; without the names of hosts, workers are numbered."""
     dataset.check_hash(store.PROVENANCE)
     counts = dict(spec.tasks)
 
@@ -146,9 +146,12 @@ def _provenance(dataset: Dataset, spec: Spec, hosts: bool) -> Iterator[bytes]:
         return isinstance(task, str) and type(index) is int and index < counts.get(task, 0)
 
     lines = partial(store.read_lines, dataset.folder, store.PROVENANCE)
+    numbers: dict[str, str] = {}
     runs = {canonical_json(line.get("run")) for line in lines() if stays(line)}
     for line in lines():
         if stays(line):
+            if "worker" in line and not hosts:
+                line["worker"] = numbers.setdefault(str(line["worker"]), str(len(numbers) + 1))
             yield _line(line)
         elif "index" not in line and canonical_json(line.get("run")) in runs:
             yield _line({**line, "host": line.get("host", "") if hosts else ""})

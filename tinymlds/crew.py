@@ -1,0 +1,202 @@
+"""Who works on what: the tables of a journal that say how its run goes, and that no dataset depends on.
+
+They are written in the transaction that keeps finished networks, so that they cost no further flush of the disk. A journal
+of an earlier version lacks them; `start_run` adds them.
+"""
+
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+TABLES = """
+CREATE TABLE workers (
+    worker INTEGER PRIMARY KEY, run INTEGER NOT NULL, name TEXT NOT NULL, networks INTEGER NOT NULL, latest REAL NOT NULL);
+CREATE TABLE makers (
+    task TEXT NOT NULL, "index" INTEGER NOT NULL, worker INTEGER NOT NULL, PRIMARY KEY (task, "index")) WITHOUT ROWID;
+CREATE TABLE under_way (
+    task TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, worker TEXT NOT NULL, since REAL NOT NULL);
+CREATE TABLE deaths (
+    time REAL NOT NULL, task TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, worker TEXT NOT NULL,
+    cause TEXT NOT NULL);
+CREATE TABLE minutes (
+    minute INTEGER PRIMARY KEY, run INTEGER NOT NULL, since REAL NOT NULL, latest REAL NOT NULL, networks INTEGER NOT NULL,
+    workers INTEGER NOT NULL, seconds_left REAL);
+"""
+
+_MINUTES = 5
+"""Over so many the rate of a run is measured."""
+_LATEST_DEATHS = 10
+
+
+class UnderWay(NamedTuple):
+    """Networks `start` ... `stop` - 1 of a task, handed out and not finished."""
+
+    task: str
+    start: int
+    stop: int
+    worker: str
+    """Who has begun with it; "" if nobody has yet, or it is not known who."""
+    since: float
+    """Unix time at which it was begun, or handed out if it is not known."""
+
+
+class Death(NamedTuple):
+    """A worker that died, was lost or was ended, and what it worked on."""
+
+    time: float
+    task: str
+    start: int
+    stop: int
+    worker: str
+    """ "" if it is not known which."""
+    cause: str
+
+
+class Standing(NamedTuple):
+    """How a run stands at the moment."""
+
+    workers: int
+    """Units that are worked on at the same time, with the workers that are there now."""
+    seconds_left: float | None
+    under_way: list[UnderWay]
+    deaths: list[Death]
+    """Since the last time that this was noted."""
+
+
+class Member(NamedTuple):
+    """A worker of a run."""
+
+    name: str
+    networks: int
+    """That it has made in this run."""
+    latest: float
+    """Unix time at which the latest of them was finished."""
+
+
+class Crew(NamedTuple):
+    """How the latest run of a journal goes."""
+
+    run: int
+    since: float
+    """Unix time at which it started."""
+    latest: float
+    """Unix time of the latest note."""
+    workers: int
+    networks_per_second: float
+    """Over the last five minutes of the run."""
+    seconds_left: float | None
+    """Forecast at `latest`; None before the first network."""
+    members: list[Member]
+    under_way: list[UnderWay]
+    deaths: int
+    latest_deaths: list[Death]
+
+
+class Ledger:
+    """Writes the tables of one connection to a journal."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._numbers: dict[tuple[int, str], int] = {}
+
+    def start(self, run: int) -> None:
+        """Note that a run starts: with nothing under way."""
+        self._connection.execute("DELETE FROM under_way")
+        self._note_minute(run, 0, 0, None)
+
+    def add_makers(self, made: Iterable[tuple[str, int, int, str, float]]) -> None:
+        """Note who made networks: task, index, run, worker ("" is nobody) and time of finishing."""
+        networks: Counter[int] = Counter()
+        latest: dict[int, float] = {}
+        rows = []
+        for task, index, run, name, finished in made:
+            if name:
+                number = self._number(run, name)
+                rows.append((task, index, number))
+                networks[number] += 1
+                latest[number] = max(finished, latest.get(number, 0.0))
+        self._connection.executemany("INSERT OR REPLACE INTO makers VALUES (?, ?, ?)", rows)
+        self._connection.executemany(
+            "UPDATE workers SET networks = networks + ?, latest = max(latest, ?) WHERE worker = ?",
+            [(count, latest[number], number) for number, count in networks.items()],
+        )
+
+    def note(self, run: int, networks: int, now: Standing) -> None:
+        """Note how the run stands, and that it has just finished so many networks."""
+        self._connection.execute("DELETE FROM under_way")
+        self._connection.executemany("INSERT INTO under_way VALUES (?, ?, ?, ?, ?)", now.under_way)
+        self._connection.executemany("INSERT INTO deaths VALUES (?, ?, ?, ?, ?, ?)", now.deaths)
+        self._note_minute(run, networks, now.workers, now.seconds_left)
+
+    def _note_minute(self, run: int, networks: int, workers: int, seconds_left: float | None) -> None:
+        now = time.time()
+        self._connection.execute(
+            "INSERT INTO minutes VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (minute) DO UPDATE SET "
+            "since = iif(run = excluded.run, since, excluded.since), "
+            "networks = iif(run = excluded.run, networks, 0) + excluded.networks, run = excluded.run, "
+            "latest = excluded.latest, workers = excluded.workers, seconds_left = excluded.seconds_left",
+            (int(now // 60), run, now, now, networks, workers, seconds_left),
+        )
+
+    def _number(self, run: int, name: str) -> int:
+        """The number of a worker, which gets one if it is new."""
+        if (run, name) not in self._numbers:
+            [found] = self._connection.execute("SELECT max(worker) FROM workers WHERE run = ? AND name = ?", (run, name))
+            number = found[0]
+            if number is None:
+                cursor = self._connection.execute("INSERT INTO workers VALUES (NULL, ?, ?, 0, 0.0)", (run, name))
+                number = cursor.lastrowid
+            self._numbers[run, name] = int(number)
+        return self._numbers[run, name]
+
+
+def read(connection: sqlite3.Connection) -> Crew | None:
+    """How the latest run goes; None if no run has started.
+
+    Raises:
+        ValueError: the tables hold something that `Ledger` does not write.
+    """
+    minutes = _rows(connection, "SELECT * FROM minutes WHERE run = (SELECT max(run) FROM runs) ORDER BY minute", _MINUTE)
+    if not minutes:
+        return None
+    _, run, _, latest, _, workers, seconds_left = minutes[-1]
+    recent = [row for row in minutes if row[0] > minutes[-1][0] - _MINUTES]
+    seconds = latest - recent[0][2]
+    deaths = _rows(connection, "SELECT * FROM deaths WHERE time >= ? ORDER BY time", _DEATH, (minutes[0][2],))
+    return Crew(
+        run,
+        minutes[0][2],
+        latest,
+        workers,
+        sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0,
+        seconds_left,
+        [
+            Member(*row)
+            for row in _rows(
+                connection,
+                "SELECT name, networks, latest FROM workers WHERE run = ? ORDER BY networks DESC, name",
+                _MEMBER,
+                (run,),
+            )
+        ],
+        [UnderWay(*row) for row in _rows(connection, "SELECT * FROM under_way ORDER BY since", _UNDER_WAY)],
+        len(deaths),
+        [Death(*row) for row in deaths[-_LATEST_DEATHS:]],
+    )
+
+
+_MINUTE = (int, int, float, float, int, int, float | None)
+_MEMBER = (str, int, float)
+_UNDER_WAY = (str, int, int, str, float)
+_DEATH = (float, str, int, int, str, str)
+
+
+def _rows(connection: sqlite3.Connection, query: str, types: tuple[Any, ...], values: tuple[Any, ...] = ()) -> list[Any]:
+    """The rows of a query; SQLite itself lets a column hold anything."""
+    rows = connection.execute(query, values).fetchall()
+    for row in rows:
+        if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
+            raise ValueError("a row about workers that no run writes")
+    return rows
