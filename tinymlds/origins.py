@@ -226,7 +226,7 @@ class Runs:
                 self._known[info] = self._journal.start_run(self._info(entry.run))
             self._ours[entry.run] = self._known[info]
         outcome = replace(entry.outcome, seconds=_finite(entry.outcome.seconds))
-        return Entry(entry.task, self._ours[entry.run], outcome, _finite(entry.finished))
+        return Entry(entry.task, self._ours[entry.run], outcome, _finite(entry.finished), entry.worker)
 
     def _info(self, run: int) -> dict[str, Any]:
         found = {key: value for key, value in self._origin.info(run).items() if key not in ("run", "task", "index")}

@@ -52,6 +52,11 @@ class Unit:
         return range(self.start, self.stop, self.step)
 
     @property
+    def end(self) -> int:
+        """One more than the last index."""
+        return self.indices[-1] + 1
+
+    @property
     def deaths(self) -> int:
         """How many of them there are."""
         return len(self.causes)
@@ -168,7 +173,7 @@ class Supervisor:
     def under_way(self) -> list[UnderWay]:
         """The units that are out."""
         calls = self._running.values()
-        return [UnderWay(c.unit.task, c.unit.start, c.unit.stop, c.worker, c.begun or c.handed_out) for c in calls]
+        return [UnderWay(c.unit.task, c.unit.start, c.unit.end, c.worker, c.begun or c.handed_out) for c in calls]
 
     def run(self) -> Iterator[list[Finished]]:
         """Yield what has finished, about twice a second, also when that is nothing.
@@ -343,7 +348,7 @@ class Supervisor:
 
     def _note_death(self, call: _Call, cause: str) -> None:
         unit = call.unit
-        self.deaths.append(Death(time.time(), unit.task, unit.start, unit.stop, call.worker, cause))
+        self.deaths.append(Death(time.time(), unit.task, unit.start, unit.end, call.worker, cause))
 
 
 def check_outcomes(unit: Unit, outcomes: Any, worker: str) -> None:
@@ -352,7 +357,7 @@ def check_outcomes(unit: Unit, outcomes: Any, worker: str) -> None:
     Raises:
         TinymldsError: it did not; this names the worker.
     """
-    indices = range(unit.start, unit.stop)
+    indices = unit.indices
     if not isinstance(outcomes, list) or len(outcomes) != len(indices):
         raise TinymldsError(f"worker {worker} gave back no list of {len(indices)} networks; finished networks are safe")
     for index, outcome in zip(indices, outcomes, strict=True):
