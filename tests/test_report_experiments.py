@@ -244,6 +244,23 @@ def test_matrices_have_the_numbers_of_the_file(place, written) -> None:
             np.testing.assert_allclose(heat.z, counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
+def test_matrices_are_of_weights(written, tmp_path) -> None:
+    """Not of a control, nor of what networks answer, however good."""
+
+    def change(analysis):
+        for r in analysis["rows"]:
+            if r["rung"] == "knn/raw/plain":
+                r["rung"] = "knn/answers/plain"
+        seconds = analysis["provenance"]["seconds"]
+        analysis["provenance"]["seconds"] = {key.replace("knn/raw", "knn/answers"): each for key, each in seconds.items()}
+
+    (found,) = experiments.named([read_results(forged(tmp_path, written, change))], None)
+    (figure,) = found.figures(("confusion-tampered",))
+    titles = [chart.title for charts in figure.charts.values() for chart in charts]
+    assert len(titles) == 3
+    assert all(title.startswith("linear/raw/") for title in titles)
+
+
 def test_both_renderers_draw_the_same_points_and_bars(place) -> None:
     from matplotlib.figure import Figure
 

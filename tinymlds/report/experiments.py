@@ -17,7 +17,8 @@ SMALL = 8
 """Classes up to which the cells of a confusion matrix have their numbers in them, and matrices stand side by side."""
 BASELINE = "majority/raw/plain"
 FORMS = ("plain", "moved", "transformed", "canonical", "initial", "equalised")
-CONTROLS = ("epochs", "task", "initial", "equalised")
+ASIDE = ("answers", "epochs", "task", "initial", "equalised")
+"""Features and forms that are controls, or that are no weights: without a confusion matrix."""
 TITLES = {
     "which-machine": "Which machine?",
     "tampered": "Tampered?",
@@ -240,19 +241,19 @@ def confusion(experiment: Experiment) -> Figure | None:
         return None
     text = (
         "Networks tested, all seeds together: the row is what a network is, the column what it was taken for, the colour "
-        "the share of its row. Of each model the features and form with the best mean, controls aside; of many "
-        "classes, of the best model alone."
+        "the share of its row. Of each model the features and form with the best mean, controls and answers aside; of "
+        "many classes, of the best model alone."
     )
     return Figure(f"confusion-{experiment.key}", "What was taken for what", text, charts, "Case")
 
 
 def _best(rows: list[Row]) -> list[Row]:
-    """Of each model the first rung with the best mean, controls aside, best model first; of many classes one in all."""
+    """Of each model the first rung with the best mean, best model first, `ASIDE` left out; of many classes one in all."""
     best: dict[str, Row] = {}
     for row in rows:
         model, features, form = row.rung.split("/")
-        control = row.rung == BASELINE or features in CONTROLS or form in CONTROLS
-        if row.confusion is not None and not control and (model not in best or _mean(row) > _mean(best[model])):
+        aside = row.rung == BASELINE or features in ASIDE or form in ASIDE
+        if row.confusion is not None and not aside and (model not in best or _mean(row) > _mean(best[model])):
             best[model] = row
     found = sorted(best.values(), key=_mean, reverse=True)
     return found[:1] if found and len(found[0].classes) > SMALL else found
@@ -272,7 +273,9 @@ def _matrix(row: Row) -> Chart:
         y, x = np.nonzero(where)
         series.append(Texts(x, y, [f"{counts[k, j]:.0f}" for k, j in zip(y, x, strict=True)], colour=colour))
     height, share = (300, 0.25) if few else (620, 0.6)
-    return Chart(row.rung, series, Axis("taken for", ticks=ticks), Axis("is", ticks=ticks), height, share=share)
+    return Chart(
+        row.rung, series, Axis("taken for", ticks=ticks), Axis("" if few else "is", ticks=ticks), height, share=share
+    )
 
 
 _KINDS: dict[str, Callable[[Experiment], Figure | None]] = {"ladder": ladder, "cases": cases, "confusion": confusion}
