@@ -479,6 +479,18 @@ def test_networks_of_another_seed_are_held_out(folders):
         tinymlds.analyze([*ours, folders / "direct"], "which-machine", rungs="knn", held_out=theirs)
 
 
+def test_matched_pairs_that_are_held_out(folders, tmp_path):
+    for name, modified in (("xor", False), ("twin", True)):
+        make(tmp_path / name, "xor", 4, modified=modified, seed=1, threshold=10.0, matched=True)
+    theirs = [tmp_path / "xor", tmp_path / "twin"]
+    found = tinymlds.analyze(
+        [folders / "xor", folders / "twin"], "tampered", seeds=2, rungs="majority,knn/raw/plain", held_out=theirs
+    )
+    majority, plain = found.rows
+    assert majority.others["pairs_right"] == [0.5, 0.5], "the same answer for both of a pair"
+    assert all(share * 4 % 0.5 == 0 for share in plain.others["pairs_right"]), "of four pairs"
+
+
 def test_the_command_line_and_the_command_of_a_row(folders, tmp_path, monkeypatch):
     monkeypatch.chdir(folders)
     out = tmp_path / "found.json"

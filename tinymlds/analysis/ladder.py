@@ -99,6 +99,8 @@ class Case:
     """[n]: numbers of epochs are equalised within each; None is one for all."""
     pair: Ints | None = None
     """[n]: a number that the two networks of a matched pair share."""
+    held_pair: Ints | None = None
+    """The same for `held`."""
 
 
 class Setting(NamedTuple):
@@ -180,7 +182,7 @@ class _Attempt:
         self.points, self._pair, self.notes = case.points, case.pair, tuple[str, ...]()
         if rung.form == "equalised":
             self.points, self._pair, self.notes = _equalised(case)
-        self._held = case.held
+        self._held, self._held_pair = case.held, case.held_pair
         if rung.model == "graph":
             from tinymlds.analysis import graph
 
@@ -221,7 +223,7 @@ class _Attempt:
             shown = self._fixed_held
             if shown is None:
                 shown = self._features(self._held, self._form, number + _HELD_OUT)
-            return shown, self._held.target, None
+            return shown, self._held.target, self._held_pair
         test = split.part("test", self.points.index)
         if self._form == "moved":
             seen = self._features(self.points, "moved", number)
