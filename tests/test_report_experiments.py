@@ -160,6 +160,41 @@ def test_strangers_files_are_refused(written, tmp_path, change, words) -> None:
     assert "tinymlds analyze DIR --experiment NAME --out FILE" in str(error.value)
 
 
+def places(value, above=()):
+    """The way to every value inside a JSON value."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*above, key)
+        yield from places(inner, (*above, key))
+
+
+ODD = (None, True, -1, 0, 3, 0.5, 1e308, 2**70, "", "x", "<b>", "a\nb", [], [[]], {}, {"x": []}, [0], ["x", "y"])
+
+
+def test_any_other_value_is_refused_or_shown(written, tmp_path, draw, share) -> None:
+    """Something odd in any one place: an AnalysisError, or results whose figures and table can be made."""
+    ways, refused, tries = list(places(json.loads(written))), 0, share(20_000, 400)
+    for _ in range(tries):
+        *above, last = draw.choice(ways)
+        odd = draw.choice(ODD)
+
+        def change(analysis, above=above, last=last, odd=odd):
+            for key in above:
+                analysis = analysis[key]
+            analysis[last] = odd
+
+        try:
+            (found,) = experiments.named([read_results(forged(tmp_path, written, change))], None)
+        except AnalysisError:
+            refused += 1
+            continue
+        assert found.text + found.notes
+        assert found.table
+        for figure in found.figures():
+            for charts in figure.charts.values():
+                assert all(traces.figure(chart) for chart in charts)
+    assert tries * 0.6 < refused < tries
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
