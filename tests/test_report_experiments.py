@@ -141,6 +141,7 @@ EVIL = "tinymlds analyze xor; rm -r ."
         (row(scores=[0.5, "1"]), "number from 0 to 1"),
         (row(mean=0.999), "mean of its scores"),
         (row(half_width=-1), "number from 0"),
+        (row(half_width=1e308), "number from 0 to 10"),
         (row(confusion=[[1, 0], [0, 1]]), "other networks than it tested"),
         (row(confusion=[[1, 0]]), "not a list of 2"),
         (row(classes=["clean", "clean"]), "classes that do not go"),

@@ -31,6 +31,8 @@ _NAME = "[a-z0-9_]{1,64}"
 _EXPERIMENT = "[a-z][a-z0-9-]{0,63}"
 _RUNG = "[a-z]{1,32}/[a-z]{1,32}/[a-z]{1,32}"
 _DIGEST = "[0-9a-f]{64}"
+_WIDEST = 10.0
+"""Times the range of a score: the interval of two scores at its ends is 6.4 times as wide to either side."""
 _CLOSE = 1e-9
 """A mean may differ by so much from that of its scores: other libraries sum in another order."""
 
@@ -253,7 +255,7 @@ def _scored(found: dict[str, Any], what: str, seeds: int) -> dict[str, Any]:
         "chance": _number(found["chance"], f"{what}, chance", low, high),
         "scores": scores,
         "mean": mean,
-        "half_width": _number(found["half_width"], f"{what}, half_width", 0.0),
+        "half_width": _number(found["half_width"], f"{what}, half_width", 0.0, _WIDEST * (high - low)),
         "others": others,
         "classes": classes,
         "confusion": _confusion(found["confusion"], what, len(classes), sum(counts["test"])),
