@@ -87,9 +87,9 @@ def merge(
             source.part = None if origin.spec.part is None else origin.spec.scope
             origins.append((origin, source))
         _require_one_dataset(target, [origin for origin, _ in origins])
-        good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
         prepare_folder(target)
         with RunLock(target):
+            good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
             ledger.add(_OUT, _held(target))
             merged.conflicts = _conflicts(ledger, good, target, checks)
             _merge_into(target, [pair for pair in good if not merged.refused(pair[1])], merged, ledger, checks)
