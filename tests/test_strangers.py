@@ -105,6 +105,17 @@ def test_a_file_that_shrinks_after_its_header_was_read(folder, monkeypatch, look
         file.read() if look == "read" else file.read_row(1)
 
 
+def test_merging_takes_nothing_from_an_attack(intact, tmp_path, share, draw):
+    """It is refused, or named among what is wrong; a journal without networks gives none."""
+    for name in draw.sample(sorted(ATTACKS), share(len(ATTACKS), 25)):
+        ATTACKS[name](shutil.copytree(intact, tmp_path / "place" / "xor"))
+        with contextlib.suppress(tinymlds.TinymldsError):
+            merged = tinymlds.merge([tmp_path / "place" / "xor"], tmp_path / "place" / "all", workers=1)
+            assert merged.problems or merged.networks == 0, name
+            assert merged.digest is None, name
+        subprocess.run(["rm", "-rf", tmp_path / "place"], check=True)
+
+
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
 def test_a_file_that_is_another_thing_once_it_was_looked_at(folder, monkeypatch, kind):
     path, seen = folder / store.SUMS, type(folder).lstat
