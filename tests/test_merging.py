@@ -170,29 +170,38 @@ def test_the_provenance_says_where_networks_come_from(made, parts, tmp_path):
 some = st.lists(st.integers(1, PARTS), min_size=1, max_size=4)
 
 
-def law(check, examples, *strategies):
-    """Try a law with folders in a place of their own: check(place, *drawn)."""
+@pytest.fixture
+def law(share, figure):
+    """law(check, *strategies): try check(place, *drawn) in a place of its own, again and again."""
 
-    @settings(max_examples=examples, deadline=None, database=None)
-    @given(st.tuples(*strategies))
-    def try_once(drawn):
-        with tempfile.TemporaryDirectory() as place:
-            check(Path(place), *drawn)
+    def hold(check, *strategies):
+        examples = 0
 
-    try_once()
+        @settings(max_examples=share(500, 8), deadline=None, database=None)
+        @given(st.tuples(*strategies))
+        def try_once(drawn):
+            nonlocal examples
+            with tempfile.TemporaryDirectory() as place:
+                check(Path(place), *drawn)
+            examples += 1
+
+        try_once()
+        figure(examples=examples)
+
+    return hold
 
 
-def test_merging_is_commutative(made, share):
+def test_merging_is_commutative(made, law):
     def check(place, numbers, seed):
         folders = [made / f"p{number}" for number in numbers]
         merge(folders, place / "a")
         merge(random.Random(seed).sample(folders, len(folders)), place / "b")
         assert held(place / "a") == held(place / "b")
 
-    law(check, share(500, 8), st.lists(st.integers(1, PARTS), min_size=2, max_size=12), st.integers())
+    law(check, st.lists(st.integers(1, PARTS), min_size=2, max_size=12), st.integers())
 
 
-def test_merging_is_associative(made, share):
+def test_merging_is_associative(made, law):
     def check(place, *groups):
         a, b, c = ([made / f"p{number}" for number in numbers] for numbers in groups)
         merge([*a, *b], place / "ab")
@@ -201,10 +210,10 @@ def test_merging_is_associative(made, share):
         merge([*a, place / "bc"], place / "a(bc)")
         assert held(place / "(ab)c") == held(place / "a(bc)")
 
-    law(check, share(500, 8), some, some, st.one_of(some, st.just(list(range(1, PARTS + 1)))))
+    law(check, some, some, st.one_of(some, st.just(list(range(1, PARTS + 1)))))
 
 
-def test_merging_is_idempotent(made, share):
+def test_merging_is_idempotent(made, law):
     def check(place, numbers, again):
         folders = [made / f"p{number}" for number in numbers]
         merge(folders, place / "once")
@@ -216,7 +225,7 @@ def test_merging_is_idempotent(made, share):
         merge([place / "once", place / "twice"], place / "both")
         assert held(place / "both") == once
 
-    law(check, share(500, 8), some, some)
+    law(check, some, some)
 
 
 # ------------------------------------------------------------------ what is missing

@@ -16,6 +16,7 @@ from tinymlds.manifest import Row, is_possible
 from tinymlds.replay import Replay
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec, canonical_json
+from tinymlds.training import Outcome
 from tinymlds.verification import Verification, compare_with_training, pick, verify
 
 _LONGEST_INFO = 1 << 14
@@ -165,13 +166,11 @@ class Unfinished:
             found.retrained, found.retrain_seed = len(rows), checks.seed
         return found
 
-    def _replayed(self, threads: int) -> Iterator[tuple[str, list[Any], list[list[str]]]]:
+    def _replayed(self, threads: int) -> Iterator[tuple[str, list[Outcome], list[list[str]]]]:
         """Task, networks and what is wrong with each, piece by piece."""
-        replays: dict[str, Replay] = {}
         with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
             for task, indices in self.pieces():
-                replay = replays.get(task) or Replay(self.spec, task)
-                replays = {task: replay}
+                replay = Replay(self.spec, task)
                 outcomes = [entry.outcome for entry in self.entries(task, indices)]
                 yield task, outcomes, list(pool.map(replay.problems, outcomes))
 
