@@ -266,9 +266,8 @@ def test_workers_that_cannot_start_end_the_run(capfd):
 
 @pytest.mark.parametrize("make_pool", [InProcess, lambda: ProcessPool(2, "cpu", RECIPE)])
 def test_an_error_in_a_worker_reaches_the_caller(make_pool):
-    pool = make_pool()
     with pytest.raises(ValueError, match="network five"):
-        supervise(fail_at_five, pool if isinstance(pool, InProcess) else 2)
+        supervise(fail_at_five, make_pool())
 
 
 def test_ending_a_pool_does_not_wait_for_its_workers():

@@ -182,7 +182,8 @@ class _Link:
         futures = [future for key in keys if (future := self._futures.pop(key, None)) is not None]
         try:
             self._client.cancel(futures, force=True)
-            self._client.run(_leave, workers=list(addresses), wait=False, on_error="ignore")
+            end = partial(self._client.run, _leave, workers=list(addresses), on_error="ignore", asynchronous=True)
+            self._client.loop.add_callback(end)  # not waited for, as a process that hangs does not answer
         except Exception:  # the scheduler has gone, so that there is nobody to tell
             self._broken = True
 
@@ -209,6 +210,9 @@ class _Link:
         results = self._client.gather(finished, errors="skip") if finished else {}
         for key, future in futures.items():
             result: Any = results.get(key)
+            if result is None and future.status in ("pending", "lost"):  # its worker has gone with it; Dask makes it again
+                future.add_done_callback(self._ended.put)
+                continue
             error = None if result is not None else _error_of(future)
             self._futures.pop(key, None)
             if (call := self._calls.pop(key, None)) is None:
@@ -226,7 +230,8 @@ def _error_of(future: Any) -> BaseException:
         return LostError(f"Dask calls it {future.status}")
     error = future.exception()
     if isinstance(error, distributed.KilledWorker):
-        return WorkerDiedError(f"{error.allowed_failures + 1} workers died of it")
+        times = error.allowed_failures + 1
+        return WorkerDiedError("its worker died" if times == 1 else f"{times} workers died, one after the other")
     if isinstance(error, TinymldsError):
         return error
     if isinstance(error, RuntimeError | ImportError | AttributeError) and "tinymlds" in f"{error} {error.__cause__}":

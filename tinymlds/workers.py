@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from tinymlds.crew import Death, UnderWay
 from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import backend
+from tinymlds.kernels.shape import Shape
 from tinymlds.pools import MOST_BREAKS, Done, LostError, Pool, WorkerDiedError
 from tinymlds.spec import Recipe
 from tinymlds.training import Outcome, Status, train_networks
@@ -80,7 +82,7 @@ class Unit:
 
 def train_unit(unit: Unit) -> list[Outcome]:
     """Train the networks of a unit. Runs in a worker."""
-    target = backend.load(unit.backend)
+    target = _prepared(unit.backend, unit.recipe.shape)
     return list(train_networks(target, unit.task, unit.seed, unit.recipe, unit.indices, unit.checkpoints))
 
 
@@ -123,6 +125,14 @@ class _Queue:
         if stop < unit.stop:
             self.add(replace(unit, start=stop))
         return replace(unit, stop=stop)
+
+
+@lru_cache
+def _prepared(name: str, shape: Shape) -> backend.Backend:
+    """A backend with compiled kernels in this process, so that what networks take is what training takes."""
+    target = backend.load(name)
+    target.prepare(shape)
+    return target
 
 
 class Finished(NamedTuple):
