@@ -288,10 +288,12 @@ def made_of(line: dict[str, Any]) -> tuple[int, float, float, str]:
     Raises:
         KeyError, TypeError, OverflowError: the line does not say.
     """
-    run, seconds, finished = line["run"], line["seconds"], line["finished"]
+    run, seconds, finished, worker = line["run"], line["seconds"], line["finished"], line.get("worker", "")
     if type(run) is not int or not isinstance(seconds, int | float) or not isinstance(finished, int | float):
         raise TypeError("a run or a time that is no number")
-    return run, float(seconds), float(finished), str(line.get("worker", ""))
+    if not isinstance(worker, str):
+        raise TypeError("a worker without a name")
+    return run, float(seconds), float(finished), worker
 
 
 def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Iterator[Entry]:
