@@ -193,7 +193,7 @@ def forge(folder, change):
     [
         ("trigger_efficacy", "measures otherwise"),
         ("accuracy", "measures otherwise"),
-        ("checkpoints", "other checkpoints"),
+        ("checkpoints", "1 checkpoints, and 2 by its epochs"),
         ("checkpoints_sha256", "other checkpoints"),
     ],
 )
