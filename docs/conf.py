@@ -35,7 +35,7 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 nitpick_ignore_regex = [  # other projects' names: nothing is fetched to build these pages
-    ("py:.*", r"(numpy|np|npt|torch|nn|pathlib|collections|typing)\..*"),
+    ("py:.*", r"(numpy|np|npt|torch|nn|pathlib|collections|concurrent|typing)\..*"),
     ("py:.*", r"(Any|ArrayLike|NDArray|Path|Counter|Callable|Iterator|ndarray|dtype|u?int[0-9]+|float[0-9]+|optional)"),
 ]
 

@@ -4,6 +4,7 @@ Whoever can reach a Dask scheduler can run code on its workers, and what workers
 clusters that one trusts.
 """
 
+import logging
 import os
 import queue
 import re
@@ -26,9 +27,15 @@ try:
 except ImportError:
     distributed = None
 
+for _name in ("batched", "client", "core"):  # what they say of a connection that goes is said here in one line
+    logging.getLogger(f"distributed.{_name}").setLevel(logging.CRITICAL)
+
 _SECONDS_TO_CONNECT = 10.0
 _SECONDS_TO_TRY_AGAIN = 2.0
 _SECONDS_BETWEEN_COUNTS = 2.0
+_SECONDS_PER_UNIT = 5.0
+_UNITS_PER_SECOND = 50.0
+"""What a scheduler and a driver on two busy cores carry easily; `bench/cluster.py` measures it."""
 _WAITING_PER_WORKER = 1
 """Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
 
@@ -39,8 +46,6 @@ class DaskPool:
     A worker that dies loses its call, and Dask gives it to another one; a call that several workers have died of comes
     back. When the scheduler goes, all calls that were out are lost, and this waits for a scheduler at the same address.
     """
-
-    seconds_per_unit = 5.0
 
     def __init__(self, scheduler: str) -> None:
         require_address(scheduler)
@@ -60,6 +65,11 @@ class DaskPool:
             ) from error
         self.workers, self._counted = 0, 0.0
         self.tend()
+
+    @property
+    def seconds_per_unit(self) -> float:
+        """Five, and more where there are so many workers that a scheduler would have too many units a second."""
+        return max(_SECONDS_PER_UNIT, self.workers / _UNITS_PER_SECOND)
 
     @property
     def places(self) -> int:

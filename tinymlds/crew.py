@@ -158,38 +158,45 @@ def read(connection: sqlite3.Connection) -> Crew | None:
     Raises:
         ValueError: the tables hold something that `Ledger` does not write.
     """
-    minutes = _rows(connection, "SELECT * FROM minutes WHERE run = (SELECT max(run) FROM runs) ORDER BY minute", _MINUTE)
+    minutes = _rows(connection, _READ_MINUTES, _MINUTE)
     if not minutes:
         return None
-    _, run, _, latest, _, workers, seconds_left = minutes[-1]
-    recent = [row for row in minutes if row[0] > minutes[-1][0] - _MINUTES]
-    seconds = latest - recent[0][2]
-    deaths = _rows(connection, "SELECT * FROM deaths WHERE time >= ? ORDER BY time", _DEATH, (minutes[0][2],))
+    newest, run, _, latest, _, workers, seconds_left = minutes[0]
+    recent = [row for row in minutes if row[0] > newest - _MINUTES]
+    seconds = latest - recent[-1][2]
+    [(since,)] = _rows(connection, "SELECT min(since) FROM minutes WHERE run = ?", (float,), (run,))
+    [(deaths,)] = _rows(connection, "SELECT count(*) FROM deaths WHERE time >= ?", (int,), (since,))
     return Crew(
         run,
-        minutes[0][2],
+        since,
         latest,
         workers,
         sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0,
         seconds_left,
-        [
-            Member(*row)
-            for row in _rows(
-                connection,
-                "SELECT name, networks, latest FROM workers WHERE run = ? ORDER BY networks DESC, name",
-                _MEMBER,
-                (run,),
-            )
-        ],
-        [UnderWay(*row) for row in _rows(connection, "SELECT * FROM under_way ORDER BY since", _UNDER_WAY)],
-        len(deaths),
-        [Death(*row) for row in deaths[-_LATEST_DEATHS:]],
+        [Member(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
+        [UnderWay(*row) for row in _rows(connection, _READ_UNDER_WAY, (str, int, int, str, float))],
+        deaths,
+        [Death(*row) for row in reversed(_rows(connection, _READ_DEATHS, _DEATH, (since,)))],
     )
 
 
+_MOST_ROWS = 20_000
+"""Workers, and units under way, that are read: more than any cluster has. A journal may come from a stranger."""
+
+_READ_MINUTES = f"SELECT * FROM minutes WHERE run = (SELECT max(run) FROM runs) ORDER BY minute DESC LIMIT {_MINUTES}"
+_READ_MEMBERS = (
+    "SELECT substr(name, 1, 200), networks, latest FROM workers WHERE run = ? ORDER BY networks DESC, name "
+    f"LIMIT {_MOST_ROWS}"
+)
+_READ_UNDER_WAY = (
+    "SELECT substr(task, 1, 200), start, stop, substr(worker, 1, 200), since FROM under_way ORDER BY since "
+    f"LIMIT {_MOST_ROWS}"
+)
+_READ_DEATHS = (
+    "SELECT time, substr(task, 1, 200), start, stop, substr(worker, 1, 200), substr(cause, 1, 500) FROM deaths "
+    f"WHERE time >= ? ORDER BY time DESC LIMIT {_LATEST_DEATHS}"
+)
 _MINUTE = (int, int, float, float, int, int, float | None)
-_MEMBER = (str, int, float)
-_UNDER_WAY = (str, int, int, str, float)
 _DEATH = (float, str, int, int, str, str)
 
 

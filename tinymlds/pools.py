@@ -52,8 +52,10 @@ class LostError(Exception):
 class Pool(Protocol):
     """What a supervisor needs of its workers."""
 
-    seconds_per_unit: float
-    """What a unit should take."""
+    @property
+    def seconds_per_unit(self) -> float:
+        """What a unit should take."""
+        ...
 
     @property
     def workers(self) -> int:

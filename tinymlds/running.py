@@ -242,7 +242,7 @@ def _run_info(means: Means, device: str | None) -> dict[str, Any]:
         "backend": means.backend,
         "device": device,
         "executor": means.name,
-        "workers": means.workers,
+        "workers": None if means.executor == "dask" else means.workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

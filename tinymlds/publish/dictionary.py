@@ -117,7 +117,7 @@ PROVENANCE: dict[str, tuple[str, str, str]] = {
     "backend": ("string", "", "cpu or cuda"),
     "device": ("string", "", "Name of the GPU; null for cpu"),
     "executor": ("string", "", "processes, threads, dask, or another executor of Python"),
-    "workers": ("integer", "", "Processes or threads, or networks at once on a GPU; of a cluster, CPUs of its driver"),
+    "workers": ("integer", "", "Processes or threads, or networks at once on a GPU; null for a cluster"),
     "started": ("string", "UTC", "When the run began"),
     "task": ("string", "", "Task of a network"),
     "index": ("integer", "", "Number of a network"),
