@@ -250,3 +250,6 @@ def test_a_scheduler_that_cannot_be_reached_is_named(tmp_path, monkeypatch):
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(TinymldsError, match=rf"cannot reach a Dask scheduler at {address}.*`dask scheduler` starts one"):
         tinymlds.train("xor", 1, tmp_path / "dask", executor="dask", scheduler=address, **SMALL)
+    for scheme in ("carrier-pigeon", "tls"):
+        with pytest.raises(TinymldsError, match=r"scheduler (cannot be|must be an address like)"):
+            tinymlds.train("xor", 1, tmp_path / "dask", executor="dask", scheduler=f"{scheme}://127.0.0.1:1", **SMALL)

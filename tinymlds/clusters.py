@@ -63,6 +63,8 @@ class DaskPool:
             raise TinymldsError(
                 f"cannot reach a Dask scheduler at {scheduler} ({why}); is one running? `dask scheduler` starts one"
             ) from error
+        except (ValueError, TypeError, RuntimeError) as error:  # no protocol of Dask, or one that needs a certificate
+            raise UsageError(f"scheduler cannot be {scheduler!r}: {error}") from error
         self.workers, self._counted = 0, 0.0
         self.tend()
 
@@ -90,6 +92,8 @@ class DaskPool:
             self._link.submit(key, partial(_work, KIN, self._link.topic, key, work, unit))
         except Exception as error:  # Dask says that the client is closed in several ways
             self._calls.pop(key, None)
+            if self._link.is_up:
+                raise
             raise LostError(str(error)) from error
         return call
 
