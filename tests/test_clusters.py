@@ -15,9 +15,9 @@ distributed = pytest.importorskip("distributed")
 
 import tinymlds  # noqa: E402
 from tinymlds import clusters, store, workers  # noqa: E402
+from tinymlds.atwork import Kin  # noqa: E402
 from tinymlds.clusters import DaskPool  # noqa: E402
 from tinymlds.errors import TinymldsError  # noqa: E402
-from tinymlds.pools import Kin  # noqa: E402
 from tinymlds.spec import Recipe, recipe_with  # noqa: E402
 from tinymlds.workers import Supervisor, Unit, train_unit  # noqa: E402
 

@@ -12,9 +12,10 @@ from running import EASY, SMALL, lines_of, run_cli
 
 import tinymlds
 from tinymlds import clusters, store
+from tinymlds.atwork import KIN, Done, Kin, check_kin
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Journal
-from tinymlds.pools import KIN, Done, ExecutorPool, Kin, check_kin
+from tinymlds.pools import ExecutorPool
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.training import Status
 from tinymlds.workers import Supervisor, Unit, check_outcomes, train_unit

@@ -19,8 +19,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
+from tinymlds.atwork import KIN, Done, Kin, check_kin
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.pools import KIN, Done, Kin, LostError, WorkerDiedError, check_kin, free_locks
+from tinymlds.pools import LostError, WorkerDiedError, free_locks
 
 try:
     import distributed

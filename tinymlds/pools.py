@@ -7,38 +7,33 @@ import math
 import os
 import queue
 import signal
-import socket
-import struct
-import sys
-import threading
 import time
 import weakref
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count, islice
-from multiprocessing import connection, get_context, parent_process
-from typing import Any, NamedTuple, Protocol
+from multiprocessing import get_context
+from typing import Any, Protocol
 
-from tinymlds import __version__
+from tinymlds.atwork import (
+    KIN,
+    TOLD,
+    Done,
+    begin_worker,
+    name_of,
+    work_elsewhere,
+    work_here,
+    work_in_process,
+    work_in_thread,
+)
 from tinymlds.deadlines import LEAST_SECONDS
 from tinymlds.errors import TinymldsError
-from tinymlds.kernels import backend
-from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.kernels.shape import NUMERICS
 from tinymlds.spec import Recipe
 
 MOST_FAILED_STARTS = 3
 MOST_BREAKS = 20
 _SECONDS_TO_NOTICE = 3.0
-
-
-class Done(NamedTuple):
-    """What a worker gives back."""
-
-    worker: str
-    """Its name: host and process, the thread if there are several, or what a cluster calls it."""
-    result: Any
 
 
 class WorkerDiedError(Exception):
@@ -109,7 +104,7 @@ class InProcess:
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
         """Do it, and return a finished future."""
-        return self.submit(_work_here, work, unit)
+        return self.submit(work_here, work, unit)
 
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Run the call and return a finished future; an interruption goes straight to the caller."""
@@ -163,7 +158,7 @@ class ProcessPool:
         reader, self._writer = context.Pipe(duplex=False)
         self._begun, tell = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_begin_worker, initargs=(reader, tell, *self._arguments)
+            self.workers, mp_context=context, initializer=begin_worker, initargs=(reader, tell, *self._arguments)
         )
         self._for_workers = reader, tell  # kept open: a worker gets its own copies when it starts, at any time
         self._calls.clear()
@@ -183,7 +178,7 @@ class ProcessPool:
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
         """Have a worker do this."""
         ticket = next(self._tickets)
-        self._calls[ticket] = future = self.submit(_work_in_process, ticket, work, unit)
+        self._calls[ticket] = future = self.submit(work_in_process, ticket, work, unit)
         return future
 
     def begun(self) -> dict[Future[Done], str]:
@@ -191,9 +186,9 @@ class ProcessPool:
         first = (future for future in list(self._calls.values()) if not future.done())
         found = dict.fromkeys(islice(first, self.workers), "")
         while self._begun.poll():
-            process, ticket = _TOLD.unpack(self._begun.recv_bytes())
+            process, ticket = TOLD.unpack(self._begun.recv_bytes())
             if (future := self._calls.get(ticket)) is not None:
-                found[future] = _name(process)
+                found[future] = name_of(process)
         return found
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
@@ -233,7 +228,7 @@ class ProcessPool:
                 self.restart()
             except BrokenProcessPool:
                 self.restart()
-                by_itself = any(process.exitcode == 1 for process in processes)  # as `_begin_worker` and Python end it
+                by_itself = any(process.exitcode == 1 for process in processes)  # as `begin_worker` and Python end it
                 failed, killed = failed + by_itself, killed + (not by_itself)
             if failed == MOST_FAILED_STARTS or killed == MOST_BREAKS:
                 raise TinymldsError("no worker can start (see above); finished networks are safe")
@@ -308,7 +303,7 @@ class ExecutorPool:
         ticket = next(self._tickets)
         try:
             if isinstance(self.executor, ThreadPoolExecutor):
-                future = self.executor.submit(_work_in_thread, self._told.put, ticket, work, unit)
+                future = self.executor.submit(work_in_thread, self._told.put, ticket, work, unit)
             else:
                 future = self.executor.submit(work_elsewhere, KIN, work, unit)
         except BrokenExecutor:
@@ -365,87 +360,3 @@ def _break(processes: list[Any], results: Any) -> None:
     for process in processes:
         process.kill()
     results._writer.close()
-
-
-# ------------------------------------------------------------------ in a worker
-
-
-_TOLD = struct.Struct("<qq")
-"""What a worker writes when it begins: its process and the ticket of the call."""
-
-_tell: connection.Connection
-"""Where it writes that; set when it starts."""
-
-
-def _name(process: int) -> str:
-    return f"{socket.gethostname()}:{process}"
-
-
-def _work_here(work: Callable[[Any], Any], unit: Any) -> Done:
-    return Done(_name(os.getpid()), work(unit))
-
-
-def _work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
-    _tell.send_bytes(_TOLD.pack(os.getpid(), ticket))
-    return _work_here(work, unit)
-
-
-def _work_in_thread(tell: Callable[[tuple[int, str]], None], ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
-    name = f"{_name(os.getpid())}:{threading.current_thread().name}"
-    check_kin(KIN, name)
-    tell((ticket, name))
-    return Done(name, work(unit))
-
-
-class Kin(NamedTuple):
-    """What has to be the same where networks of one dataset are made."""
-
-    version: str
-    """Of tinymlds."""
-    numerics: int
-
-
-KIN = Kin(__version__, NUMERICS)
-
-
-def check_kin(asked: Kin, worker: str) -> None:
-    """Make sure that this process makes the networks that are asked for.
-
-    Raises:
-        TinymldsError: it is another version, or does not do IEEE arithmetic.
-    """
-    if asked != KIN:
-        have, want = (f"tinymlds {kin.version} with numerics {kin.numerics}" for kin in (KIN, asked))
-        raise TinymldsError(f"worker {worker} has {have}, and this is {want}; install the same there")
-    try:
-        check_arithmetic()
-    except ArithmeticError as error:
-        raise TinymldsError(f"worker {worker} cannot be used: {error}") from error
-
-
-def work_elsewhere(asked: Kin, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do it in whatever process or thread an executor has put this."""
-    thread = threading.current_thread()
-    name = _name(os.getpid()) + ("" if thread is threading.main_thread() else f":{thread.name}")
-    check_kin(asked, name)
-    return Done(name, work(unit))
-
-
-def _begin_worker(stop: connection.Connection, tell: connection.Connection, backend_name: str, recipe: Recipe) -> None:
-    """Set up a worker: the parent alone answers Ctrl-C; compiled kernels are loaded before the first unit is."""
-    global _tell
-    _tell = tell
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
-    watched: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
-
-    def exit_with_parent() -> None:
-        connection.wait(watched)
-        os._exit(1)
-
-    threading.Thread(target=exit_with_parent, daemon=True).start()
-    try:
-        backend.load(backend_name).prepare(recipe.shape)
-    except Exception as error:
-        print(f"tinymlds: a worker cannot start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-        os._exit(1)

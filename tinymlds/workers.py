@@ -18,12 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinymlds.atwork import Done
 from tinymlds.crew import Death, UnderWay
 from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import backend
 from tinymlds.kernels.shape import Shape
-from tinymlds.pools import MOST_BREAKS, Done, LostError, Pool, WorkerDiedError
+from tinymlds.pools import MOST_BREAKS, LostError, Pool, WorkerDiedError
 from tinymlds.spec import Recipe
 from tinymlds.training import Outcome, Status, train_networks
 
