@@ -20,11 +20,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-LONGEST = ("test_ptx", "test_cuda", "test_crashes", "test_durability", "test_kernels", "test_docs", "test_targets")
+LONGEST = (
+    "test_ptx",
+    "test_kernels",
+    "test_crashes",
+    "test_cuda",
+    "test_publish_readers",
+    "test_strangers",
+    "test_docs",
+    "test_cache",
+    "test_durability",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that no process of pytest-xdist (`--dist loadfile`) is left with one at the end."""
+    """The longest files first, so that no process of pytest-xdist is left with one at the end.
+
+    For that it needs `--dist loadfile --no-loadscope-reorder`.
+    """
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(LONGEST)))
 
