@@ -94,7 +94,7 @@ class Crew(NamedTuple):
     latest_deaths: list[Death]
 
 
-class Ledger:
+class Notes:
     """Writes the tables of one connection to a journal."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -156,7 +156,7 @@ def read(connection: sqlite3.Connection) -> Crew | None:
     """How the latest run goes; None if no run has started.
 
     Raises:
-        ValueError: the tables hold something that `Ledger` does not write.
+        ValueError: the tables hold something that `Notes` does not write.
     """
     minutes = _rows(connection, _READ_MINUTES, _MINUTE)
     if not minutes:

@@ -65,8 +65,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
-        self._ledger = crew.Ledger(connection) if tables == _schema(_TABLES + crew.TABLES) else None
-        if self._ledger is None and tables != _schema(_TABLES):
+        self._notes = crew.Notes(connection) if tables == _schema(_TABLES + crew.TABLES) else None
+        if self._notes is None and tables != _schema(_TABLES):
             raise _damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
@@ -124,7 +124,7 @@ class Journal:
                 connection.executemany(
                     "INSERT INTO runs VALUES (?, ?)", ((run, canonical_json(info)) for run, info in runs.items())
                 )
-                _insert(connection, crew.Ledger(connection), entries)
+                _insert(connection, crew.Notes(connection), entries)
         except sqlite3.Error as error:
             raise _cannot_write(path, error) from error
         return Journal(connection, path)
@@ -144,13 +144,13 @@ class Journal:
         A journal of an earlier version gets the tables that it lacks.
         """
         run = int(self._query("SELECT coalesce(max(run), 0) + 1 FROM runs")[0][0])
-        ledger = self._ledger or crew.Ledger(self._connection)
+        notes = self._notes or crew.Notes(self._connection)
         with self._writing():
-            if self._ledger is None:
+            if self._notes is None:
                 _make_tables(self._connection, crew.TABLES)
             self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run, canonical_json(info)))
-            ledger.start(run)
-        self._ledger = ledger
+            notes.start(run)
+        self._notes = notes
         return run
 
     def add(self, entries: list[Entry], run: int | None = None, standing: crew.Standing | None = None) -> None:
@@ -162,14 +162,14 @@ class Journal:
             TinymldsError: the file system refused; nothing of this call is kept, everything before is.
         """
         with self._writing():
-            _insert(self._connection, self._ledger, entries)
-            if self._ledger is not None and run is not None and standing is not None:
-                self._ledger.note(run, len(entries), standing)
+            _insert(self._connection, self._notes, entries)
+            if self._notes is not None and run is not None and standing is not None:
+                self._notes.note(run, len(entries), standing)
 
     def read_crew(self) -> crew.Crew | None:
         """How the latest run goes; None if that is not known."""
         with self._reading():
-            return None if self._ledger is None else crew.read(self._connection)
+            return None if self._notes is None else crew.read(self._connection)
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
         """Note a network that kills its workers or hangs, so that the run can go on without it."""
@@ -207,7 +207,7 @@ class Journal:
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The finished networks among these indices, ascending."""
-        maker = "''" if self._ledger is None else _MAKER
+        maker = "''" if self._notes is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
@@ -271,7 +271,7 @@ def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
         connection.execute(statement)
 
 
-def _insert(connection: sqlite3.Connection, ledger: crew.Ledger | None, entries: Iterable[Entry]) -> None:
+def _insert(connection: sqlite3.Connection, notes: crew.Notes | None, entries: Iterable[Entry]) -> None:
     """Keep networks; those that are made again replace what was there."""
     made = []
     for entry in entries:
@@ -281,8 +281,8 @@ def _insert(connection: sqlite3.Connection, ledger: crew.Ledger | None, entries:
         row = task, done.index, done.status.value, done.reason, done.epochs, run, done.seconds, *blobs, finished, sha256
         connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
         made.append((task, done.index, run, worker, finished))
-    if ledger is not None:
-        ledger.add_makers(made)
+    if notes is not None:
+        notes.add_makers(made)
 
 
 def _blobs(outcome: Outcome) -> list[bytes]:
