@@ -15,7 +15,7 @@ from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
 from tinymlds.errors import one_line
 from tinymlds.forecast import Forecast
-from tinymlds.merged import Merged
+from tinymlds.merging.results import Merged
 from tinymlds.overview import FolderStatus
 from tinymlds.publish import Packaged
 from tinymlds.reports import FolderReport, NetworkReport, TaskReport

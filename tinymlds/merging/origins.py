@@ -11,8 +11,8 @@ from tinymlds import sealing, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
-from tinymlds.ledger import Ledger, identity
 from tinymlds.manifest import Row, is_possible
+from tinymlds.merging.ledger import Ledger, identity
 from tinymlds.replay import Replay
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec, canonical_json

@@ -3,6 +3,8 @@
 Every folder is checked first, and what it holds compared with all others; only then networks go into the journal of the
 output folder, a shard at a time. So the outcome depends on which folders are given, and not on their order, grouping or
 number, and an interrupted merge is simply done again. Only files are read; nothing in them is executed.
+
+`origins` are the folders that networks come from, `ledger` is what they hold, `results` what a merge came to.
 """
 
 import secrets
@@ -18,9 +20,9 @@ from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.farm import check_folder, missing, prepare_folder
 from tinymlds.journal import Entry, Journal, RunLock
-from tinymlds.ledger import Ledger, identity
-from tinymlds.merged import Conflict, Merged, Source, name_missing
-from tinymlds.origins import Checks, Origin, Runs, Sealed, Unfinished
+from tinymlds.merging.ledger import Ledger, identity
+from tinymlds.merging.origins import Checks, Origin, Runs, Sealed, Unfinished
+from tinymlds.merging.results import Conflict, Merged, Source, name_missing
 from tinymlds.replay import train_again
 from tinymlds.running import available_cpus, check_means
 from tinymlds.sealing import columns_of
