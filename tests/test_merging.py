@@ -21,7 +21,7 @@ from running import ROOT, cli_command, lines_of
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import merging, sealing, store
+from tinymlds import console, merging, sealing, store
 from tinymlds.cli import app
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
@@ -231,12 +231,14 @@ def test_merging_is_idempotent(made, law):
 # ------------------------------------------------------------------ what is missing
 
 
-def test_missing_parts_are_named_and_come_later(made, parts, tmp_path):
+def test_missing_parts_are_named_and_come_later(made, parts, tmp_path, capsys):
     out = tmp_path / "all"
     first = merge([p for k, p in enumerate(parts, 1) if k not in (3, 7)], out)
     assert (first.ok, first.digest, first.missing, first.problems) == (False, None, ["part 3/8", "part 7/8"], [])
     with pytest.raises(DatasetError, match="not finished"):
         tinymlds.open(out)
+    console.print_status(tinymlds.status(out))
+    assert "no run is under way; networks came with a merge" in capsys.readouterr().out
     assert merge([out], out).missing == ["part 3/8", "part 7/8"]
     assert merge([parts[2]], out).missing == ["part 7/8"]
     last = merge([parts[6]], out)

@@ -235,7 +235,8 @@ def _print_run(run: overview.RunStatus | None) -> None:
         what = f"{death.task} {death.start}-{death.stop - 1}, {death.worker or 'an unknown worker'}: {death.cause}"
         print(one_line(f"{_date(death.time)} {what}"))
     if run.holder is None:
-        print(one_line(f"no run is under way; the last one ({means}) was interrupted after {_date(crew.latest)}"))
+        last = "networks came with a merge" if "merged" in run.info else f"the last one ({means}) was interrupted"
+        print(one_line(f"no run is under way; {last}, {_date(crew.latest)}"))
         return
     print(one_line(f"under way: {run.holder} ({means}); {crew.workers} at the same time"))
     left = "" if run.seconds_left is None else f", {_duration(run.seconds_left)} left"
