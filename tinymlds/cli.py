@@ -52,6 +52,12 @@ Transducers = Annotated[
 ]
 Only = Annotated[int | None, typer.Option(help="Only this transducer of ds3.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. (default: the folder's, or 0)", show_default=False)]
+Picks = Annotated[
+    int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
+]
+Checkers = Annotated[
+    int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
@@ -246,12 +252,8 @@ def verify(
     retrain: Annotated[
         int, typer.Option(min=0, help="Pick so many networks at random and train them again; 59 catch 5 % of forged ones.")
     ] = 0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
-    ] = None,
+    seed: Picks = None,
+    workers: Checkers = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -282,12 +284,8 @@ def merge(
     retrain: Annotated[
         int, typer.Option(min=0, help="Of each folder, pick so many networks at random and train them again first.")
     ] = 0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
-    ] = None,
+    seed: Picks = None,
+    workers: Checkers = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:

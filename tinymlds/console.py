@@ -78,30 +78,32 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class VerifyProgress:
+class _Checked:
     """A line on a terminal that counts networks; nothing elsewhere."""
 
     def __init__(self, quiet: bool) -> None:
         self._show = sys.stderr.isatty() and not quiet
 
-    def __call__(self, done: int, total: int) -> None:
-        """Show how many networks have been checked."""
+    def _count(self, done: int, total: int, of: str = "") -> None:
         if self._show and (done % 50 == 0 or done == total):
             end = "\n" if done == total else ""
-            print(f"\r{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
+            print(f"\r{of}{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
 
 
-class MergeProgress:
+class VerifyProgress(_Checked):
+    """A line on a terminal that counts networks; nothing elsewhere."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how many networks have been checked."""
+        self._count(done, total)
+
+
+class MergeProgress(_Checked):
     """A line on a terminal that counts the networks of a folder; nothing elsewhere."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._show = sys.stderr.isatty() and not quiet
 
     def __call__(self, folder: str, done: int, total: int) -> None:
         """Show how many networks of a folder have been checked."""
-        if self._show and (done % 50 == 0 or done == total):
-            end = "\n" if done == total else ""
-            print(f"\r{folder}: {done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
+        self._count(done, total, f"{folder}: ")
 
 
 class AnalysisProgress:

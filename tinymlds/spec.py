@@ -196,8 +196,9 @@ class Spec:
         first, step = self.part[0] - 1, self.part[1]
         return {task: range((first + number) % step, count, step) for number, (task, count) in enumerate(self.tasks)}
 
-    def part_with(self, number: int, index: int, parts: int) -> int:
-        """K of the part K/`parts` that has network `index` of the task in place `number`."""
+    @staticmethod
+    def part_with(number: int, index: int, parts: int) -> int:
+        """K of the part K/`parts` that has network `index` of the task in place `number`; the inverse of `indices`."""
         return (index - number) % parts + 1
 
     @property
