@@ -192,6 +192,10 @@ def test_a_part_without_any_network_is_refused(tmp_path):
 def test_whole_datasets_are_asked_for(made, tmp_path):
     with pytest.raises(UsageError, match="2 is part 2/4 of a dataset; `tinymlds merge` all of its parts first"):
         tinymlds.package([made / "2"], tmp_path / "package")
+
+
+def test_whole_datasets_are_analysed(made):
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
     with pytest.raises(UsageError, match="part 2/4 of a dataset"):
         tinymlds.analyze([made / "2"], "which-transducer")
 
