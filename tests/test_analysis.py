@@ -58,7 +58,8 @@ def points(*weights, target=None, classes=("a", "b"), epochs=None):
 def climbed(data, name, metric="balanced_accuracy", seeds=3, **options):
     rung = ladder.Rung(*name.split("/"))
     setting = ladder.Setting(metric, tuple(split(0, int(data.index.max()) + 1, k) for k in range(seeds)), 1)
-    return ladder.climb(ladder.Case("all", data, **options), rung, setting)
+    [found] = ladder.climb(ladder.Case("all", data, **options), [rung], setting)
+    return found
 
 
 def score(*arguments, **options):
@@ -94,6 +95,20 @@ def test_coordinates_are_seen_raw_and_gone_in_the_normal_form(coordinates, model
 def test_what_leans_on_coordinates_fails_on_moved_networks(coordinates):
     """Trained on plain weights; a test network of either class looks like the moved class then."""
     assert abs(score(coordinates, "forest/raw/moved") - 0.5) < 0.1
+
+
+def test_one_fit_serves_plain_and_moved_networks(coordinates, monkeypatch):
+    """With the scores that each of the two rungs has on its own."""
+    plain, moved = (ladder.Rung("linear", "raw", form) for form in ("plain", "moved"))
+    others = ladder.Rung("linear", "statistics", "moved"), ladder.Rung("linear", "raw", "transformed")
+    assert ladder.fitted_alike([plain, *others, moved]) == [(plain, moved), (others[0],), (others[1],)]
+    alone = [climbed(coordinates, rung.name) for rung in (plain, moved)]
+    fits, fit = [], models.fit
+    monkeypatch.setattr(models, "fit", lambda *arguments: fits.append(fit(*arguments)) or fits[-1])
+    setting = ladder.Setting("balanced_accuracy", tuple(split(0, COUNT, k) for k in range(3)), 1)
+    assert ladder.climb(ladder.Case("all", coordinates), [plain, moved], setting) == alone
+    assert len(fits) == 3
+    assert alone[0]["scores"] != alone[1]["scores"]
 
 
 @pytest.mark.parametrize("form", ["plain", "transformed", "canonical"])

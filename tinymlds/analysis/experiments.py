@@ -27,7 +27,7 @@ except ImportError as error:
     raise UsageError("analyze needs scikit-learn: pip install 'tinymlds[analysis]'") from error
 
 Progress = Callable[[str, str], None]
-"""Called with the case and the rung that is about to be climbed."""
+"""Called with the case and the rung that is about to be climbed, or the rungs that one fit serves."""
 
 PUBLISHED = {
     "which-machine": {
@@ -154,7 +154,7 @@ def analyze(
         held_out: datasets of another seed with the same tasks: train on `folders`, test on these.
         out: file for the JSON; must not be there yet.
         workers: seeds that are worked on at the same time. It does not change results.
-        progress: called with the case and the rung that is about to be climbed.
+        progress: called with the case and the rung that is about to be climbed, or the rungs that one fit serves.
 
     Raises:
         UsageError: this cannot be asked of these datasets, or scikit-learn is missing.
@@ -173,20 +173,20 @@ def analyze(
     count = min(min(dataset.counts.values()) for dataset in asked.datasets)  # indices that all tasks have
     splits = tuple(split(asked.datasets[0].spec.seed, count, number) for number in range(seeds))
     setting = ladder.Setting(question.metric, splits, min(workers, seeds))
-    rows, seconds = [], {}
+    rows: list[Row] = []
+    seconds: dict[str, float] = {}
     versions, digests = _versions(), {str(d.folder): d.digest for d in (*asked.datasets, *asked.held)}
     for case in _cases(question, asked, cases, count):
-        for rung in chosen:
+        found: dict[ladder.Rung, dict[str, Any]] = {}
+        for group in ladder.fitted_alike(chosen):
             if progress is not None:
-                progress(case.name, rung.name)
+                progress(case.name, ", ".join(rung.name for rung in group))
             start = time.perf_counter()
-            try:
-                found: dict[str, Any] = ladder.climb(case, rung, setting)
-            except UsageError as error:
-                found = {"status": "skipped", "reason": str(error)}
+            found |= _climbed(case, group, setting)
+            seconds |= dict.fromkeys((f"{case.name}/{rung.name}" for rung in group), round(time.perf_counter() - start, 2))
+        for rung in chosen:
             command = asked.command(rung.name, case.name)
-            rows.append(Row(experiment, case.name, rung.name, command, digests, versions, **found))
-            seconds[f"{case.name}/{rung.name}"] = round(time.perf_counter() - start, 2)
+            rows.append(Row(experiment, case.name, rung.name, command, digests, versions, **found[rung]))
     results = Results(
         experiment,
         asked.command(rungs, cases),
@@ -201,6 +201,17 @@ def analyze(
     if out is not None:
         store.commit(Path(out), results.to_json().encode())
     return results
+
+
+def _climbed(
+    case: ladder.Case, group: tuple[ladder.Rung, ...], setting: ladder.Setting
+) -> dict[ladder.Rung, dict[str, Any]]:
+    """The fields of the rows of rungs that one fit serves."""
+    try:
+        found = ladder.climb(case, group, setting)
+    except UsageError as error:
+        found = [{"status": "skipped", "reason": str(error)} for _ in group]
+    return dict(zip(group, found, strict=True))
 
 
 def _opened(folders: str | Path | Sequence[str | Path]) -> list[Dataset]:

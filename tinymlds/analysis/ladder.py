@@ -2,13 +2,14 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
@@ -46,6 +47,11 @@ class Rung(NamedTuple):
     def name(self) -> str:
         """model/features/form."""
         return "/".join(self)
+
+    @property
+    def fit(self) -> "Rung":
+        """The rung whose fit serves this one too: what is tested on moved networks is trained on plain ones."""
+        return self._replace(form="plain") if self.form == "moved" else self
 
 
 def _rungs() -> Iterator[Rung]:
@@ -125,27 +131,41 @@ class Climbed(NamedTuple):
     notes: tuple[str, ...]
 
 
-def climb(case: Case, rung: Rung, setting: Setting) -> dict[str, Any]:
-    """A rung with every seed; the fields of a `results.Row` that it determines.
+def fitted_alike(rungs: Iterable[Rung]) -> list[tuple[Rung, ...]]:
+    """Groups of rungs that one fit serves, in the order of the first of each."""
+    groups: dict[Rung, list[Rung]] = {}
+    for rung in rungs:
+        groups.setdefault(rung.fit, []).append(rung)
+    return [tuple(group) for group in groups.values()]
+
+
+def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str, Any]]:
+    """Rungs that one fit serves, with every seed; of each the fields of a `results.Row` that it determines.
 
     Raises:
-        UsageError: this rung is not possible; why.
+        UsageError: these rungs are not possible; why.
     """
-    with _one_thread(rung), warnings.catch_warnings():
+    model = rungs[0].model
+    with _one_thread(model), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `models` notes it
-        attempt = _Attempt(case, rung, setting)
+        attempt = _Attempt(case, rungs, setting)
         numbers = range(len(setting.splits))
-        if setting.workers == 1 or rung.model == "forest":  # which has threads of its own, and one such at a time
+        if setting.workers == 1 or model == "forest":  # which has threads of its own, and one such at a time
             found = [attempt(number) for number in numbers]
         else:
             with ThreadPoolExecutor(setting.workers) as pool:
                 found = list(pool.map(attempt, numbers))
+    return [_fields(of_rung, attempt, setting.metric) for of_rung in zip(*found, strict=True)]
+
+
+def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
+    """What came of a rung with all seeds."""
     scores = tuple(one.score for one in found)
     mean, half_width = interval(scores)
     classes = attempt.points.classes
     return {
-        "metric": setting.metric,
-        "chance": {"balanced_accuracy": 1 / max(1, len(classes)), "roc_auc": 0.5, "spearman": 0.0}[setting.metric],
+        "metric": metric,
+        "chance": {"balanced_accuracy": 1 / max(1, len(classes)), "roc_auc": 0.5, "spearman": 0.0}[metric],
         "scores": scores,
         "mean": mean,
         "half_width": half_width,
@@ -159,13 +179,13 @@ def climb(case: Case, rung: Rung, setting: Setting) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _one_thread(rung: Rung) -> Iterator[None]:
+def _one_thread(model: str) -> Iterator[None]:
     """Have BLAS, OpenMP and PyTorch use one thread, so that sums have one order, and what they used before afterwards.
 
     OpenMP keeps a limit for each calling thread.
     """
     with contextlib.ExitStack() as limits:
-        if rung.model == "graph":
+        if model == "graph":
             from tinymlds.analysis import graph
 
             limits.enter_context(graph.one_thread())  # first: it has to see how many there were
@@ -174,35 +194,40 @@ def _one_thread(rung: Rung) -> Iterator[None]:
 
 
 class _Attempt:
-    """A rung of a case, to be called with the number of each seed."""
+    """Rungs of a case that one fit serves, to be called with the number of each seed."""
 
-    def __init__(self, case: Case, rung: Rung, setting: Setting) -> None:
-        self._rung, self._setting = rung, setting
-        self._form = "plain" if rung.form == "equalised" else rung.form
+    def __init__(self, case: Case, rungs: Sequence[Rung], setting: Setting) -> None:
+        (self._rung,) = {rung.fit for rung in rungs}
+        self._setting = setting
+        self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
+        """What it is fitted on, and what it is tested on for each rung."""
         self.points, self._pair, self.notes = case.points, case.pair, tuple[str, ...]()
-        if rung.form == "equalised":
+        if self._rung.form == "equalised":
             self.points, self._pair, self.notes = _equalised(case)
         self._held, self._held_pair = case.held, case.held_pair
-        if rung.model == "graph":
+        if self._rung.model == "graph":
             from tinymlds.analysis import graph
 
             self._graph = graph
-        settled = "plain" if self._form == "moved" else self._form
-        self._fixed = None if settled in DRAWN else self._features(self.points, settled, 0)
+        fixed = self._form not in DRAWN
+        self._fixed = self._features(self.points, self._form, 0) if fixed else None
         self._fixed_held = None
-        if self._held is not None and self._form not in DRAWN:
+        if self._held is not None and fixed and self._form in self._shown:
             self._fixed_held = self._features(self._held, self._form, 0)
 
     def _features(self, points: Points, form: str, seed: int) -> Floats:
         return features(points, self._rung.features, form, seed)
 
-    def __call__(self, number: int) -> Climbed:
-        """Fit, choose and test with this seed."""
+    def __call__(self, number: int) -> tuple[Climbed, ...]:
+        """Fit, choose and test with this seed, for each rung."""
         with threadpool_limits(1, user_api="openmp"):
             split, target = self._setting.splits[number], self.points.target
-            train, validation = (split.part(name, self.points.index) for name in SPLITS[:2])
+            train, validation, test = (split.part(name, self.points.index) for name in SPLITS)
             seen = self._features(self.points, self._form, number) if self._fixed is None else self._fixed
-            shown, test_target, pair = self._test(number, split, seen)
+            if self._held is not None:
+                test_target, pair = self._held.target, self._held_pair
+            else:
+                test_target, pair = target[test], None if self._pair is None else self._pair[test]
             self._check(target[train], target[validation], test_target, number)
             classes, metric = len(self.points.classes), self._setting.metric
             fold = models.Fold(seen[train], target[train], seen[validation], target[validation], classes, metric)
@@ -211,23 +236,23 @@ class _Attempt:
             else:
                 fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
             at = threshold(fold.validation_target, fitted.scores(fold.validation)) if metric == "roc_auc" else None
-            scores = fitted.scores(shown)
             if at is not None:
-                scores, fitted = recentred(scores, at), fitted._replace(chosen={**fitted.chosen, "threshold": at})
-            networks = len(train), len(validation), len(shown)
-            return self._score(scores, test_target, pair, networks, fitted)
+                fitted = fitted._replace(chosen={**fitted.chosen, "threshold": at})
+            found = []
+            for form in self._shown:
+                scores = fitted.scores(self._test(form, number, seen, test))
+                scores = scores if at is None else recentred(scores, at)
+                networks = len(train), len(validation), len(scores)
+                found.append(self._score(scores, test_target, pair, networks, fitted))
+            return tuple(found)
 
-    def _test(self, number: int, split: Split, seen: Floats) -> tuple[Floats, Target, Ints | None]:
-        """Features, targets and pairs of the networks to test on."""
-        if self._held is not None:
-            shown = self._fixed_held
-            if shown is None:
-                shown = self._features(self._held, self._form, number + _HELD_OUT)
-            return shown, self._held.target, self._held_pair
-        test = split.part("test", self.points.index)
-        if self._form == "moved":
-            seen = self._features(self.points, "moved", number)
-        return seen[test], self.points.target[test], None if self._pair is None else self._pair[test]
+    def _test(self, form: str, number: int, seen: Floats, test: npt.NDArray[np.intp]) -> Floats:
+        """Features of the networks to test on; `seen` are those of all networks as they are fitted on."""
+        if self._held is None:
+            return (seen if form == self._form else self._features(self.points, form, number))[test]
+        if self._fixed_held is not None and form == self._form:
+            return self._fixed_held
+        return self._features(self._held, form, number + _HELD_OUT)
 
     def _check(self, train: Target, validation: Target, test: Target, number: int) -> None:
         """Complain of parts that a score cannot be computed from."""
