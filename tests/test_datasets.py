@@ -232,6 +232,9 @@ def test_the_page_of_transducers():
     assert found.milestones == {100: 10 + 6 * 100, 1000: 4000}
     assert (found.complete, found.total) == (4000, 8000)
     assert page([5, 5], 5).milestones == {5: 10}
+    part = Spec((("transducer_000", 1), ("transducer_001", 1)), part=(1, 2))  # which has no network of transducer_001
+    statuses = {"transducer_000": Counter(complete=1), "transducer_001": Counter()}
+    assert overview.FolderStatus(None, part, statuses, None, [], {}).shares() == {"transducer_000": 1, "transducer_001": 1}
 
 
 def test_status_tells_what_is_under_way(ds2, tmp_path):

@@ -145,7 +145,7 @@ def test_a_journal_says_who_works_on_what(journal):
     assert journal.read_crew()[3:6] == (0, 0.0, None)
     entries = [Entry("xor", run, outcome(k), 100.0 + k, "ab"[k % 2]) for k in range(3)]
     under_way, death = UnderWay("xor", 5, 7, "b", 90.0), Death(start + 1, "xor", 3, 5, "a", "it was lost")
-    journal.add(entries, run, Standing(2, 12.5, [under_way], [death]))
+    journal.add(entries, Standing(run, 2, 12.5, [under_way], [death]))
     crew = journal.read_crew()
     assert (crew.run, crew.workers, crew.seconds_left) == (run, 2, 12.5)
     assert [tuple(member) for member in crew.members] == [("a", 2, 102.0), ("b", 1, 101.0)]
@@ -158,12 +158,12 @@ def test_another_run_starts_with_workers_of_its_own_and_nothing_under_way(journa
     first = journal.start_run({"host": "h"})
     death = Death(time.time() - 1000, "xor", 3, 5, "a", "it was lost")
     journal.add(
-        [Entry("xor", first, outcome(0), 1.0, "a")], first, Standing(1, 1.0, [UnderWay("xor", 1, 2, "a", 1.0)], [death])
+        [Entry("xor", first, outcome(0), 1.0, "a")], Standing(first, 1, 1.0, [UnderWay("xor", 1, 2, "a", 1.0)], [death])
     )
     second = journal.start_run({"host": "h"})
     crew = journal.read_crew()
     assert (crew.run, crew.members, crew.under_way, crew.deaths, crew.networks_per_second) == (second, [], [], 0, 0.0)
-    journal.add([Entry("xor", second, outcome(1), 2.0, "a")], second, Standing(1, 1.0, [], []))
+    journal.add([Entry("xor", second, outcome(1), 2.0, "a")], Standing(second, 1, 1.0, [], []))
     assert [tuple(member) for member in journal.read_crew().members] == [("a", 1, 2.0)]
     assert [(entry.run, entry.worker) for entry in journal.entries("xor", range(9))] == [(first, "a"), (second, "a")]
 

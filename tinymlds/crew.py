@@ -57,6 +57,7 @@ class Death(NamedTuple):
 class Standing(NamedTuple):
     """How a run stands at the moment."""
 
+    run: int
     workers: int
     """Units that are worked on at the same time, with the workers that are there now."""
     seconds_left: float | None
@@ -123,12 +124,12 @@ class Notes:
             [(count, latest[number], number) for number, count in networks.items()],
         )
 
-    def note(self, run: int, networks: int, now: Standing) -> None:
+    def note(self, networks: int, now: Standing) -> None:
         """Note how the run stands, and that it has just finished so many networks."""
         self._connection.execute("DELETE FROM under_way")
         self._connection.executemany("INSERT INTO under_way VALUES (?, ?, ?, ?, ?)", now.under_way)
         self._connection.executemany("INSERT INTO deaths VALUES (?, ?, ?, ?, ?, ?)", now.deaths)
-        self._note_minute(run, networks, now.workers, now.seconds_left)
+        self._note_minute(now.run, networks, now.workers, now.seconds_left)
 
     def _note_minute(self, run: int, networks: int, workers: int, seconds_left: float | None) -> None:
         now = time.time()

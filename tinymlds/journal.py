@@ -153,7 +153,7 @@ class Journal:
         self._notes = notes
         return run
 
-    def add(self, entries: list[Entry], run: int | None = None, standing: crew.Standing | None = None) -> None:
+    def add(self, entries: list[Entry], standing: crew.Standing | None = None) -> None:
         """Keep finished networks, and how the run that finished them stands; when this returns they are safe.
 
         One transaction.
@@ -163,8 +163,8 @@ class Journal:
         """
         with self._writing():
             _insert(self._connection, self._notes, entries)
-            if self._notes is not None and run is not None and standing is not None:
-                self._notes.note(run, len(entries), standing)
+            if self._notes is not None and standing is not None:
+                self._notes.note(len(entries), standing)
 
     def read_crew(self) -> crew.Crew | None:
         """How the latest run goes; None if that is not known."""

@@ -38,6 +38,10 @@ class FolderStatus:
         """Networks of a task that reached the threshold."""
         return self.counts[task][Status.COMPLETE]
 
+    def shares(self) -> dict[str, float]:
+        """For each task its complete networks of those asked for; 1 where a part has none of the task to make."""
+        return {task: self.complete(task) / count if count else 1.0 for task, count in self.spec.counts.items()}
+
     def in_progress(self, task: str) -> int:
         """Networks of a task that were asked for and have not been trained to an end."""
         return len(self.spec.indices[task]) - self.counts[task].total()
@@ -136,12 +140,10 @@ def transducers(found: FolderStatus) -> Transducers | None:
     if not all(tasks.is_transducer(task) for task, _ in found.spec.tasks):
         return None
     complete = {task: found.complete(task) for task, _ in found.spec.tasks}
-    counts = found.spec.counts
-    asked = max(counts.values())
+    asked = max(found.spec.counts.values())
     milestones = [m for m in MILESTONES if m < asked] + [asked]
     shares = dict.fromkeys(("0 %", "under 25 %", "25-75 %", "over 75 %", "100 %"), 0)
-    for task, count in counts.items():
-        share = complete[task] / count if count else 1.0
+    for share in found.shares().values():
         level = sum((share > 0, share >= 0.25, share > 0.75, share == 1))
         shares[list(shares)[level]] += 1
     return Transducers(

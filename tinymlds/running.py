@@ -155,10 +155,8 @@ def fill(
             seconds_left = forecast.seconds_left(batch.workers, time.monotonic() - latest)
             if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
-                standing = Standing(
-                    batch.workers, seconds_left if math.isfinite(seconds_left) else None, batch.under_way, batch.deaths
-                )
-                journal.add(entries, run, standing)
+                left_or_none = seconds_left if math.isfinite(seconds_left) else None
+                journal.add(entries, Standing(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
             state = Progress(
                 state.done + len(entries),
                 total,

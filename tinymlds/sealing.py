@@ -71,12 +71,11 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, known: Known, sums
         while following is not None and following["task"] == task:
             yield following
             following = next(old_rows, None)
-        for start in range(base, len(indices), store.SHARD):
-            outcomes = [entry.outcome for entry in journal.entries(task, indices[start : start + store.SHARD])]
-            files = shard_files(spec, task, start // store.SHARD, outcomes)
+        for shard, piece in enumerate(store.by_shard(indices[base:]), base // store.SHARD):
+            outcomes = [entry.outcome for entry in journal.entries(task, piece)]
+            files = shard_files(spec, task, shard, outcomes)
             sums |= {name: store.commit_inside(folder, name, data) for name, data in files}
-            figures = known(task, indices[start : start + store.SHARD])
-            yield from _rows(folder, spec, task, start // store.SHARD, outcomes, threads, figures)
+            yield from _rows(folder, spec, task, shard, outcomes, threads, known(task, piece))
 
 
 def kinds(spec: Spec) -> tuple[str, ...]:
@@ -207,8 +206,8 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
             if isinstance(task, str) and isinstance(index, int) and index < below.get(task, 0):
                 yield line
     for task, indices in journal.spec.indices.items():
-        for start in range(journal.base.get(task, 0), len(indices), store.SHARD):
-            for entry in journal.entries(task, indices[start : start + store.SHARD]):
+        for piece in store.by_shard(indices[journal.base.get(task, 0) :]):
+            for entry in journal.entries(task, piece):
                 done = entry.outcome
                 yield {
                     "task": task,

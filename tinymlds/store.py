@@ -15,7 +15,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,15 @@ _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NON
 """What was a file a moment ago may be a link or a pipe now: follow no link, and wait for no writer."""
 
 Array = npt.NDArray[Any]
+
+
+Piece = TypeVar("Piece", range, list[int])
+
+
+def by_shard(indices: Piece) -> Iterator[Piece]:
+    """Indices in pieces of as many as a shard has; the last may have fewer."""
+    for start in range(0, len(indices), SHARD):
+        yield indices[start : start + SHARD]
 
 
 # ------------------------------------------------------------------ writing

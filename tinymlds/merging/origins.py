@@ -108,8 +108,8 @@ class Sealed:
     def pieces(self) -> Iterator[tuple[str, range]]:
         """Tasks and indices, shard by shard."""
         for task, indices in self.spec.indices.items():
-            for start in range(0, len(indices), store.SHARD):
-                yield task, indices[start : start + store.SHARD]
+            for piece in store.by_shard(indices):
+                yield task, piece
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
         """The networks of a shard.
@@ -180,9 +180,7 @@ class Unfinished:
     def pieces(self) -> Iterator[tuple[str, range]]:
         """Tasks and indices between which there are as many networks as in a shard."""
         for task in self.spec.indices:
-            finished = self._finished(task)
-            for start in range(0, len(finished), store.SHARD):
-                piece = finished[start : start + store.SHARD]
+            for piece in store.by_shard(self._finished(task)):
                 yield task, range(piece[0], piece[-1] + 1)
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:

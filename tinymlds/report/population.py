@@ -90,7 +90,7 @@ def trigger(population: Population) -> Figure | None:
 def grid(status: FolderStatus, population: Population | None) -> Figure:
     """All transducers as squares: how far each is, and how long and how well it was learned."""
     names = list(status.spec.counts)
-    share = np.array([status.complete(task) / max(1, count) for task, count in status.spec.counts.items()])
+    share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
