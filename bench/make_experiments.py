@@ -22,14 +22,23 @@ from tinymlds.tasks import DATASETS
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT_SEED = 1
 
+WITHOUT_CONTROLS = "*/plain,*/moved,*/canonical"
+"""Rungs of networks held out: those that ask what is learned."""
+
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "which-machine": {"folders": ["ds1"], "experiment": "which-machine"},
-    "which-machine-held-out": {"folders": ["ds1"], "experiment": "which-machine", "held_out": ["ds1-held-out"]},
+    "which-machine-held-out": {
+        "folders": ["ds1"],
+        "experiment": "which-machine",
+        "held_out": ["ds1-held-out"],
+        "rungs": WITHOUT_CONTROLS,
+    },
     "tampered": {"folders": ["ds1", "ds2"], "experiment": "tampered"},
     "tampered-held-out": {
         "folders": ["ds1", "ds2"],
         "experiment": "tampered",
         "held_out": ["ds1-held-out", "ds2-held-out"],
+        "rungs": WITHOUT_CONTROLS,
     },
     "which-transducer": {"folders": ["ds3"], "experiment": "which-transducer"},
     "epochs-of-machines": {"folders": ["ds1"], "experiment": "predict-epochs"},
@@ -52,7 +61,7 @@ def main() -> None:
     for dataset, count in (("ds1", 1000), ("ds2", 500), ("ds3", 20)):
         parser.add_argument(f"--{dataset}", type=int, default=count, help=f"networks of each task ({count})")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rungs", help="some of the ladder; all if left out")
+    parser.add_argument("--rungs", help="some of the ladder; all if left out, and without controls for networks held out")
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -67,8 +76,8 @@ def main() -> None:
         if not out.exists():
             show = lambda case, rung, name=name: print(f"{name}, {case}: {rung}", file=sys.stderr, flush=True)  # noqa: E731
             workers = options.workers or os.cpu_count() or 1
-            common = {"seeds": options.seeds, "rungs": options.rungs, "workers": workers, "progress": show, "out": out}
-            tinymlds.analyze(**asked, **common)
+            common = {"seeds": options.seeds, "workers": workers, "progress": show, "out": out}
+            tinymlds.analyze(**{**asked, **common, **({"rungs": options.rungs} if options.rungs else {})})
     lines = "".join(Path(f"{name}.json").read_text() for name in EXPERIMENTS)
     target = RESULTS / f"experiments-{time.strftime('%Y-%m-%d')}.jsonl"
     target.write_text(lines)
