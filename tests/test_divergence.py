@@ -4,6 +4,8 @@ finite."""
 import re
 
 import numpy as np
+import pytest
+from forging import forge_rows, forge_tensors, make
 from running import SMALL
 
 import tinymlds
@@ -80,6 +82,31 @@ def assert_all_finite(folder, dataset):
         reached = [epoch <= row["epochs"] for epoch in CHECKPOINTS]
         assert row["checkpoints"] == sum(reached)
         assert np.isfinite(stored).all(axis=1).tolist() == reached
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (np.nan, "has numbers that are not finite"),
+        (0.0, "has other weights than before training"),
+        ("\ud800", "did not end as diverged"),
+        ("weights are not finite after step 99999", "did not end as diverged"),
+    ],
+)
+def test_what_is_said_of_networks_without_an_epoch_is_checked(tmp_path, change, named):
+    """They have no losses to compare: their weights are those of before training."""
+    folder = make(tmp_path / "xor", lr=1e6)
+    dataset = tinymlds.open(folder)
+    assert [row["epochs"] for row in dataset.manifest] == [0, 0]
+    assert tinymlds.verify(folder).ok
+    if isinstance(change, str):
+        forge_rows(folder, lambda rows: rows[0].update(reason=change))
+    else:
+        forge_tensors(folder, store.shard_name("networks", "xor", 0), lambda found: found["gru.bias_ih_l0"].fill(change))
+    found = tinymlds.verify(folder)
+    assert any(problem.startswith(f"{folder}: xor 0 {named}") for problem in found.problems), found.problems
+    merged = tinymlds.merge([folder], tmp_path / "all", workers=1)
+    assert (merged.digest, merged.networks) == (None, 0)
 
 
 def test_networks_that_diverge(tmp_path, share, draw, figure):

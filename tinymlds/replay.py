@@ -10,7 +10,7 @@ from tinymlds.manifest import Row
 from tinymlds.pools import make_pool
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Recipe, Spec
-from tinymlds.training import Floats, Outcome, Status, StopRule, initial_weights, task_data
+from tinymlds.training import Floats, Outcome, Status, StopRule, can_diverge_so, initial_weights, task_data
 from tinymlds.workers import Supervisor, Unit
 
 
@@ -32,11 +32,12 @@ class Replay:
     def problems(self, outcome: Outcome) -> list[str]:
         """What a network says of itself that its losses and weights do not bear out; each completes "xor 17 ..."."""
         found, recorded, epochs = [], outcome.validation_losses, reached(self._spec, outcome.epochs)
-        ended = outcome.status.value, outcome.reason
-        if outcome.status != Status.DIVERGED and _verdict(self._spec.recipe, recorded) != ended:
+        if not _can_end_so(outcome, self._spec.recipe):
             found.append(f"did not end as {outcome.status.value} by its losses")
-        if len(outcome.reason) > _LONGEST_REASON:
-            found.append("has a reason longer than any that training gives")
+        if not all(np.isfinite(array).all() for array in (outcome.weights, outcome.train_losses, outcome.checkpoints)):
+            found.append("has numbers that are not finite")
+        if not recorded.size and not self._is_initial(outcome.weights, outcome.index):
+            found.append("has other weights than before training, and no epoch")
         if recorded.size and (loss := self._loss(outcome.weights)).tobytes() != recorded[-1].tobytes():
             found.append(f"has validation loss {loss}, and {recorded[-1]} is recorded")
         if len(outcome.checkpoints) != len(epochs):
@@ -49,14 +50,14 @@ class Replay:
     def _is_from(self, epoch: int, weights: Floats, outcome: Outcome) -> bool:
         """Whether a checkpoint can be of this epoch: it is how the network began, or has the loss that is recorded."""
         if epoch == 0:
-            return weights.tobytes() == initial_weights(self._spec.recipe, self._key, outcome.index).tobytes()
+            return self._is_initial(weights, outcome.index)
         return self._loss(weights).tobytes() == outcome.validation_losses[epoch - 1 : epoch].tobytes()
+
+    def _is_initial(self, weights: Floats, index: int) -> bool:
+        return weights.tobytes() == initial_weights(self._spec.recipe, self._key, index).tobytes()
 
     def _loss(self, weights: Floats) -> np.float32:
         return self._target.loss(self._spec.recipe.shape, weights, self._validation)
-
-
-_LONGEST_REASON = 1000
 
 
 def reached(spec: Spec, epochs: int) -> list[int]:
@@ -64,13 +65,13 @@ def reached(spec: Spec, epochs: int) -> list[int]:
     return [epoch for epoch in spec.checkpoints if epoch <= epochs]
 
 
-def _verdict(recipe: Recipe, validation_losses: Floats) -> tuple[str, str] | None:
-    """Status and reason that the stop rule gives at the last of these losses; None if it ends sooner or goes on."""
+def _can_end_so(outcome: Outcome, recipe: Recipe) -> bool:
+    """Whether training with these validation losses ends as is recorded, and not sooner."""
     rule = StopRule(recipe)
-    verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(validation_losses, 1)]
-    if not verdicts or verdicts[-1] is None or any(verdicts[:-1]):
-        return None
-    return str(verdicts[-1][0]), verdicts[-1][1]
+    verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(outcome.validation_losses, 1)]
+    if outcome.status == Status.DIVERGED:
+        return not any(verdicts) and can_diverge_so(outcome.reason, outcome.epochs, recipe)
+    return bool(verdicts) and not any(verdicts[:-1]) and verdicts[-1] == (outcome.status, outcome.reason)
 
 
 def train_again(

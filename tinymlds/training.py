@@ -100,6 +100,20 @@ _DIVERGED = {
 _NOTHING = np.empty(0, np.float32)
 
 
+def can_diverge_so(reason: str, epochs: int, recipe: Recipe) -> bool:
+    """Whether training whose first `epochs` epochs were finite can have ended with this reason."""
+    steps = recipe.train_sequences // recipe.batch
+    for template in _DIVERGED.values():
+        start = template.removesuffix("{}")
+        number = reason.removeprefix(start)
+        if reason.startswith(start) and len(number) < _LONGEST_STEP and number.isascii() and number.isdecimal():
+            return str(int(number)) == number and epochs * steps < int(number) <= (epochs + 1) * steps
+    return False
+
+
+_LONGEST_STEP = 20
+
+
 def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
     """Mean and standard deviation of the epochs of a network; None for a recipe that nobody has tried."""
     if replace(recipe, matched=False) != Recipe():
