@@ -15,7 +15,7 @@ import pytest
 from running import SMALL
 
 import tinymlds
-from tinymlds import running
+from tinymlds import running, workers
 from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
 from tinymlds.errors import TinymldsError
 from tinymlds.journal import Journal
@@ -268,6 +268,44 @@ def test_workers_that_cannot_start_end_the_run(capfd):
 def test_an_error_in_a_worker_reaches_the_caller(make_pool):
     with pytest.raises(ValueError, match="network five"):
         supervise(fail_at_five, make_pool())
+
+
+def run_out_of_memory_at_five(unit):
+    if unit.start <= 5 < unit.stop:
+        raise MemoryError("no room")
+    return train_unit(unit)
+
+
+def test_a_network_that_a_worker_has_no_memory_for_does_not_end_the_run(undisturbed):
+    outcomes, supervisor = supervise(run_out_of_memory_at_five, InProcess())
+    assert outcomes == {index: weights for index, weights in undisturbed.items() if index != 5}
+    assert [(unit.start, unit.reason) for unit in supervisor.quarantined] == [(5, "MemoryError: no room (3 times)")]
+
+
+def test_what_is_finished_is_given_out_before_an_error(undisturbed, monkeypatch):
+    """Units of one network, all in one batch: those before the one that fails are there."""
+    monkeypatch.setattr(workers, "_LARGEST_UNIT", 1)
+    monkeypatch.setattr(workers, "_SECONDS_BETWEEN_LOOKS", 3600.0)
+    batches = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, 12)], InProcess(), fail_at_five).run()
+    made = {outcome.index: outcome.weights.tobytes() for done in next(batches) for outcome in done.outcomes}
+    assert made == {index: undisturbed[index] for index in range(5)}
+    with pytest.raises(ValueError, match="network five"):
+        next(batches)
+
+
+def test_handing_out_many_runs_of_one_network_is_not_quadratic(monkeypatch):
+    """Where the end of a run is looked for, every unit is looked at; so that is done now and then."""
+    seen, iterate = [], workers._Queue.__iter__
+    monkeypatch.setattr(workers._Queue, "__iter__", lambda queue: (seen.append(unit) or unit for unit in iterate(queue)))
+    pool, count = InProcess(), 2000
+    pool.workers = 2
+    losses, weights = np.zeros(1, np.float32), np.zeros(RECIPE.shape.size, np.float32)
+    arrays = weights, losses, losses, np.zeros((0, weights.size), np.float32)
+    units = [Unit("xor", 0, RECIPE, "cpu", 2 * k, 2 * k + 1) for k in range(count)]
+    work = lambda unit: [Outcome(k, Status.COMPLETE, "", *arrays, 1.0) for k in unit.indices]  # noqa: E731
+    done = [outcome.index for batch in Supervisor(units, pool, work).run() for each in batch for outcome in each.outcomes]
+    assert done == [2 * k for k in range(count)]
+    assert count < len(seen) < 15 * count
 
 
 def test_ending_a_pool_does_not_wait_for_its_workers():

@@ -37,6 +37,8 @@ _SECONDS_BETWEEN_COUNTS = 2.0
 _SECONDS_PER_UNIT = 5.0
 _UNITS_PER_SECOND = 50.0
 """What a scheduler and a driver on two busy cores carry easily; `bench/cluster.py` measures it."""
+_LACKS_US = re.compile("(?:named|module|from) '?tinymlds")
+"""In what Python says of a module or a name that is not there."""
 _WAITING_PER_WORKER = 1
 """Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
 
@@ -249,7 +251,7 @@ def _error_of(future: Any) -> BaseException:
         return WorkerDiedError("its worker died" if times == 1 else f"{times} workers died, one after the other")
     if isinstance(error, TinymldsError):
         return error
-    if isinstance(error, RuntimeError | ImportError | AttributeError) and "tinymlds" in f"{error} {error.__cause__}":
+    if isinstance(error, RuntimeError | ImportError | AttributeError) and _LACKS_US.search(f"{error} {error.__cause__}"):
         why = error.__cause__ or error
         return TinymldsError(f"the cluster cannot run tinymlds ({why}); install {KIN.version} on its scheduler and workers")
     return error if isinstance(error, Exception) else TinymldsError(f"a worker failed: {error!r}")

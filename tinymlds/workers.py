@@ -91,8 +91,11 @@ class _Queue:
     """Runs of indices, the one with the lowest index first, so that all tasks advance together; suspects come last."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
-        self._heap: list[tuple[int, int, int, Unit]] = []
+        self._heap: list[tuple[int, float, int, Unit]] = []
         self._added = 0
+        self._place: Callable[[Unit], float] = lambda unit: unit.start
+        self.networks = 0
+        """In all units."""
         for unit in units:
             self.add(unit)
 
@@ -107,21 +110,23 @@ class _Queue:
     def add(self, unit: Unit) -> None:
         """Put a unit in its place; among equals, the one that was added first comes first."""
         self._added += 1
-        heapq.heappush(self._heap, (unit.deaths, unit.start, self._added, unit))
+        self.networks += len(unit.indices)
+        heapq.heappush(self._heap, (unit.deaths, self._place(unit), self._added, unit))
 
     def __iter__(self) -> Iterator[Unit]:
         """All units, in no order."""
         return (entry[-1] for entry in self._heap)
 
-    def put_first(self, unit: Unit) -> None:
-        """Have this unit, which is in the queue, taken next."""
-        [place] = [k for k, entry in enumerate(self._heap) if entry[-1] is unit]
-        self._heap[place] = (unit.deaths, -1, 0, unit)
+    def order_by(self, place: Callable[[Unit], float]) -> None:
+        """From now on the lowest `place(unit)` comes first, in place of the lowest index; suspects still come last."""
+        self._place = place
+        self._heap = [(deaths, place(unit), added, unit) for deaths, _, added, unit in self._heap]
         heapq.heapify(self._heap)
 
     def take(self, size: Callable[[Unit], int]) -> Unit:
         """Take the first `size(unit)` indices of the first unit; a unit with a death to its name is taken whole."""
         unit = heapq.heappop(self._heap)[-1]
+        self.networks -= len(unit.indices)
         stop = unit.stop if unit.deaths else min(unit.stop, unit.start + size(unit) * unit.step)
         if stop < unit.stop:
             self.add(replace(unit, start=stop))
@@ -180,6 +185,8 @@ class Supervisor:
         self._watch, self._deadlines = Watch(), Deadlines(self.least_seconds)
         self._seconds_per_network: dict[str, float] = {}
         self._breaks = 0
+        self._look_again_at = math.inf
+        self._error: BaseException | None = None
 
     def under_way(self) -> list[UnderWay]:
         """The units that are out."""
@@ -196,6 +203,9 @@ class Supervisor:
         while self._pending or self._running:
             self._hand_out()
             batch += self._collect(self._wait(_SECONDS_BETWEEN_LOOKS))
+            if self._error is not None:
+                yield batch
+                raise self._error
             if time.monotonic() - last > _SECONDS_BETWEEN_LOOKS:
                 self.pool.tend()
                 self._note_begun()
@@ -242,16 +252,18 @@ class Supervisor:
     def _longest_first_at_the_end(self) -> None:
         """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
 
-        Networks whose workers died still come last, as they may take others with them.
+        Networks whose workers died still come last, as they may take others with them. To look takes a step for each unit,
+        and there may be one for each network, so it is done only when a tenth less is left than the last time.
         """
         workers = self.pool.workers
-        if workers == 1 or self._pending.first.deaths:
+        if workers == 1 or self._pending.networks > self._look_again_at or self._pending.first.deaths:
             return
+        self._look_again_at = 0.9 * self._pending.networks
         units = [unit for unit in self._pending if not unit.deaths]
-        slowest = max(units, key=self._seconds)
+        slowest = max(map(self._seconds, units))
         left = sum(len(unit.indices) * self._seconds(unit) for unit in units)
-        if left < 2 * workers * self._seconds(slowest):
-            self._pending.put_first(slowest)
+        if left < 2 * workers * slowest:
+            self._pending.order_by(lambda unit: -self._seconds(unit))
 
     def _seconds(self, unit: Unit) -> float:
         """What a network of the unit takes, by the latest ones of its task; if there are none, what a unit should."""
@@ -287,10 +299,16 @@ class Supervisor:
                 self._pending.add(call.unit)
             elif isinstance(error, WorkerDiedError):
                 self._blame(call, str(error))
+            elif isinstance(error, MemoryError | OSError):  # of one worker, at this moment
+                self._count_break()
+                self._blame(call, f"{type(error).__name__}: {error}")
             elif error is not None:
-                raise error
+                self._error = self._error or error
             else:
-                finished.append(self._finish(call.unit, future.result()))
+                try:
+                    finished.append(self._finish(call.unit, future.result()))
+                except TinymldsError as wrong:
+                    self._error = self._error or wrong
         if broken:
             self._note_begun()
             self._restart()
