@@ -1,6 +1,8 @@
 """Datasets of many tasks: what is asked for, how the work is laid out, checkpoints, the status page, the forecast."""
 
 import json
+import re
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -235,6 +237,15 @@ def test_the_page_of_transducers():
     part = Spec((("transducer_000", 1), ("transducer_001", 1)), part=(1, 2))  # which has no network of transducer_001
     statuses = {"transducer_000": Counter(complete=1), "transducer_001": Counter()}
     assert overview.FolderStatus(None, part, statuses, None, [], {}).shares() == {"transducer_000": 1, "transducer_001": 1}
+
+
+def test_a_time_that_no_calendar_has_is_left_out(ds2, tmp_path):
+    folder = shutil.copytree(ds2.folder, tmp_path / "late")
+    lines = (folder / store.PROVENANCE).read_text()
+    (folder / store.PROVENANCE).write_text(re.sub(r'"finished":[0-9.]+', '"finished":1e300', lines))
+    printed = run_cli("status", folder)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert "  -" in printed.stdout
 
 
 def test_status_tells_what_is_under_way(ds2, tmp_path):

@@ -272,7 +272,12 @@ def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None
 
 
 def _date(unix_time: float | None) -> str:
-    return "-" if unix_time is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_time))
+    if unix_time is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_time))
+    except (OverflowError, ValueError, OSError):  # a stranger's folder may give any number
+        return "-"
 
 
 def print_verification(result: Verification) -> None:
