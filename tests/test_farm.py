@@ -2,15 +2,18 @@
 
 import itertools
 import json
+from contextlib import closing
 
+import numpy as np
 import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import farm, sealing, store
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Journal, RunLock
+from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.training import Outcome, Status
 
 
 def digest(folder):
@@ -130,6 +133,25 @@ def test_another_spec_is_refused_while_work_is_under_way(tmp_path, change, named
     with pytest.raises(UsageError, match=named):
         tinymlds.train(**{"machine": "xor", "count": 2, "out": tmp_path, "workers": 1, **change})
     assert (tmp_path / store.JOURNAL).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("there", "expected"),
+    [
+        ([], [range(20)]),
+        ([k for k in range(20) if k % 4 != 2], [range(2, 19, 4)]),
+        ([3, 4, 9], [range(3), range(5, 9), range(10, 20)]),
+        ([k for k in range(20) if k not in (1, 6, 11, 12, 17)], [range(1, 7, 5), range(11, 13), range(17, 18)]),
+        (range(20), []),
+    ],
+)
+def test_what_is_missing(tmp_path, there, expected):
+    """Single networks at equal distances are one run, so that a unit can hold several of them."""
+    with closing(Journal.create(tmp_path, Spec((("xor", 20),)), {}, [], {})) as journal:
+        losses = np.ones(1, np.float32)
+        outcomes = [Outcome(k, Status.STALLED, "", losses, losses, losses, losses, 0.0) for k in there]
+        journal.add([Entry("xor", 1, outcome, 0.0) for outcome in outcomes])
+        assert [list(gap) for _, gap in farm.missing(journal)] == [list(run) for run in expected]
 
 
 def test_a_folder_belongs_to_one_run(tmp_path):

@@ -1,6 +1,7 @@
 """The journal: those of the version before are gone on with, and what it says of a run."""
 
 import sqlite3
+import threading
 import time
 from contextlib import closing
 
@@ -173,6 +174,77 @@ def test_a_network_that_is_made_again_has_one_maker(journal):
     for worker in "ab":
         journal.add([Entry("xor", run, outcome(0), 1.0, worker)])
     assert [entry.worker for entry in journal.entries("xor", range(9))] == ["b"]
+
+
+def change(folder, statement, *parameters):
+    with closing(sqlite3.connect(folder / store.JOURNAL)) as connection:
+        connection.execute(statement, parameters)
+        connection.commit()
+
+
+@pytest.fixture
+def complete(tmp_path, unsealed):
+    """A folder whose journal has all networks."""
+    (tmp_path / "xor").mkdir()
+    (tmp_path / "xor" / store.JOURNAL).write_bytes(unsealed[0])
+    return tmp_path / "xor"
+
+
+def test_networks_that_a_disk_has_damaged_are_made_again_and_no_others(complete, unsealed):
+    for index, column in ((1, "weights"), (4, "validation_losses")):
+        with closing(sqlite3.connect(complete / store.JOURNAL)) as connection:
+            [(data,)] = connection.execute(f'SELECT {column} FROM networks WHERE "index" = ?', (index,))
+        change(complete, f'UPDATE networks SET {column} = ? WHERE "index" = ?', data[:-1] + bytes([data[-1] ^ 1]), index)
+    with (
+        closing(Journal.open(complete)) as journal,
+        pytest.raises(DatasetError, match=r"xor 1 is not what was written\); the command"),
+    ):
+        list(journal.entries("xor", range(COUNT)))
+    result = tinymlds.train("xor", COUNT, complete, workers=1, **SMALL)
+    assert (result.digest, result.progress.made, result.progress.done) == (unsealed[1], 2, COUNT)
+    assert tinymlds.verify(complete).ok
+
+
+@pytest.mark.parametrize("statement", ['SET "index" = 1.5 WHERE "index" = 1', "SET run = 'x' WHERE \"index\" = 1"])
+def test_numbers_that_are_not_whole_are_damage(complete, statement):
+    change(complete, f"UPDATE networks {statement}")
+    with pytest.raises(DatasetError, match="no whole number"):
+        tinymlds.train("xor", COUNT, complete, workers=1, **SMALL)
+
+
+def test_a_network_that_comes_after_all_leaves_quarantine(journal):
+    for index in (1, 2):
+        journal.quarantine("xor", index, "its worker died (3 times)")
+    journal.add([Entry("xor", journal.start_run({}), outcome(2), 1.0)])
+    assert [index for _, index, _ in journal.quarantined()] == [1]
+
+
+def test_when_the_latest_network_was_finished(journal):
+    run = journal.start_run({})
+    for index, finished in ((3, 10.0), (0, 30.0), (5, 20.0)):
+        journal.add([Entry("xor", run, outcome(index), finished)])
+    assert journal.updated() == {"xor": 20.0}, "the one that was put in last"
+
+
+def test_who_reads_is_waited_for_and_not_for_ever(tmp_path, journal, monkeypatch):
+    """SQLite waits a second for itself; the reader takes longer."""
+    run = journal.start_run({})
+    with closing(sqlite3.connect(tmp_path / store.JOURNAL, check_same_thread=False)) as reader:
+
+        def read():
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM networks").fetchall()
+
+        read()
+        threading.Timer(2.5, reader.rollback).start()
+        journal.add([Entry("xor", run, outcome(0), 1.0)])
+        monkeypatch.setattr("tinymlds.journal._SECONDS_FOR_READERS", 0.0)
+        read()
+        with pytest.raises(tinymlds.TinymldsError, match="locked"):
+            journal.add([Entry("xor", run, outcome(1), 1.0)])
+        reader.rollback()
+    journal.add([Entry("xor", run, outcome(2), 1.0)])
+    assert journal.finished("xor") == [0, 2]
 
 
 def test_who_holds_a_folder(tmp_path):

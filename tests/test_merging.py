@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ from tinymlds.cli import app
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal, RunLock
 from tinymlds.kernels import backend
+from tinymlds.merging.ledger import identity
 from tinymlds.training import Status, train_networks
 from tinymlds.verification import pick
 
@@ -70,7 +72,17 @@ def held(folder):
     if journal is None:
         return files(folder)
     with closing(journal):
-        return journal.spec, sorted(merging._held(folder))
+        return journal.spec, networks_in(folder, journal)
+
+
+def networks_in(folder, journal):
+    """Task, index and identity of all networks of an unfinished folder."""
+    rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
+    found = [(row["task"], row["index"], identity(row)) for row in rows]
+    for task, indices in journal.spec.indices.items():
+        outcomes = [entry.outcome for entry in journal.entries(task, indices)]
+        found += [(task, outcome.index, identity(sealing.columns_of(outcome))) for outcome in outcomes]
+    return sorted(found)
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +379,13 @@ def change_entry(folder, change):
     return f"{folder}: {task} {entry.outcome.index}"
 
 
+def without_epochs(outcome, weights):
+    """As if it had diverged at its first step; it would have the weights of before then."""
+    nothing, reason = np.empty(0, np.float32), "training loss is not finite at step 1"
+    arrays = {"weights": weights, "train_losses": nothing, "validation_losses": nothing}
+    return replace(outcome, status=Status.DIVERGED, reason=reason, checkpoints=np.empty((0, weights.size)), **arrays)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -375,8 +394,10 @@ def change_entry(folder, change):
         (lambda outcome: replace(outcome, status=Status.STALLED), "did not end as stalled by its losses"),
         (lambda outcome: replace(outcome, checkpoints=outcome.checkpoints * 2), "has a checkpoint of epoch 1"),
         (lambda outcome: replace(outcome, checkpoints=outcome.checkpoints[:0]), "has 0 checkpoints"),
-        (lambda outcome: replace(outcome, train_losses=outcome.train_losses * np.nan), "has values that no network has"),
-        (lambda outcome: replace(outcome, status=Status.DIVERGED, reason="x" * 70_000), "has a reason longer than any"),
+        (lambda outcome: replace(outcome, train_losses=outcome.train_losses * np.nan), "has numbers that are not finite"),
+        (lambda outcome: replace(outcome, status=Status.DIVERGED, reason="x" * 70_000), "did not end as diverged"),
+        (lambda outcome: without_epochs(outcome, outcome.weights), "has other weights than before training"),
+        (lambda outcome: without_epochs(outcome, outcome.weights * np.nan), "has numbers that are not finite"),
     ],
 )
 def test_an_unfinished_folder_is_checked_too(parts, tmp_path, change, named):
@@ -385,6 +406,56 @@ def test_an_unfinished_folder_is_checked_too(parts, tmp_path, change, named):
     result = merge([tmp_path / "some", *parts[2:]], tmp_path / "all")
     assert any(problem.startswith(f"{where} {named}") for problem in result.problems)
     assert result.missing == ["part 1/8", "part 2/8"]
+
+
+def damage(folder, place=0):
+    """Flip a bit of one network in a journal, as a disk may."""
+    with closing(sqlite3.connect(folder / store.JOURNAL)) as connection:
+        rows = connection.execute("SELECT rowid, weights FROM networks ORDER BY rowid").fetchall()
+        weights = bytearray(rows[place][1])
+        weights[100] ^= 1
+        connection.execute("UPDATE networks SET weights = ? WHERE rowid = ?", (bytes(weights), rows[place][0]))
+        connection.commit()
+
+
+def test_what_a_disk_has_damaged_comes_from_a_part_that_has_it(made, parts, tmp_path):
+    out = tmp_path / "all"
+    merge(parts[:4], out)
+    damage(out)
+    assert merge(parts[4:], out).missing == ["1 networks of part 1/8"], "nobody has it"
+    assert files(merge(parts, out).folder) == files(made / "whole")
+    merge(parts[:4], tmp_path / "again")
+    damage(tmp_path / "again", 3)
+    assert files(merge(parts, tmp_path / "again").folder) == files(made / "whole")
+
+
+def test_a_damaged_journal_is_named_and_gives_nothing(parts, tmp_path):
+    merge(parts[:4], tmp_path / "some")
+    damage(tmp_path / "some")
+    result = merge([tmp_path / "some", parts[0]], tmp_path / "all")
+    [problem] = result.problems
+    assert "is not what was written); the command that makes its dataset makes that network again" in problem
+    assert [source.added for source in result.sources] == [0, len(tinymlds.open(parts[0]))]
+
+
+def test_an_index_that_is_no_whole_number_is_damage(parts, tmp_path):
+    merge(parts[:4], tmp_path / "some")
+    with closing(sqlite3.connect(tmp_path / "some" / store.JOURNAL)) as connection:
+        connection.execute('UPDATE networks SET "index" = "index" + 0.5 WHERE rowid = 1')
+        connection.commit()
+    result = merge([tmp_path / "some"], tmp_path / "all")
+    assert "no whole number" in result.problems[0]
+    with pytest.raises(DatasetError, match="no whole number"):
+        merge([parts[5]], tmp_path / "some")
+
+
+def test_what_the_output_folder_holds_is_read_only_where_others_hold_it_too(parts, tmp_path):
+    merge(parts[:4], tmp_path / "some")
+    with closing(merging.Ledger()) as ledger:
+        read = lambda: [network[:2] for batch in merging._held(tmp_path / "some", ledger) for network in batch]  # noqa: E731
+        assert read() == []
+        ledger.add(1, [("transducer_000", 0, b""), ("transducer_001", 4, b"")])
+        assert read() == [("transducer_000", 0), ("transducer_001", 4)]
 
 
 def test_what_strangers_say_of_runs_harms_nothing(parts, tmp_path):
@@ -551,6 +622,16 @@ def test_merging_can_be_interrupted_anywhere(made, parts, tmp_path, monkeypatch)
     assert files(tmp_path / "all") == files(made / "whole")
 
 
+def networks_after(folder):
+    """What a killed merge has left, sealed or not."""
+    journal = Journal.open(folder) if folder.exists() else None
+    if journal is not None:
+        with closing(journal):
+            return networks_in(folder, journal)
+    sealed = (folder / store.SUMS).exists()
+    return [(row["task"], row["index"], identity(row)) for row in tinymlds.open(folder).manifest] if sealed else []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")
 def test_killed_merges_lose_nothing(made, parts, tmp_path, share, draw, figure):
@@ -573,7 +654,7 @@ def test_killed_merges_lose_nothing(made, parts, tmp_path, share, draw, figure):
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 kills += 1
-                now = list(merging._held(folder)) if folder.exists() else []
+                now = networks_after(folder)
                 assert set(before) <= set(now)
                 before = now
     figure(kills=kills, finished=finished)

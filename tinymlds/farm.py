@@ -14,7 +14,7 @@ from typing import Any
 from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Journal, RunLock
+from tinymlds.journal import DamagedNetworkError, Journal, RunLock
 from tinymlds.running import Progress, available_cpus, check_means, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 
@@ -94,8 +94,14 @@ def train(
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
             final = fill(journal, missing(journal), means, progress)
-            _require_all(folder, journal)
-            return RunResult(folder, sealing.seal(folder, journal, min(means.workers, available_cpus())), final)
+            while True:
+                _require_all(folder, journal)
+                try:
+                    return RunResult(folder, sealing.seal(folder, journal, min(means.workers, available_cpus())), final)
+                except DamagedNetworkError:
+                    if not journal.forget_damaged():
+                        raise
+                final = final.and_then(fill(journal, missing(journal), means, progress))
         finally:
             journal.close()
 
@@ -241,12 +247,27 @@ def missing(journal: Journal) -> list[tuple[str, range]]:
     gaps = []
     for task, indices in journal.spec.indices.items():
         start = journal.base.get(task, 0)
+        runs: list[range] = []
         finished = (indices.index(index) for index in journal.finished(task) if index in indices)
         for place in [*finished, len(indices)]:
             if place > start:
-                gaps.append((task, indices[start:place]))
+                runs.append(indices[start:place])
             start = max(start, place + 1)
+        gaps += [(task, run) for run in _joined(runs)]
     return gaps
+
+
+def _joined(runs: list[range]) -> list[range]:
+    """Single indices of which each is as far from the next, as where a part is missing, as one run."""
+    joined: list[range] = []
+    for run in runs:
+        last = joined[-1] if joined else range(0)
+        distance = run.start - last[-1] if last else 0
+        if last and len(run) == 1 and (len(last) == 1 or last.step == distance):  # runs of neighbours are further apart
+            joined[-1] = range(last.start, run.start + 1, distance)
+        else:
+            joined.append(run)
+    return joined
 
 
 def _require_all(folder: Path, journal: Journal) -> None:

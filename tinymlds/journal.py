@@ -14,7 +14,7 @@ import sqlite3
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,6 +40,13 @@ CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TE
 
 _ATTACHED = bytes.fromhex("d9d505f920a163d7")
 """How a rollback journal ends that names a further file, which SQLite would read and may delete. Ours never does."""
+
+
+class DamagedNetworkError(DatasetError):
+    """A network in a journal is not what was written; the others may be."""
+
+
+_MENDS = "the command that makes its dataset makes that network again"
 
 
 class Entry(NamedTuple):
@@ -185,7 +192,10 @@ class Journal:
 
     def finished(self, task: str) -> list[int]:
         """Indices of the task that the journal holds, ascending."""
-        return [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
+        found = [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
+        if not all(type(index) is int for index in found):  # SQLite itself lets a column hold anything
+            raise _damaged(self._path, f"an index of {task} that is no whole number")
+        return found
 
     def counts(self) -> dict[str, dict[Status, int]]:
         """Networks in the journal by task and status."""
@@ -199,14 +209,42 @@ class Journal:
         return result
 
     def updated(self) -> dict[str, float]:
-        """Unix time at which the latest network of each task was finished."""
-        latest = dict(self._query("SELECT task, max(finished) FROM networks GROUP BY task"))
+        """Unix time at which that network of each task was finished that was put in last.
+
+        The time itself stands behind the weights, so the latest of all times would take reading all of them.
+        """
+        last = "SELECT max(rowid) FROM networks GROUP BY task"
+        latest = dict(self._query(f"SELECT task, finished FROM networks WHERE rowid IN ({last})"))
         if not all(isinstance(time, float) for time in latest.values()):
             raise _damaged(self._path, "a time that is no number")
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The finished networks among these indices, ascending."""
+        """The finished networks among these indices, ascending.
+
+        Raises:
+            DamagedNetworkError: one that is not what was written.
+            DatasetError: the journal is damaged.
+        """
+        for index, entry in self._read(task, indices):
+            if entry is None:
+                raise DamagedNetworkError(f"{self._path} is damaged ({task} {index} is not what was written); {_MENDS}")
+            yield entry
+
+    def forget_damaged(self) -> int:
+        """Remove the networks that are not what was written, so that they are made again. Returns how many there were."""
+        damaged = [
+            (task, index)
+            for task in self.spec.indices
+            for piece in store.by_shard(self.finished(task))
+            for index, entry in self._read(task, range(piece[0], piece[-1] + 1))
+            if entry is None
+        ]
+        self._write('DELETE FROM networks WHERE task = ? AND "index" = ?', damaged)
+        return len(damaged)
+
+    def _read(self, task: str, indices: range) -> Iterator[tuple[int, Entry | None]]:
+        """The index of each network that is there, and the network; None if it is not what was written."""
         maker = "''" if self._notes is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
@@ -216,13 +254,17 @@ class Journal:
                 (task, indices.start, indices.stop, indices.step),
             )
             for index, status, reason, *blobs, seconds, run, finished, worker, wanted in rows:
+                if type(index) is not int or type(run) is not int:
+                    raise ValueError(f"an index or a run of {task} that is no whole number")
                 if _row_sha256(task, index, status, reason, blobs) != wanted:
-                    raise _damaged(self._path, f"{task} {index} is not what was written")
+                    yield index, None
+                    continue
                 weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
                 if weights.size != self.spec.recipe.shape.size or train.size != validation.size:
                     raise ValueError(f"{task} {index} has another number of weights or losses")
                 arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
-                yield Entry(task, run, Outcome(index, Status(status), reason, *arrays, seconds), finished, str(worker))
+                outcome = Outcome(index, Status(status), reason, *arrays, seconds)
+                yield index, Entry(task, run, outcome, finished, str(worker))
 
     def runs(self) -> dict[int, dict[str, Any]]:
         """What was noted of each run."""
@@ -248,17 +290,35 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction."""
+        """One transaction. Whoever reads the journal at the moment is waited for."""
         try:
             with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.execute("PRAGMA busy_timeout=1000")  # as no signal is handled while SQLite waits
+                _patiently(lambda: self._connection.execute("BEGIN IMMEDIATE"))
                 yield
+                _patiently(self._connection.commit)
         except sqlite3.Error as error:
             raise _cannot_write(self._path, error) from error
 
 
 _MAKER = """coalesce((SELECT name FROM makers JOIN workers USING (worker)
     WHERE makers.task = networks.task AND makers."index" = networks."index"), '')"""
+
+
+def _patiently(step: Callable[[], object]) -> None:
+    """Take a step during which no other process may read; for some minutes again and again."""
+    deadline = time.monotonic() + _SECONDS_FOR_READERS
+    while True:
+        try:
+            step()
+            return
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+
+
+_SECONDS_FOR_READERS = 600.0
+"""A reader holds up the writer while it reads: seconds for millions of networks, more on a slow disk."""
 
 
 def _schema(tables: str) -> set[tuple[str, str]]:
@@ -281,6 +341,7 @@ def _insert(connection: sqlite3.Connection, notes: crew.Notes | None, entries: I
         row = task, done.index, done.status.value, done.reason, done.epochs, run, done.seconds, *blobs, finished, sha256
         connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
         made.append((task, done.index, run, worker, finished))
+    connection.executemany('DELETE FROM quarantine WHERE task = ? AND "index" = ?', (network[:2] for network in made))
     if notes is not None:
         notes.add_makers(made)
 
@@ -325,7 +386,9 @@ def _require_plain(path: Path) -> None:
 def _damaged(path: Path, why: object) -> DatasetError:
     if isinstance(why, sqlite3.OperationalError) and not _is_about_contents(why):
         return DatasetError(f"cannot read {path}: {why}; {_SAFE}")
-    return DatasetError(f"{path} is damaged ({why}); remove it to start from the sealed networks")
+    return DatasetError(
+        f"{path} is damaged ({why}); remove it to start again, from the networks that are sealed if any are"
+    )
 
 
 def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:

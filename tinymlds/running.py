@@ -53,6 +53,11 @@ class Progress:
         """Networks per second of this run."""
         return self.made / self.seconds if self.seconds else 0.0
 
+    def and_then(self, more: "Progress") -> "Progress":
+        """Both together, where a run went on with what it found damaged."""
+        sums = {name: getattr(self, name) + getattr(more, name) for name in ("made", "epochs", "seconds")}
+        return replace(more, **sums)
+
 
 @dataclass(frozen=True)
 class Means:

@@ -19,7 +19,7 @@ from tinymlds import packages, sealing, store
 from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.farm import check_folder, missing, prepare_folder
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import DamagedNetworkError, Entry, Journal, RunLock
 from tinymlds.merging.ledger import Ledger, identity
 from tinymlds.merging.origins import Checks, Origin, Runs, Sealed, Unfinished
 from tinymlds.merging.results import Conflict, Merged, Source, name_missing
@@ -92,7 +92,8 @@ def merge(
         prepare_folder(target)
         with RunLock(target):
             good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
-            ledger.add(_OUT, _held(target))
+            for networks in _held(target, ledger):
+                ledger.add(_OUT, networks)
             merged.conflicts = _conflicts(ledger, good, target, checks)
             _merge_into(target, [pair for pair in good if not merged.refused(pair[1])], merged, ledger, checks)
     return merged
@@ -182,19 +183,34 @@ def _check(origin: Origin, source: Source, checks: Checks) -> bool:
     return found.ok
 
 
-def _held(folder: Path) -> Iterator[tuple[str, int, bytes]]:
-    """Task, index and identity of the networks in the output folder, which is ours and has been checked before."""
+def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, bytes]]]:
+    """Task, index and identity of networks in the output folder, which is ours and has been checked before, in batches.
+
+    Of those in its journal only networks that other folders hold too; one that is not what was written is forgotten.
+    """
     journal = Journal.open(folder)
     if journal is None:
         if (folder / store.SUMS).exists():
-            yield from ((row["task"], row["index"], identity(row)) for row in Dataset(folder).manifest)
+            yield ((row["task"], row["index"], identity(row)) for row in Dataset(folder).manifest)
         return
     with closing(journal):
-        for row in sealing.rows_below(folder, sealing.limits(journal.spec, journal.base)):
-            yield row["task"], row["index"], identity(row)
+        rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
+        yield ((row["task"], row["index"], identity(row)) for row in rows)
         for task, indices in journal.spec.indices.items():
-            for entry in journal.entries(task, indices):
-                yield task, entry.outcome.index, identity(columns_of(entry.outcome))
+            for piece in store.by_shard(indices):
+                wanted = sorted(ledger.known(task, piece))
+                if wanted:
+                    entries = _intact(journal, task, range(wanted[0], wanted[-1] + 1))
+                    yield [(task, entry.outcome.index, identity(columns_of(entry.outcome))) for entry in entries]
+
+
+def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
+    """The networks of a journal of ours that are what was written; others are removed from it."""
+    try:
+        return list(journal.entries(task, indices))
+    except DamagedNetworkError:
+        journal.forget_damaged()
+        return list(journal.entries(task, indices))
 
 
 # ------------------------------------------------------------------ conflicts
@@ -244,14 +260,17 @@ def _merge_into(
                 source.problems.append(str(error))
             finally:
                 origin.close()
-        gaps = missing(journal)
         merged.total = journal.spec.networks
+        if not (gaps := missing(journal)):
+            try:
+                threads = min(checks.workers, available_cpus())
+                merged.digest = sealing.seal(target, journal, threads, partial(ledger.figures, _OUT))
+            except DamagedNetworkError:
+                if not journal.forget_damaged():
+                    raise
+                gaps = missing(journal)
         merged.networks = merged.total - sum(len(indices) for _, indices in gaps)
-        if gaps:
-            merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted])
-        else:
-            threads = min(checks.workers, available_cpus())
-            merged.digest = sealing.seal(target, journal, threads, partial(ledger.figures, _OUT))
+        merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted]) if gaps else []
     finally:
         journal.close()
 

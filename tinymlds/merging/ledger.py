@@ -81,6 +81,14 @@ class Ledger:
         )
         return dict(self._run(statement, task, indices.start, indices.stop, indices.step, origin))
 
+    def known(self, task: str, indices: range) -> set[int]:
+        """Those of these indices that any folder holds."""
+        statement = (
+            'SELECT DISTINCT "index" FROM held '
+            'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0'
+        )
+        return {row[0] for row in self._run(statement, task, indices.start, indices.stop, indices.step)}
+
     def figures(self, origin: int, task: str, indices: range) -> dict[int, Figures]:
         """Figures of the networks that a folder holds among these, as far as another one with the same network has any."""
         statement = (

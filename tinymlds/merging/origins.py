@@ -143,10 +143,10 @@ class Unfinished:
     def check(self, checks: Checks) -> Verification:
         """Whether what is recorded of each network is borne out by its weights and losses; it has no other figures yet."""
         found = Verification(str(self.folder))
-        total = sum(len(self._finished(task)) for task in self.spec.indices)
-        picked = set(pick(total, min(checks.retrain, total), checks.seed))
         rows: list[Row] = []
         try:
+            total = sum(len(self._finished(task)) for task in self.spec.indices)
+            picked = set(pick(total, min(checks.retrain, total), checks.seed))
             for task, outcomes, problems in self._replayed(checks.workers):
                 for outcome, why in zip(outcomes, problems, strict=True):
                     columns = columns_of(outcome)

@@ -95,7 +95,7 @@ def name_missing(journal: Journal, gaps: list[tuple[str, range]], specs: list[Sp
     """What is missing: parts, if all that came so far were parts of so many; else runs of indices."""
     numbers = {spec.part[1] for spec in specs if spec.part is not None} or set(_numbers_of_parts(journal))
     if len(numbers) != 1:
-        runs = [f"{task} {gap.start}" + (f"-{gap.stop - 1}" if len(gap) > 1 else "") for task, gap in gaps[:_MOST_NAMED]]
+        runs = [f"{task} {_in_words(gap)}" for task, gap in gaps[:_MOST_NAMED]]
         return [*runs, *([f"{len(gaps) - len(runs)} more"] if len(gaps) > len(runs) else [])]
     [parts] = numbers
     spec, place = journal.spec, {task: number for number, task in enumerate(journal.spec.indices)}
@@ -105,6 +105,12 @@ def name_missing(journal: Journal, gaps: list[tuple[str, range]], specs: list[Sp
         whole = networks == replace(spec, part=(part, parts)).networks
         names.append(f"part {part}/{parts}" if whole else f"{networks} networks of part {part}/{parts}")
     return [*names, *([f"{len(lacking) - len(names)} more"] if len(lacking) > len(names) else [])]
+
+
+def _in_words(gap: range) -> str:
+    """Like 3, 3-9, or 3-9 in steps of 2."""
+    text = f"{gap[0]}-{gap[-1]}" if len(gap) > 1 else str(gap[0])
+    return text if gap.step == 1 or len(gap) == 1 else f"{text} in steps of {gap.step}"
 
 
 def _numbers_of_parts(journal: Journal) -> Iterator[int]:
