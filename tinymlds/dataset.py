@@ -2,9 +2,11 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -406,11 +408,15 @@ def graph_files(found: tasks.Task) -> dict[str, bytes]:
     return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
 
 
-def describe_task(task: str, seed: int, recipe: Recipe) -> dict[str, Any]:
-    """What dataset.json says of a task beside its count."""
+@lru_cache(maxsize=1024)
+def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
+    """What dataset.json says of a task beside its count.
+
+    Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
+    """
     found, data = tasks.load(task, recipe), task_data(task, seed, recipe)
     graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
-    return {
+    described = {
         "task": task,
         "alias": tasks.alias(task),
         "states": data.table.states,
@@ -421,6 +427,7 @@ def describe_task(task: str, seed: int, recipe: Recipe) -> dict[str, Any]:
         "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
         **tasks.family(found, recipe),
     }
+    return MappingProxyType(described)
 
 
 def splits(seed: int, indices: range) -> list[str]:

@@ -88,6 +88,7 @@ class Manifest(Sequence[Row]):
         """
         self._name, self._spec = str(folder / store.MANIFEST), spec
         self._tasks = list(spec.indices)
+        self._numbers = {task: number for number, task in enumerate(self._tasks)}
         self._starts = np.cumsum([0, *map(len, spec.indices.values())], dtype=np.int64)
         self._firsts = np.array([indices.start for indices in spec.indices.values()], np.int64)
         self._step = 1 if spec.part is None else spec.part[1]
@@ -205,7 +206,7 @@ class Manifest(Sequence[Row]):
 
     def place(self, task: str) -> slice:
         """Where the rows of a task are."""
-        number = self._tasks.index(task)
+        number = self._numbers[task]
         return slice(int(self._starts[number]), int(self._starts[number + 1]))
 
     def complete(self, where: slice) -> npt.NDArray[np.bool_]:

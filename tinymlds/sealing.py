@@ -116,6 +116,7 @@ def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
     """Table, sequences and graph of a task."""
     found = tasks.load(task, spec.recipe)
     tensors = store.tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
+    describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
     files = {store.data_name(task): tensors, **graph_files(found)}
     return {name: store.commit_inside(folder, name, data) for name, data in files.items()}
 

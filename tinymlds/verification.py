@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinymlds import packages, params, sealing, store, tasks
-from tinymlds.dataset import Dataset, data_tensors, graph_files, read_description, require_dataset, splits
+from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, read_description, require_dataset, splits
 from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.manifest import Row
 from tinymlds.measures import COLUMNS, Figures, measure
@@ -112,7 +112,6 @@ def verify(
     if not _worth_making(path, dataset.spec, result):
         return result
     _check_names(path, dataset.sums, sealing.file_names(dataset.spec), result)
-    _check_spelling(path, store.DESCRIPTION, [sealing.describe(dataset.spec, "networks")], result)
     _check_spelling(path, store.MANIFEST, dataset.manifest, result)
     done = 0
     for task in dataset.tasks:
@@ -125,6 +124,7 @@ def verify(
                     progress(done, len(dataset))
             except DatasetError as error:
                 result.problems.append(str(error))
+    _check_spelling(path, store.DESCRIPTION, [sealing.describe(dataset.spec, "networks")], result)
     result.networks = done
     if retrain:
         seed = secrets.randbits(63) if seed is None else seed
@@ -244,12 +244,12 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
     if not _worth_making(folder, spec, result):
         return
     _check_names(folder, store.read_sums(folder), sealing.file_names(spec, networks=False), result)
-    _check_spelling(folder, store.DESCRIPTION, [sealing.describe(spec, "sequences")], result)
     rows = []
     for task, _ in spec.tasks:
         _check_data(folder, spec, task, result)
         rows.append(sealing.sequences_row(folder, spec, task))
         result.tasks += 1
+    _check_spelling(folder, store.DESCRIPTION, [sealing.describe(spec, "sequences")], result)
     _check_spelling(folder, store.MANIFEST, rows, result)
 
 
@@ -257,6 +257,7 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
     """The files of a task against the table and the sequences that the spec gives."""
     name, found = store.data_name(task), tasks.load(task, spec.recipe)
     tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
+    describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
     try:
         file = store.TensorFile(folder, name)
         stored = file.read()
