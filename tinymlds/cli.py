@@ -159,6 +159,7 @@ def train(
     run = result.progress
     if as_json:
         made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
+        made |= {"damaged": result.damaged} if result.damaged else {}
         print_json({**dataclasses.asdict(report), "run": made})
         return
     console.print_folder(report)
@@ -166,6 +167,8 @@ def train(
         print(f"{run.made} networks made in {run.seconds:.1f} s ({run.rate:.2f} networks/s)")
     else:
         print("all of them were there already")
+    if result.damaged:
+        print(f"{result.damaged} of them had been damaged in the journal and were made again; look at the disk")
     if not quiet:
         console.print_next("inspect", result.folder, report.tasks[0].task)
 

@@ -26,6 +26,8 @@ class RunResult:
     folder: Path
     digest: str
     progress: Progress
+    damaged: int = 0
+    """Networks that a disk had damaged in the journal; they were made again."""
 
 
 def train(
@@ -93,14 +95,16 @@ def train(
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final = fill(journal, missing(journal), means, progress)
+            final, damaged = fill(journal, missing(journal), means, progress), 0
             while True:
                 _require_all(folder, journal)
                 try:
-                    return RunResult(folder, sealing.seal(folder, journal, min(means.workers, available_cpus())), final)
+                    digest = sealing.seal(folder, journal, min(means.workers, available_cpus()))
+                    return RunResult(folder, digest, final, damaged)
                 except DamagedNetworkError:
-                    if not journal.forget_damaged():
+                    if not (found := journal.forget_damaged()):
                         raise
+                    damaged += found
                 final = final.and_then(fill(journal, missing(journal), means, progress))
         finally:
             journal.close()
