@@ -26,7 +26,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 from tinymlds.analysis import experiments, ladder, models, splits, statistics
 from tinymlds.analysis.features import answers
 from tinymlds.analysis.features import statistics as layer_statistics
-from tinymlds.analysis.points import Points, Source, equalised
+from tinymlds.analysis.points import Points, Source, equalised, sharing
 from tinymlds.analysis.splits import split
 
 RECIPE = Recipe(hidden=4, gru_layers=2, linear_maps=3)
@@ -126,7 +126,8 @@ def test_initial_weights_are_at_chance(function):
 
 def test_a_guess_scores_as_a_guess(function):
     found = climbed(function, "majority/raw/plain")
-    assert (found["mean"], found["half_width"], found["chance"]) == (0.5, 0.0, 0.5)
+    assert (found["mean"], found["chance"]) == (0.5, 0.5)
+    assert 3 / 60 <= found["half_width"] <= 3 / 40, "three splits of 100 indices test 20 to 30 of them, two networks each"
     numbers = replace(function, classes=(), target=np.random.default_rng(0).normal(size=2 * COUNT))
     assert score(numbers, "majority/raw/plain", metric="spearman") == 0.0
 
@@ -203,10 +204,10 @@ def tied(train):
 def test_equal_scores_are_told_apart_by_the_loss():
     """All penalties rank the validation networks rightly; the strongest is sure of nothing, and is not taken."""
     fold, shown, target = tied(20)
-    losses = {}
+    losses, standard = {}, models._standardise(fold.train.copy())
     for chosen, estimator in models._settings("linear", fold, 0):
-        estimator.fit(fold.train, fold.train_target)
-        probabilities = estimator.predict_proba(fold.validation)
+        estimator.fit(standard(fold.train), fold.train_target)
+        probabilities = estimator.predict_proba(standard(fold.validation))
         assert statistics.roc_auc(fold.validation_target, probabilities) == 1.0
         losses[chosen["penalty"]] = -np.log(probabilities[np.arange(10), fold.validation_target]).mean()
     fitted = models.fit("linear", fold, 0)
@@ -225,15 +226,14 @@ def test_a_threshold_is_chosen_where_no_penalty_helps():
     weights[:, :200] += 2.0 * target[:, None]
     weights = weights.astype(np.float32)
     fold = models.Fold(weights[:24], target[:24], weights[24:40], target[24:40], 2, "roc_auc")
+    standard = models._standardise(fold.train)
     for _, estimator in models._settings("linear", fold, 0):
         estimator.fit(fold.train, fold.train_target)
-        scores, seen = estimator.predict_proba(weights[40:]), estimator.predict_proba(fold.validation)
+        scores, seen = (estimator.predict_proba(standard(shown)) for shown in (weights[40:], fold.validation))
         assert statistics.roc_auc(target[40:], scores) > 0.99
         assert statistics.balanced_accuracy(target[40:], scores) == 0.5, "all of one class"
         at = statistics.threshold(fold.validation_target, seen)
-        moved = statistics.recentred(scores, at)
-        assert statistics.balanced_accuracy(target[40:], moved) > 0.9
-        assert statistics.roc_auc(target[40:], moved) == statistics.roc_auc(target[40:], scores)
+        assert statistics.recognised(target[40:], statistics.predicted(scores, at)) > 0.9
 
 
 def test_thresholds():
@@ -244,8 +244,21 @@ def test_thresholds():
     assert at([0, 0, 1, 1], 0.1, 0.2, 0.3, 0.4) == 0.25
     assert at([0, 1], 0.3, 0.3) == 0.5, "no other"
     assert at([1, 0, 1, 0], 0.6, 0.7, 0.8, 0.9) == 0.5, "none is better"
-    moved = statistics.recentred(np.array([[0.9, 0.1], [0.75, 0.25], [0.5, 0.5], [0.0, 1.0], [1.0, 0.0]]), 0.25)
-    np.testing.assert_allclose(moved[:, 1], [0.2, 0.5, 2 / 3, 1.0, 0.0])
+    low, high = np.nextafter(1.0, 0.0), 1.0
+    assert at([0, 0, 1, 1], low, low, high, high) == high, "no number is between them"
+
+
+def test_thresholds_are_those_of_a_plain_search():
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        target, second = np.r_[0, 1, draw.integers(0, 2, 10)], draw.choice([0.0, 0.2, 0.4, 0.5, 0.55, 0.9, 1.0], 12)
+        values = np.unique(second)
+        shares = {
+            at: statistics.recognised(target, (second >= at).astype(int)) for at in [0.5, *(values[1:] + values[:-1]) / 2]
+        }
+        best = [at for at, share in shares.items() if share >= max(shares.values()) - 1e-12]
+        found = statistics.threshold(target, np.stack([1 - second, second], axis=1))
+        assert abs(found - 0.5) == min(abs(at - 0.5) for at in best)
 
 
 def test_fitness():
@@ -270,6 +283,25 @@ def test_splits_are_by_index():
         assert all(np.bincount(split(0, count, number).parts, minlength=3).min() > 0 for number in range(20))
     with pytest.raises(tinymlds.UsageError, match="at least 3 networks"):
         split(0, 2, 0)
+    with pytest.raises(tinymlds.UsageError, match="at least 9 networks"):
+        split(0, 8, 1, least=3)
+    assert np.bincount(split(0, 30, 1, least=5).parts).tolist() == [20, 5, 5]
+
+
+def test_a_column_that_leaves_a_part_half_empty_is_not_used():
+    """By the column's own sizes, with many seeds; a column of 30 often has one network or none for a part."""
+    rules = {True: set(), False: set()}
+    for seed in range(60):
+        own = np.bincount([("train", "validation", "test").index(part) for part in column(seed, range(30))], minlength=3)
+        rules[bool(np.all(own >= (12, 1.5, 1.5)))].add(split(seed, 30, 0).rule)
+    assert rules == {True: {"the dataset's own"}, False: {"drawn by index"}}
+
+
+def test_numbers_of_too_few_networks_are_not_ranked():
+    """One network to test on has no rank, and no R^2."""
+    data = points(random_weights(0, 10), target=np.arange(10.0), classes=())
+    with pytest.raises(tinymlds.UsageError, match="only 1 network for validation"):
+        climbed(data, "majority/raw/plain", "spearman")
 
 
 def test_twins_do_not_tell_on_each_other():
@@ -295,24 +327,63 @@ def test_epochs_are_equalised():
     """Class a: epochs 1 (60) and 2 (40); b: 2 (30) and 3 (70). In common: thirty of 2."""
     epochs = np.repeat([1, 2, 2, 3], [60, 40, 30, 70])
     data = points(random_weights(0), random_weights(1), epochs=epochs)
-    kept = equalised(data, np.zeros(2 * COUNT, np.int64))
-    assert np.bincount(kept.target).tolist() == [30, 30]
-    assert set(kept.epochs) == {2}
+    everywhere, one = np.arange(2 * COUNT), np.zeros(2 * COUNT, np.int64)
+    assert sharing(data, one) == (0, 1)
+    kept = equalised(data, (0, 1), one, everywhere)
+    assert np.bincount(data.target[kept]).tolist() == [30, 30]
+    assert set(data.epochs[kept]) == {2}
+    assert set(data.index[kept][:30]) == set(range(60, 90)), "the lowest indices"
+    some = everywhere[::2]
+    assert np.bincount(data.target[equalised(data, (0, 1), one, some)]).tolist() == [15, 15]
     assert score(data, "forest/epochs/plain") > 0.8
-    assert climbed(data, "forest/raw/equalised")["notes"] == ("30 networks of each of a, b",)
+    note = "in each part as many networks of each of a, b with each number of epochs"
+    found = climbed(data, "forest/raw/equalised")
+    assert found["notes"] == (note,)
     apart = replace(data, epochs=np.repeat([1, 2], COUNT))
-    assert equalised(apart, np.zeros(2 * COUNT, np.int64)) is None
+    assert sharing(apart, one) is None
     with pytest.raises(tinymlds.UsageError, match="no two classes share"):
         climbed(apart, "forest/raw/equalised")
-    strata = np.arange(2 * COUNT)  # each network on its own: none has a partner
-    assert equalised(data, strata) is None
+    assert sharing(data, everywhere) is None, "each network on its own: none has a partner"
+
+
+@pytest.mark.parametrize("model", ["forest", "knn"])
+@pytest.mark.parametrize(("low", "high"), [(1, 5), (7, 26)])
+def test_equalised_epochs_are_at_chance(monkeypatch, model, low, high):
+    """Epochs are noise here. Equalised in each part they score what a guess does, to the digit, with every seed; equalised
+    over all networks before the split, as a network in training is missing from the test, far less."""
+    rung = ladder.Rung(model, "epochs", "equalised")
+    assert ladder.Rung("forest", "epochs", "equalised") in ladder.RUNGS
+    data = points(random_weights(0), random_weights(1), epochs=np.random.default_rng(1).integers(low, high + 1, 2 * COUNT))
+    found = climbed(data, rung.name, seeds=8)
+    assert found["scores"] == pytest.approx([0.5] * 8)
+    assert climbed(data, rung.name, "roc_auc", seeds=2)["scores"] == pytest.approx([0.5] * 2)
+    assert min(found["networks"]["train"]) > 80
+    once = equalised(data, (0, 1), np.zeros(2 * COUNT, np.int64), np.arange(2 * COUNT))
+    monkeypatch.setattr(ladder, "equalised", lambda *given: np.intersect1d(given[-1], once))
+    if (model, low, high) == ("forest", 7, 26):
+        assert score(data, rung.name, seeds=8) < 0.4
+
+
+def test_too_few_equalised_for_training_are_skipped():
+    epochs = np.tile(np.where(np.arange(COUNT) < 11, 1, np.arange(COUNT) + 1), 2)
+    epochs[COUNT + 11 :] += COUNT
+    data = points(random_weights(0), random_weights(1), epochs=epochs)
+    assert sharing(data, np.zeros(2 * COUNT, np.int64)) == (0, 1)
+    with pytest.raises(
+        tinymlds.UsageError, match=r"with seed \d only \d networks of each class are left for training, not 10"
+    ):
+        climbed(data, "forest/raw/equalised", seeds=5)
 
 
 def test_a_class_that_shares_no_epochs_is_left_out():
     data = points(random_weights(0, 150), target=np.repeat([0, 1, 2], 50), classes=("a", "b", "c"))
-    kept = equalised(replace(data, epochs=np.repeat([1, 9, 1], 50)), np.zeros(150, np.int64))
-    assert kept.classes == ("a", "c")
-    assert np.bincount(kept.target).tolist() == [50, 50]
+    data = replace(data, epochs=np.repeat([1, 9, 1], 50))
+    one = np.zeros(150, np.int64)
+    assert sharing(data, one) == (0, 2)
+    assert np.bincount(data.target[equalised(data, (0, 2), one, np.arange(150))]).tolist() == [50, 0, 50]
+    found = climbed(data, "majority/raw/equalised")
+    assert (found["classes"], found["chance"]) == (("a", "c"), 0.5)
+    assert found["notes"][0].endswith("; too few shared with b")
 
 
 # ------------------------------------------------------------------ features and figures
@@ -341,16 +412,73 @@ def test_answers_do_not_depend_on_coordinates():
 
 
 def test_figures():
-    mean, half_width = statistics.interval([1.0, 2.0, 3.0, 4.0])
-    assert mean == 2.5
-    assert half_width == pytest.approx(3.182446 * 1.290994 / 2, rel=1e-5)  # Student's t, three degrees of freedom
+    student, deviation = 3.182446, 1.290994  # three degrees of freedom
+    for ratio, variance in ((0.0, 0.25), (0.125, 0.375)):
+        mean, half_width = statistics.interval([1.0, 2.0, 3.0, 4.0], ratio, 40)
+        assert mean == 2.5
+        assert half_width == pytest.approx(student * deviation * variance**0.5, rel=1e-5)
+    assert statistics.interval([1.0] * 5, 0.125, 40) == (1.0, 3 / 40)
+    assert statistics.interval([1.0] * 5, 0.125) == (1.0, 0.0)
     target, scores = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
     assert statistics.balanced_accuracy(target, scores) == pytest.approx((2 / 3 + 1) / 2)
     assert statistics.roc_auc(target, scores) == 1.0
-    assert statistics.confusion(target, scores).tolist() == [[2, 1], [0, 1]]
+    assert statistics.confusion(target, statistics.predicted(scores), 2).tolist() == [[2, 1], [0, 1]]
+    assert statistics.predicted(scores, 0.65).tolist() == [0, 0, 0, 1]
+    assert statistics.predicted(scores, 0.6).tolist() == [0, 0, 1, 1], "from there on"
     assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 1])) == 1.0
     assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 3])) is None
     assert statistics.pairs_right(target, scores[:, ::-1], np.array([0, 1, 2, 1])) == 0.0
+    assert statistics.others("spearman", np.ones(3), np.arange(3.0), np.arange(3.0)) == {}, "no share of no variance"
+
+
+def test_few_false_alarms():
+    """Of 200 clean networks 2 may be above the threshold; the third highest is at 0.97."""
+    clean = np.r_[np.linspace(0.0, 0.9, 197), 0.97, 0.98, 0.99]
+    second = np.r_[clean, np.full(30, 0.975), np.full(70, 0.95)]
+    target = np.repeat([0, 1], [200, 100])
+    scores = np.stack([1 - second, second], axis=1)
+    assert statistics.recognised_at(target, scores) == 0.3
+    assert statistics.recognised_at(target, scores, 0.0) == 0.0
+    found = statistics.others("roc_auc", target, scores, statistics.predicted(scores, 0.5))
+    assert (found["tpr_at_fpr_0.01"], found["accuracy"]) == (0.3, pytest.approx((200 - sum(clean >= 0.5) + 100) / 300))
+
+
+def test_scores_that_are_nearly_equal_keep_their_order():
+    """Whatever the threshold; scores of a sure model may differ in the last digits alone."""
+    second = np.array([1e-24, 3e-20, 2e-20, 1e-18, 1e-17])
+    target, scores = np.array([0, 0, 1, 1, 1]), np.stack([1 - second, second], axis=1)
+
+    attempt = ladder._Attempt(
+        ladder.Case("all", points(random_weights(0, 3), random_weights(1, 2))),
+        [ladder.Rung("knn", "raw", "plain")],
+        ladder.Setting("roc_auc", (split(0, 3, 1),), 1),
+    )
+    attempt._target = target
+    places = np.arange(5)
+    for at in (0.5, 1e-22, 1.0):
+        found = attempt._score(scores, [places, places, places], models.Fitted(None, 2, {}, ()), at)
+        assert found.score == pytest.approx(5 / 6)
+        assert found.confusion.sum() == 5
+
+
+def test_intervals_of_noise_hold_chance_with_any_number_of_seeds():
+    """Splits of one dataset share networks: the plain t interval misses chance the more often the more splits there are."""
+    missed = {(seeds, kind): 0 for seeds in (5, 20) for kind in ("plain", "corrected")}
+    parts = [split(0, 50, number).parts for number in range(1, 21)]
+    for number in range(100):
+        noise = np.random.default_rng(number).standard_normal((2, 50, 20))
+        scores = []
+        for each in parts:
+            means = noise[:, each == 0].mean(axis=1)
+            right = [np.square(noise[k, each == 2, None] - means).sum(axis=2).argmin(axis=1) == k for k in (0, 1)]
+            scores.append(float(np.mean(right)))
+        for seeds in (5, 20):
+            for kind, ratio in (("plain", 0.0), ("corrected", 5 / 40)):
+                mean, half_width = statistics.interval(scores[:seeds], ratio, 100)
+                missed[seeds, kind] += abs(mean - 0.5) > half_width
+    assert missed[20, "plain"] > 25
+    assert missed[5, "corrected"] <= 10
+    assert missed[20, "corrected"] <= 10
 
 
 # ------------------------------------------------------------------ datasets
@@ -440,7 +568,7 @@ def apart(place, monkeypatch):
             return super().scores(features)
 
     def watch(model, fold, *arguments):
-        seen.append({"train": fold.train, "validation": fold.validation})
+        seen.append({"train": fold.train.copy(), "validation": fold.validation})
         return Watched(*fit(model, fold, *arguments))
 
     with monkeypatch.context() as patch:

@@ -260,7 +260,8 @@ def _cases(question: _Question, asked: _Asked, patterns: str | None, count: int)
         if points.index.max() >= count:
             points = points.take(points.index < count)
         _, held_pair = (None, None) if test is None else _twins(test, asked.experiment)
-        yield ladder.Case(name, points, test, *_twins(points, asked.experiment), held_pair)
+        strata, pair = _twins(points, asked.experiment)
+        yield ladder.Case(name, points, test, strata, pair=pair, held_pair=held_pair)
 
 
 def _names(wanted: list[Wanted]) -> list[str]:

@@ -32,11 +32,11 @@ WIDTH = 16
 PASSES = 2
 STEPS, EPOCHS = 400, 20
 """Training takes so many steps, or epochs where those are more."""
-PATIENCE = 200
-"""Steps without a fitter network (`statistics.fitness`) after which training ends."""
+PATIENCE, PATIENT_EPOCHS = 200, 2
+"""Steps without a fitter network (`statistics.fitness`) after which training ends, or epochs where those are more."""
 BATCH = 64
-_EVERY = 25
-"""Steps between two looks at the validation networks."""
+_EVERY, _LOOKS = 25, 4
+"""Steps between two looks at the validation networks, or so many looks an epoch where those are further apart."""
 _CHUNK = 1024
 _TINY = 1e-6
 
@@ -57,7 +57,11 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
-    """Train on the weights of `fold` [n, P]; the step at which to stop is chosen on the validation networks.
+    """Train on the weights of `fold` [n, P], and keep the network that was fittest on the validation networks.
+
+    Steps and learning rate are planned for max(STEPS, EPOCHS epochs). The validation networks are looked at every _EVERY
+    steps, or _LOOKS times an epoch where that is less often, and at the end; training ends before that when
+    max(PATIENCE, PATIENT_EPOCHS epochs) steps brought nothing fitter.
 
     Raises:
         UsageError: a head with activation, whose symmetries this network does not have.
@@ -68,7 +72,8 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
     target = fold.train_target if fold.classes else ((fold.train_target - centre) / scale).astype(np.float32)
     weights, targets = torch.from_numpy(fold.train), torch.from_numpy(target)
     loss = _loss(fold)
-    steps = max(STEPS, EPOCHS * -(-len(weights) // BATCH))
+    epoch = -(-len(weights) // BATCH)
+    steps, patience, every = max(STEPS, EPOCHS * epoch), max(PATIENCE, PATIENT_EPOCHS * epoch), max(_EVERY, epoch // _LOOKS)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     random, order = np.random.default_rng(seed), np.empty(0, np.int64)
@@ -81,12 +86,12 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
         loss(network(weights[batch]), targets[batch]).backward()
         optimizer.step()
         schedule.step()
-        if step % _EVERY == 0:
+        if step % every == 0 or step == steps:
             scores = _Estimator(network, centre, scale).scores(fold.validation)
             found = fitness(fold.metric, fold.validation_target, scores)
             if found > best[0]:
                 best = found, step, copy.deepcopy(network.state_dict())
-            if step - best[1] >= PATIENCE:
+            if step - best[1] >= patience:
                 break
     network.load_state_dict(best[2])
     return Fitted(_Estimator(network, centre, scale), fold.classes, {"steps": best[1]}, ())

@@ -15,7 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from tinymlds.analysis import models
 from tinymlds.analysis.features import DRAWN, features
-from tinymlds.analysis.points import LEAST, Ints, Points, equalised
+from tinymlds.analysis.points import LEAST, Ints, Points, equalised, sharing
+from tinymlds.analysis.results import METRICS as BOUNDS
 from tinymlds.analysis.splits import Split
 from tinymlds.analysis.statistics import (
     METRICS,
@@ -25,15 +26,18 @@ from tinymlds.analysis.statistics import (
     interval,
     others,
     pairs_right,
-    recentred,
+    predicted,
     threshold,
 )
 from tinymlds.errors import UsageError
 from tinymlds.manifest import SPLITS
 from tinymlds.params import Floats
 
-_HELD_OUT = 2**32
-"""Added to the seed of random symmetries for networks of another dataset."""
+_TESTED, _HELD_OUT = 2**33, 2**32
+"""Added to the seed of random symmetries for networks that are tested, and for those of another dataset."""
+
+LEAST_NUMBERS = 3
+"""Networks of validation and of test whose numbers can be ranked: two are in the right order or in the wrong one."""
 
 
 class Rung(NamedTuple):
@@ -62,7 +66,7 @@ def _rungs() -> Iterator[Rung]:
         if form != "canonical":  # which it sees as it sees the plain one
             yield Rung("graph", "raw", form)
     yield from (Rung(model, "answers", "plain") for model in shallow)
-    yield Rung("forest", "epochs", "plain")
+    yield from (Rung("forest", "epochs", form) for form in ("plain", "equalised"))
     yield Rung("linear", "task", "plain")
 
 
@@ -103,10 +107,14 @@ class Case:
     """Networks of other datasets to test on, in place of the test networks."""
     strata: Ints | None = None
     """[n]: numbers of epochs are equalised within each; None is one for all."""
+    unseen: npt.NDArray[np.bool_] | None = None
+    """[n]: networks that are for testing only, and the only ones; None is none."""
     pair: Ints | None = None
     """[n]: a number that the two networks of a matched pair share."""
     held_pair: Ints | None = None
     """The same for `held`."""
+    notes: tuple[str, ...] = ()
+    """What every rung has to say of these networks."""
 
 
 class Setting(NamedTuple):
@@ -127,6 +135,10 @@ class Climbed(NamedTuple):
     confusion: Any
     """int64 [classes, classes], or None."""
     networks: tuple[int, int, int]
+    tested: npt.NDArray[np.intp]
+    """Places of the networks tested."""
+    ratio: float
+    """Networks of the test part over those of the training part."""
     chosen: dict[str, Any]
     notes: tuple[str, ...]
 
@@ -160,16 +172,18 @@ def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str,
 
 def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
     """What came of a rung with all seeds."""
-    scores = tuple(one.score for one in found)
-    mean, half_width = interval(scores)
-    classes = attempt.points.classes
+    scores, classes = tuple(one.score for one in found), attempt.classes
+    tested = None if metric == "spearman" else len(np.unique(np.concatenate([one.tested for one in found])))
+    mean, half_width = interval(scores, float(np.mean([one.ratio for one in found])), tested)
+    low, high = BOUNDS[metric]
+    names = [name for name in found[0].others if all(name in one.others for one in found)]
     return {
         "metric": metric,
         "chance": {"balanced_accuracy": 1 / max(1, len(classes)), "roc_auc": 0.5, "spearman": 0.0}[metric],
         "scores": scores,
         "mean": mean,
-        "half_width": half_width,
-        "others": {name: [one.others[name] for one in found] for name in found[0].others if name in found[-1].others},
+        "half_width": min(half_width, high - low),
+        "others": {name: [one.others[name] for one in found] for name in names},
         "classes": classes,
         "confusion": sum(one.confusion for one in found).tolist() if classes else None,
         "networks": {part: [one.networks[k] for one in found] for k, part in enumerate(SPLITS)},
@@ -198,22 +212,42 @@ class _Attempt:
 
     def __init__(self, case: Case, rungs: Sequence[Rung], setting: Setting) -> None:
         (self._rung,) = {rung.fit for rung in rungs}
-        self._setting = setting
+        self._case, self._points, self._setting = case, case.points, setting
         self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
         """What it is fitted on, and what it is tested on for each rung."""
-        self.points, self._pair, self.notes = case.points, case.pair, tuple[str, ...]()
+        self._strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
+        self._kept: tuple[int, ...] | None = None
+        self.classes, self._target, self._pair, self.notes = case.points.classes, case.points.target, case.pair, case.notes
         if self._rung.form == "equalised":
-            self.points, self._pair, self.notes = _equalised(case)
-        self._held, self._held_pair = case.held, case.held_pair
+            self._equalise()
         if self._rung.model == "graph":
             from tinymlds.analysis import graph
 
             self._graph = graph
         fixed = self._form not in DRAWN
-        self._fixed = self._features(self.points, self._form, 0) if fixed else None
+        self._fixed = self._features(self._points, self._form, 0) if fixed else None
         self._fixed_held = None
-        if self._held is not None and fixed and self._form in self._shown:
-            self._fixed_held = self._features(self._held, self._form, 0)
+        if case.held is not None and fixed and self._form in self._shown:
+            self._fixed_held = self._features(case.held, self._form, 0)
+
+    def _equalise(self) -> None:
+        """Find the classes that can be equalised, the same for every seed; and renumber the labels.
+
+        Raises:
+            UsageError: there are none.
+        """
+        if self._case.held is not None:
+            raise UsageError("not with networks of another dataset: theirs are as they are")
+        self._kept, self._pair = sharing(self._points, self._strata), None
+        if self._kept is None:
+            raise UsageError(f"no two classes share numbers of epochs in at least {LEAST} networks each")
+        number = np.full(len(self.classes), -1)
+        number[list(self._kept)] = np.arange(len(self._kept))
+        self._target = number[self._target]
+        left_out = [name for k, name in enumerate(self.classes) if k not in self._kept]
+        self.classes = tuple(self.classes[k] for k in self._kept)
+        note = f"in each part as many networks of each of {', '.join(self.classes)} with each number of epochs"
+        self.notes = *self.notes, note + (f"; too few shared with {', '.join(left_out)}" if left_out else "")
 
     def _features(self, points: Points, form: str, seed: int) -> Floats:
         return features(points, self._rung.features, form, seed)
@@ -221,69 +255,89 @@ class _Attempt:
     def __call__(self, number: int) -> tuple[Climbed, ...]:
         """Fit, choose and test with this seed, for each rung."""
         with threadpool_limits(1, user_api="openmp"):
-            split, target = self._setting.splits[number], self.points.target
-            train, validation, test = (split.part(name, self.points.index) for name in SPLITS)
-            seen = self._features(self.points, self._form, number) if self._fixed is None else self._fixed
-            if self._held is not None:
-                test_target, pair = self._held.target, self._held_pair
-            else:
-                test_target, pair = target[test], None if self._pair is None else self._pair[test]
-            self._check(target[train], target[validation], test_target, number)
-            classes, metric = len(self.points.classes), self._setting.metric
-            fold = models.Fold(seen[train], target[train], seen[validation], target[validation], classes, metric)
+            parts = self._parts(number)
+            fold = self._fold(parts[0], parts[1], number)
             if self._rung.model == "graph":
-                fitted = self._graph.fit(fold, self.points.shape, number)
+                fitted = self._graph.fit(fold, self._points.shape, number)
             else:
                 fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
-            at = threshold(fold.validation_target, fitted.scores(fold.validation)) if metric == "roc_auc" else None
-            if at is not None:
+            at = None
+            if self._setting.metric == "roc_auc":
+                at = threshold(fold.validation_target, fitted.scores(fold.validation))
                 fitted = fitted._replace(chosen={**fitted.chosen, "threshold": at})
-            found = []
-            for form in self._shown:
-                scores = fitted.scores(self._test(form, number, seen, test))
-                scores = scores if at is None else recentred(scores, at)
-                networks = len(train), len(validation), len(scores)
-                found.append(self._score(scores, test_target, pair, networks, fitted))
-            return tuple(found)
+            del fold  # which may be as large as all networks
+            return tuple(
+                self._score(fitted.scores(self._test(form, number, parts[2])), parts, fitted, at) for form in self._shown
+            )
 
-    def _test(self, form: str, number: int, seen: Floats, test: npt.NDArray[np.intp]) -> Floats:
-        """Features of the networks to test on; `seen` are those of all networks as they are fitted on."""
-        if self._held is None:
-            return (seen if form == self._form else self._features(self.points, form, number))[test]
-        if self._fixed_held is not None and form == self._form:
-            return self._fixed_held
-        return self._features(self._held, form, number + _HELD_OUT)
+    def _parts(self, number: int) -> list[npt.NDArray[np.intp]]:
+        """Places of the networks for training, validation and test.
 
-    def _check(self, train: Target, validation: Target, test: Target, number: int) -> None:
+        Raises:
+            UsageError: too few for one of them.
+        """
+        split, parts = self._setting.splits[number], []
+        for name in SPLITS:
+            places = split.part(name, self._points.index)
+            if self._case.unseen is not None:
+                places = places[self._case.unseen[places] == (name == "test")]
+            if self._kept is not None:
+                places = equalised(self._points, self._kept, self._strata, places)
+            parts.append(places)
+        targets = [self._target[places] for places in parts]
+        if self._kept is not None and len(parts[0]) < LEAST * len(self._kept):
+            each = len(parts[0]) // len(self._kept)
+            raise UsageError(f"with seed {number} only {each} networks of each class are left for training, not {LEAST}")
+        if self._case.held is not None:
+            targets[2] = self._case.held.target
+        self._check(targets, number)
+        return parts
+
+    def _check(self, targets: list[Target], number: int) -> None:
         """Complain of parts that a score cannot be computed from."""
-        for name, part in zip(SPLITS, (train, validation, test), strict=True):
-            if not len(part):
-                raise UsageError(f"with seed {number} there is no network for {name}; make more networks")
+        train, _, test = targets
+        least = LEAST_NUMBERS if self._setting.metric == "spearman" else 1
+        for name, part, needed in zip(SPLITS, targets, (1, least, least), strict=True):
+            if len(part) < needed:
+                count = f"only {len(part)}" if len(part) else "no"
+                raise UsageError(f"with seed {number} there is {count} network for {name}; make more networks")
             if self._setting.metric == "roc_auc" and len(np.unique(part)) < 2:
                 raise UsageError(f"with seed {number} there is only one class for {name}; make more networks")
-        if self.points.classes and len(lacking := np.setdiff1d(test, train)):
-            name = self.points.classes[int(lacking[0])]
+        if not self.classes:
+            return
+        if len(lacking := np.setdiff1d(test, train)):
+            name = self.classes[int(lacking[0])]
             raise UsageError(f"with seed {number} there is no network of {name} for training; make more networks")
+        if len(np.unique(train)) < 2:
+            raise UsageError(f"with seed {number} there is only one class for training; make more networks")
 
-    def _score(
-        self, scores: Scores, target: Target, pair: Ints | None, networks: tuple[int, int, int], fitted: models.Fitted
-    ) -> Climbed:
-        metric = self._setting.metric
-        further = others(metric, target, scores)
+    def _fold(self, train: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], number: int) -> models.Fold:
+        """Copies of the features of networks at these places, and what goes with them."""
+        seen = self._features(self._points, self._form, number) if self._fixed is None else self._fixed
+        target, classes, metric = self._target, len(self.classes), self._setting.metric
+        return models.Fold(seen[train], target[train], seen[validation], target[validation], classes, metric)
+
+    def _test(self, form: str, number: int, test: npt.NDArray[np.intp]) -> Floats:
+        """Features of the networks to test on."""
+        if self._case.held is not None:
+            if self._fixed_held is not None and form == self._form:
+                return self._fixed_held
+            return self._features(self._case.held, form, number + _HELD_OUT)
+        if self._fixed is not None and form == self._form:
+            return self._fixed[test]
+        return self._features(self._points.take(test), form, number + _TESTED)
+
+    def _score(self, scores: Scores, parts: list[npt.NDArray[np.intp]], fitted: models.Fitted, at: float | None) -> Climbed:
+        metric, held, (train, validation, test) = self._setting.metric, self._case.held, parts
+        if held is None:
+            target, pair, tested = self._target[test], None if self._pair is None else self._pair[test], test
+        else:
+            target, pair, tested = held.target, self._case.held_pair, np.arange(len(held))
+        answers = predicted(scores, at) if self.classes else scores
+        further = others(metric, target, scores, answers)
         if pair is not None and (right := pairs_right(target, scores, pair)) is not None:
             further["pairs_right"] = right
-        matrix = confusion(target, scores) if self.points.classes else None
-        return Climbed(METRICS[metric](target, scores), further, matrix, networks, fitted.chosen, fitted.notes)
-
-
-def _equalised(case: Case) -> tuple[Points, Ints | None, tuple[str, ...]]:
-    """Points with equalised numbers of epochs, their pairs, and a note of what they are."""
-    if case.held is not None:
-        raise UsageError("not with networks of another dataset: theirs are as they are")
-    strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
-    found = equalised(case.points, strata)
-    if found is None:
-        raise UsageError(f"no two classes share numbers of epochs in at least {LEAST} networks each")
-    note = f"{len(found) // len(found.classes)} networks of each of {', '.join(found.classes)}"
-    left_out = [name for name in case.points.classes if name not in found.classes]
-    return found, None, (note + (f"; too few shared with {', '.join(left_out)}" if left_out else ""),)
+        matrix = confusion(target, answers, len(self.classes)) if self.classes else None
+        networks, ratio = (len(train), len(validation), len(tested)), len(test) / len(train)
+        score = METRICS[metric](target, scores)
+        return Climbed(score, further, matrix, networks, tested, ratio, fitted.chosen, fitted.notes)

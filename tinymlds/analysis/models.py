@@ -19,8 +19,6 @@ from sklearn.ensemble import (
 )
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from tinymlds.analysis.statistics import Scores, Target, fitness
 from tinymlds.params import Floats
@@ -42,6 +40,9 @@ _BUDGET = 2048
 """Features times trees in a round above which boosting gets principal components: histograms are what takes its time."""
 _COMPONENTS = 64
 _ITERATIONS = 1000
+_ROWS = 1024
+"""Networks that are made float64 at a time."""
+STANDARDISED = ("knn", "linear")
 
 
 class Fold(NamedTuple):
@@ -74,17 +75,71 @@ class Fitted(NamedTuple):
         return _columns(self.estimator.predict_proba(features), self.estimator.classes_, self.classes)
 
 
+class _Standard(NamedTuple):
+    """Shift and scale of every feature, float32 [features]."""
+
+    mean: Floats
+    scale: Floats
+
+    def __call__(self, features: Floats) -> Floats:
+        """Those of other networks, a copy."""
+        return self.apply(features.astype(np.float32))
+
+    def apply(self, features: Floats) -> Floats:
+        """The same array, modified in place."""
+        features -= self.mean
+        features /= self.scale
+        return features
+
+
+def _standardise(features: Floats) -> _Standard:
+    """Give every feature [n, features] mean 0 and deviation 1, in place; one that is constant gets 0.
+
+    Sums are float64, over _ROWS rows at a time: scikit-learn's scaler makes a float64 copy of all for its variance.
+    """
+    mean, squares = features.mean(axis=0, dtype=np.float64), np.zeros(features.shape[1])
+    for first in range(0, len(features), _ROWS):
+        squares += np.square(features[first : first + _ROWS] - mean).sum(axis=0)
+    constant = features.min(axis=0) == features.max(axis=0)
+    mean[constant] = features[0, constant]
+    scale = np.where(constant, 1.0, np.sqrt(squares / len(features)))
+    standard = _Standard(mean.astype(np.float32), scale.astype(np.float32))
+    standard.apply(features)
+    return standard
+
+
+class _Behind(NamedTuple):
+    """An estimator of standardised features."""
+
+    standard: _Standard
+    estimator: Any
+
+    @property
+    def classes_(self) -> Any:
+        """Of the estimator."""
+        return self.estimator.classes_
+
+    def predict_proba(self, features: Floats) -> Scores:
+        return np.asarray(self.estimator.predict_proba(self.standard(features)), np.float64)
+
+    def predict(self, features: Floats) -> Scores:
+        return np.asarray(self.estimator.predict(self.standard(features)), np.float64)
+
+
 def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
     """Fit a model with each of its settings, and keep the fittest on the validation networks.
 
     Args:
         model: one of MODELS.
-        fold: what it is fitted and chosen on.
+        fold: what it is fitted and chosen on; `fold.train` is modified in place where the model wants it standardised, as a
+            copy would be as large as all networks.
         seed: of the model.
         jobs: threads that grow trees of a forest; a tree depends on its number alone.
     """
     if model == "boosting":
         return _fit_boosting(fold, seed)
+    standard = _standardise(fold.train) if model in STANDARDISED else None
+    shown = fold.validation if standard is None else standard(fold.validation)
     best: tuple[tuple[float, float], Fitted] | None = None
     for chosen, estimator in _settings(model, fold, seed):
         if model == "forest":
@@ -93,27 +148,28 @@ def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
         if model == "forest":
             estimator.set_params(n_jobs=1)  # what trees say is added in one order
         fitted = Fitted(estimator, fold.classes, chosen, _notes(estimator))
-        found = fitness(fold.metric, fold.validation_target, fitted.scores(fold.validation))
+        found = fitness(fold.metric, fold.validation_target, fitted.scores(shown))
         if best is None or found > best[0]:
             best = found, fitted
     if best is None:
         raise ValueError(f"there is no model {model!r}")
-    return best[1]
+    fitted = best[1]
+    return fitted if standard is None else fitted._replace(estimator=_Behind(standard, fitted.estimator))
 
 
 def _settings(model: str, fold: Fold, seed: int) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Every setting of a model, and an estimator with it."""
+    """Every setting of a model, and an estimator with it, of standardised features if it is one of STANDARDISED."""
     labels = fold.classes > 0
     if model == "majority":
         yield {}, DummyClassifier(strategy="most_frequent") if labels else DummyRegressor()
     elif model == "knn":
         for k in sorted({min(k, len(fold.train)) for k in NEIGHBOURS}):
             kind = KNeighborsClassifier if labels else KNeighborsRegressor
-            yield {"neighbours": k}, make_pipeline(StandardScaler(), kind(k, weights="distance", algorithm="brute"))
+            yield {"neighbours": k}, kind(k, weights="distance", algorithm="brute")
     elif model == "linear":
         for penalty in PENALTIES:
             logistic = LogisticRegression(C=1 / penalty, class_weight="balanced", max_iter=_ITERATIONS)
-            yield {"penalty": penalty}, make_pipeline(StandardScaler(), logistic if labels else Ridge(alpha=penalty))
+            yield {"penalty": penalty}, logistic if labels else Ridge(alpha=penalty)
     elif model == "forest":
         for leaf in LEAVES:
             options = {"min_samples_leaf": leaf, "random_state": seed}
@@ -124,15 +180,24 @@ def _settings(model: str, fold: Fold, seed: int) -> Iterator[tuple[dict[str, Any
 
 
 def _notes(estimator: Any) -> tuple[str, ...]:
-    last = estimator[-1] if hasattr(estimator, "steps") else estimator
-    stopped = isinstance(last, LogisticRegression) and int(np.max(last.n_iter_)) >= _ITERATIONS
+    stopped = isinstance(estimator, LogisticRegression) and int(np.max(estimator.n_iter_)) >= _ITERATIONS
     return (f"stopped after {_ITERATIONS} iterations",) if stopped else ()
 
 
-class _Reduced(NamedTuple):
-    """An estimator behind principal components, cut to a number of rounds."""
+class _Reducer(NamedTuple):
+    """Principal components of standardised features."""
 
-    reducer: Any
+    standard: _Standard
+    components: PCA
+
+    def __call__(self, features: Floats) -> Floats:
+        return np.asarray(self.components.transform(self.standard(features)), np.float32)
+
+
+class _Reduced(NamedTuple):
+    """An estimator behind principal components, if any, cut to a number of rounds."""
+
+    reducer: _Reducer | None
     estimator: Any
     rounds: int
     classes_: npt.NDArray[Any]
@@ -144,12 +209,8 @@ class _Reduced(NamedTuple):
         return self._after("staged_predict", features)
 
     def _after(self, staged: str, features: Floats) -> Scores:
-        stages = getattr(self.estimator, staged)(_reduce(self.reducer, features))
+        stages = getattr(self.estimator, staged)(features if self.reducer is None else self.reducer(features))
         return np.asarray(next(stage for k, stage in enumerate(stages, 1) if k == self.rounds), np.float64)
-
-
-def _reduce(reducer: Any, features: Floats) -> Floats:
-    return features if reducer is None else np.asarray(reducer.transform(features), np.float32)
 
 
 def _fit_boosting(fold: Fold, seed: int) -> Fitted:
@@ -158,18 +219,19 @@ def _fit_boosting(fold: Fold, seed: int) -> Fitted:
     options = {"max_iter": ROUNDS, "max_leaf_nodes": 15, "max_bins": 63, "early_stopping": False}
     kind = HistGradientBoostingClassifier if labels else HistGradientBoostingRegressor
     estimator = kind(random_state=seed, **options)  # class weights would cost it ten times the time
-    reducer, notes = None, tuple[str, ...]()
+    reducer, notes, train, validation = None, tuple[str, ...](), fold.train, fold.validation
     if fold.train.shape[1] * trees > _BUDGET and fold.train.shape[1] > _COMPONENTS:
         components = min(_COMPONENTS, len(fold.train) - 1)
-        reducer = make_pipeline(StandardScaler(), PCA(components, svd_solver="randomized", random_state=seed))
-        reducer.fit(fold.train)
-        notes = (f"on {components} principal components",)
-    estimator.fit(_reduce(reducer, fold.train), fold.train_target)
+        standard = _standardise(fold.train)
+        pca = PCA(components, svd_solver="randomized", random_state=seed)
+        train = np.asarray(pca.fit_transform(fold.train), np.float32)
+        reducer, notes = _Reducer(standard, pca), (f"on {components} principal components",)
+        validation = reducer(fold.validation)
+    estimator.fit(train, fold.train_target)
     classes = estimator.classes_ if labels else np.empty(0)
-    staged = estimator.staged_predict_proba if labels else estimator.staged_predict
     found = [
         fitness(fold.metric, fold.validation_target, _columns(stage, classes, fold.classes) if labels else stage)
-        for stage in staged(_reduce(reducer, fold.validation))
+        for stage in (estimator.staged_predict_proba if labels else estimator.staged_predict)(validation)
     ]
     rounds = found.index(max(found)) + 1
     return Fitted(_Reduced(reducer, estimator, rounds, classes), fold.classes, {"rounds": rounds}, notes)

@@ -1,6 +1,5 @@
 """Networks as labelled points, with what is needed to split them fairly and to make their initial weights again."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -103,47 +102,64 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = ()) -> Points:
 # ------------------------------------------------------------------ equal numbers of epochs
 
 
-def equalised(points: Points, strata: Ints) -> Points | None:
-    """As many networks of each class with each number of epochs, so that epochs say nothing of the class.
+def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
+    """Labels of the classes that have numbers of epochs in common, in at least LEAST networks of each.
 
-    Classes that share no numbers with the others are left out, those first whose absence keeps most networks; those of a
-    class and number that are kept have the lowest indices.
+    Classes that share no numbers with the others are left out, those first whose absence keeps most networks.
 
     Args:
         points: with labels.
-        strata: [n]; numbers are equal within each stratum too (0 everywhere for none).
+        strata: [n]; numbers are common within each stratum (0 everywhere for none).
 
     Returns:
-        None if no two classes would keep LEAST networks each. The labels are renumbered.
+        None if no two classes share so many.
     """
-    cells = [(stratum, epochs) for stratum, epochs in zip(strata.tolist(), points.epochs.tolist(), strict=True)]
-    tables = [
-        Counter(cell for cell, label in zip(cells, points.target, strict=True) if label == k) for k in _labels(points)
-    ]
-    kept = list(_labels(points))
-    while len(kept) >= 2 and _shared(tables, kept).total() < LEAST:
-        kept = max(([k for k in kept if k != out] for out in kept), key=lambda rest: _shared(tables, rest).total())
-    if len(kept) < 2:
-        return None
-    left = {(label, cell): count for label in kept for cell, count in _shared(tables, kept).items()}
-    picked, target = [], []
-    for place in np.lexsort((points.index, points.target)).tolist():
-        label = int(points.target[place])
-        if left.get((label, cells[place]), 0):
-            left[label, cells[place]] -= 1
-            picked.append(place)
-            target.append(kept.index(label))
-    chosen = points.take(np.array(picked))
-    return replace(chosen, classes=tuple(points.classes[k] for k in kept), target=np.array(target, np.int64))
+    everywhere = np.arange(len(points))
+    table = _table(points, _cells(points, strata, everywhere), everywhere)
+    kept = list(range(len(points.classes)))
+    while len(kept) >= 2:
+        counts = table[kept]
+        if counts.min(axis=0).sum() >= LEAST:
+            return tuple(kept)
+        first, second = np.partition(counts, 1, axis=0)[:2]
+        without = np.where(np.arange(len(kept))[:, None] == counts.argmin(axis=0), second, first)
+        kept.pop(int(without.sum(axis=1).argmax()))
+    return None
 
 
-def _labels(points: Points) -> range:
-    return range(len(points.classes))
+def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Of these networks as many of each class with each number of epochs: epochs say nothing of the class among them.
+
+    A function of the epochs that was chosen elsewhere scores among them what a guess does, to the digit. Those of a class
+    and a number that are kept have the lowest indices.
+
+    Args:
+        points: with labels.
+        kept: labels of classes (`sharing`); others are left out.
+        strata: [n]; numbers are equal within each stratum too.
+        places: of the networks to choose from: one part of a split. To choose from all and split afterwards would not do:
+            what of a cell is in training tells what is missing from it, and so is in the test.
+
+    Returns:
+        Places, ascending.
+    """
+    cells, target = _cells(points, strata, places), points.target[places]
+    common = _table(points, cells, places)[list(kept)].min(axis=0)
+    order = np.lexsort((points.index[places], cells, target))
+    group = target[order] * (len(common) + 1) + cells[order]
+    rank = np.arange(len(order)) - np.searchsorted(group, group)
+    chosen = order[(rank < common[cells[order]]) & np.isin(target[order], kept)]
+    return np.sort(places[chosen])
 
 
-def _shared(tables: list["Counter[Any]"], kept: list[int]) -> "Counter[Any]":
-    """How many networks each of these classes has in common of every cell."""
-    common = Counter(tables[kept[0]])
-    for label in kept[1:]:
-        common &= tables[label]
-    return common
+def _cells(points: Points, strata: Ints, places: npt.NDArray[np.intp]) -> Ints:
+    """Number of the stratum and number of epochs of each network at these places."""
+    both = np.stack([strata[places], points.epochs[places]])
+    return np.asarray(np.unique(both, axis=1, return_inverse=True)[1], np.int64).reshape(-1)
+
+
+def _table(points: Points, cells: Ints, places: npt.NDArray[np.intp]) -> Ints:
+    """[classes, cells]: how many of the networks at these places there are."""
+    table = np.zeros((len(points.classes), int(cells.max(initial=-1)) + 1), np.int64)
+    np.add.at(table, (points.target[places], cells), 1)
+    return table

@@ -30,25 +30,26 @@ class Split(NamedTuple):
         return np.flatnonzero(self.parts[index] == SPLITS.index(name))
 
 
-def split(seed: int, count: int, number: int) -> Split:
+def split(seed: int, count: int, number: int, least: int = 1) -> Split:
     """The division of indices 0 ... count - 1.
 
     Number 0 is the split column of the dataset with this seed; the others cut random orders of the indices (80/10/10, and
-    at least one each), and so does 0 where the column leaves a part without any.
+    `least` at least of each), and so does 0 where the column gives a part less than half of that, or fewer than `least`.
 
     Raises:
-        UsageError: fewer than three indices.
+        UsageError: fewer than three times `least` indices.
     """
-    if count < 3:
+    if count < 3 * least:
         raise UsageError(
-            f"training, validation and test need at least 3 networks of a task, not {count}; make more of them"
+            f"training, validation and test need at least {3 * least} networks of a task, not {count}; make more of them"
         )
+    few = max(least, round(count * _SHARE))
     if number == 0:
         own = np.array([SPLITS.index(name) for name in splits(seed, range(count))])
-        if len(np.unique(own)) == len(SPLITS):
+        sizes = np.bincount(own, minlength=len(SPLITS))
+        if sizes.min() >= least and bool(np.all(2 * sizes >= (count - 2 * few, few, few))):
             return Split("the dataset's own", own)
     order = np.argsort(rng.first_words(rng.stream_key(seed, f"analysis:{number}"), rng.SPLIT, range(count)), kind="stable")
-    few = max(1, round(count * _SHARE))
     parts = np.zeros(count, np.int64)
     parts[order[:few]], parts[order[few : 2 * few]] = 1, 2
     return Split("drawn by index", parts)

@@ -14,15 +14,28 @@ Target = npt.NDArray[Any]
 
 LEVEL = 0.95
 INTERVAL = (
-    "t interval of the mean over seeds, 95 %: it covers the draw of splits, symmetries and model from this one dataset; "
-    "seeds share networks, so another dataset may differ by more"
+    "95 % interval of the mean over seeds, a t interval corrected for the networks that seeds share (Nadeau and Bengio "
+    "2003); where all seeds score the same, the rule of three, 3 / n for n networks tested. It covers the draw of splits, "
+    "symmetries and models from this one dataset, so another dataset may differ by more; networks held out are the same "
+    "with each seed, so their draw is not covered"
 )
+FEW_FALSE = 0.01
+"""Share of class 0 that may be taken for class 1, where the share of class 1 that is recognised then is told."""
 
 
 def balanced_accuracy(target: Target, scores: Scores) -> float:
-    """Mean over the classes that occur of the share recognised, for scores [n, classes]."""
-    predicted = scores.argmax(axis=1)
-    return float(np.mean([np.mean(predicted[target == label] == label) for label in np.unique(target)]))
+    """`recognised` of what gets most, for scores [n, classes]."""
+    return recognised(target, predicted(scores))
+
+
+def recognised(target: Target, answers: Target) -> float:
+    """Mean over the classes that occur of the share recognised."""
+    return float(np.mean([np.mean(answers[target == label] == label) for label in np.unique(target)]))
+
+
+def predicted(scores: Scores, at: float | None = None) -> Target:
+    """Classes [n] of scores [n, classes]: what gets most, or, of two classes, class 1 from `at` on."""
+    return scores.argmax(axis=1) if at is None else (scores[:, 1] >= at).astype(np.int64)
 
 
 def roc_auc(target: Target, scores: Scores) -> float:
@@ -67,31 +80,43 @@ def threshold(target: Target, scores: Scores) -> float:
     side of 0.5, in the right order.
     """
     values = np.unique(scores[:, 1])
-    candidates: list[float] = [0.5, *((values[1:] + values[:-1]) / 2).tolist()]
-    return max(candidates, key=lambda at: (balanced_accuracy(target, recentred(scores, at)), -abs(at - 0.5)))
+    low, high = values[:-1], values[1:]
+    middle = low + (high - low) / 2
+    candidates = np.concatenate([[0.5], np.where(middle > low, middle, high)])  # of neighbouring floats none is between
+    clean, tampered = (np.sort(scores[target == label, 1]) for label in (0, 1))
+    below, missed = np.searchsorted(clean, candidates), np.searchsorted(tampered, candidates)
+    right = below * len(tampered) - missed * len(clean)  # whole numbers, so that equals are equal
+    best = candidates[right == right.max()]
+    return float(best[np.argmin(np.abs(best - 0.5))])
 
 
-def recentred(scores: Scores, at: float) -> Scores:
-    """Scores [n, 2] in the same order, linear on both sides of `at`, which becomes 0.5; between 0 and 1, as before."""
-    second = scores[:, 1]
-    moved = np.where(second < at, second / (2 * at), 1 - (1 - second) / (2 * (1 - at)))
-    return np.stack([1 - moved, moved], axis=1)
-
-
-def others(metric: str, target: Target, scores: Scores) -> dict[str, float]:
-    """Further scores that go with a metric."""
+def others(metric: str, target: Target, scores: Scores, answers: Target) -> dict[str, float]:
+    """Further scores that go with a metric, of the `predicted` classes too; none that is undefined."""
     if metric == "spearman":
-        return {"r2": float(metrics.r2_score(target, scores))}
-    accuracy = float(np.mean(scores.argmax(axis=1) == target))
-    if metric == "roc_auc":
-        return {"accuracy": accuracy, "balanced_accuracy": balanced_accuracy(target, scores)}
-    return {"accuracy": accuracy}
+        return {"r2": float(metrics.r2_score(target, scores))} if np.ptp(target) > 0 else {}
+    accuracy = float(np.mean(answers == target))
+    if metric != "roc_auc":
+        return {"accuracy": accuracy}
+    return {
+        "accuracy": accuracy,
+        "balanced_accuracy": recognised(target, answers),
+        f"tpr_at_fpr_{FEW_FALSE}": recognised_at(target, scores),
+    }
 
 
-def confusion(target: Target, scores: Scores) -> npt.NDArray[np.int64]:
+def recognised_at(target: Target, scores: Scores, false: float = FEW_FALSE) -> float:
+    """Share of class 1 above a threshold that at most the share `false` of class 0 reaches, for scores [n, 2].
+
+    The true positive rate at a false positive rate, as papers on backdoors report it; of fewer than 1 / false networks of
+    class 0 none may reach it. The threshold is that of the networks tested.
+    """
+    wrong, right, _ = metrics.roc_curve(target, scores[:, 1], drop_intermediate=False)
+    return float(right[wrong <= false].max())
+
+
+def confusion(target: Target, answers: Target, classes: int) -> npt.NDArray[np.int64]:
     """[classes, classes]: networks of the class of the row that were taken for that of the column."""
-    labels = range(scores.shape[1])
-    return np.asarray(metrics.confusion_matrix(target, scores.argmax(axis=1), labels=labels), np.int64)
+    return np.asarray(metrics.confusion_matrix(target, answers, labels=range(classes)), np.int64)
 
 
 def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> float | None:
@@ -105,8 +130,20 @@ def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> 
     return float(np.mean([0.5 * ((high > low) + (high >= low)) for low, high in both])) if both else None
 
 
-def interval(scores: Sequence[float]) -> tuple[float, float]:
-    """Mean and half-width of the 95 % t interval of two or more scores."""
-    deviation = float(np.std(scores, ddof=1))
-    width = float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * deviation / math.sqrt(len(scores))
-    return float(np.mean(scores)), width
+def interval(scores: Sequence[float], ratio: float, tested: int | None = None) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval of two or more scores, one for each split of the same networks.
+
+    The corrected resampled t: the variance of the mean is s^2 (1 / k + ratio), for k splits do not tell k times as much as
+    one (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52, eq. 9). Scores that are all
+    the same have no s; then it is the rule of three, 3 / n (Hanley and Lippman-Hand 1983, If nothing goes wrong, is
+    everything all right?, JAMA 249).
+
+    Args:
+        scores: one for each split.
+        ratio: networks tested over networks trained on.
+        tested: n, the different networks tested with any split; None where scores are no shares of networks.
+    """
+    if tested is not None and len(set(scores)) == 1:
+        return float(scores[0]), 3.0 / tested
+    variance = float(np.var(scores, ddof=1)) * (1.0 / len(scores) + ratio)
+    return float(np.mean(scores)), float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * math.sqrt(variance)
