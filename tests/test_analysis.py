@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from forging import make
+from forging import TINY, make
 from running import run_cli
 from test_refusals import refused
 from typer.testing import CliRunner
@@ -26,7 +26,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 from tinymlds.analysis import experiments, ladder, models, splits, statistics
 from tinymlds.analysis.features import answers
 from tinymlds.analysis.features import statistics as layer_statistics
-from tinymlds.analysis.points import Points, Source, equalised, sharing
+from tinymlds.analysis.points import Points, Source, Wanted, equalised, gather, sharing
 from tinymlds.analysis.splits import split
 
 RECIPE = Recipe(hidden=4, gru_layers=2, linear_maps=3)
@@ -495,8 +495,13 @@ def folders(tmp_path_factory):
     make(place / "parity", "parity", **common)
     for machine in ("xor", "parity"):
         make(place / f"other-{machine}", machine, seed=1, **common)
+    make(place / "parity-twin", "parity", modified=True, **common)
+    make(place / "never-direct", "direct", 12)
     make(place / "two", "direct", 2, threshold=10.0)
     make(place / "direct", "direct", 3, threshold=10.0)
+    make(place / "shapely", "xor", 12, seed=1, threshold=10.0, matched=True, gru_layers=1)
+    make(place / "shapely-parity", "parity", 12, threshold=10.0, matched=True, gru_layers=1)
+    make(place / "never-twin", "xor", 12, modified=True, matched=True)
     make(place / "never", "xor", 3)
     make(place / "parity-never", "parity", 3)
     return place
@@ -665,6 +670,169 @@ def test_what_is_not_matched_says_so(folders, tmp_path):
     assert last.endswith(" --rungs majority --out tampered.json")
 
 
+def test_what_differs_beside_the_tasks_is_named(folders, tmp_path):
+    """Both are matched, and of one seed; yet they are no pairs."""
+    make(tmp_path / "twin", "xor", 12, modified=True, threshold=5.0, matched=True)
+    found = tinymlds.analyze([folders / "xor", tmp_path / "twin"], "tampered", seeds=2, rungs="majority")
+    (row,) = found.rows
+    assert "pairs_right" not in row.others
+    assert row.notes == ("machines and twins differ in threshold too, which scores may be about",)
+    assert found.pairs.startswith("not matched: machines and twins differ in threshold too, which")
+    assert [each["differs"] for each in found.datasets] == [[], ["threshold"]]
+    theirs = [folders / "other-xor", folders / "other-parity"]
+    found = tinymlds.analyze(
+        [folders / "xor", folders / "parity"], "which-machine", seeds=2, rungs="knn/raw/plain", held_out=theirs
+    )
+    assert found.rows[0].notes == ()
+    make(tmp_path / "other", "xor", 12, threshold=5.0, matched=True, seed=1)
+    theirs[0] = tmp_path / "other"
+    found = tinymlds.analyze(
+        [folders / "xor", folders / "parity"], "which-machine", seeds=2, rungs="knn/raw/plain", held_out=theirs
+    )
+    assert found.rows[0].notes == ("networks held out differ from those trained on in threshold",)
+
+
+def test_a_class_without_complete_networks_is_left_out(folders):
+    """Before labels are numbered, so that two classes are told apart by a guess with 0.5; no class, no error."""
+    found = tinymlds.analyze(
+        [folders / "never-direct", folders / "xor", folders / "parity"],
+        "which-machine",
+        seeds=2,
+        rungs="majority,knn/raw/plain",
+    )
+    majority, plain = found.rows
+    assert majority.classes == plain.classes == ("xor", "parity")
+    assert majority.chance == majority.mean == 0.5
+    assert plain.notes == ("without direct, of which no network is complete",)
+
+
+def test_a_case_without_complete_networks_is_skipped(folders):
+    found = tinymlds.analyze(
+        [folders / "xor", folders / "never-twin", folders / "parity", folders / "parity-twin"],
+        "tampered",
+        seeds=2,
+        rungs="majority",
+        cases="all, xor,parity",
+    )
+    assert {row.case: row.status for row in found.rows} == {"xor": "skipped", "parity": "done", "all": "done"}
+    assert found.rows[0].reason == "no network of tampered is complete, so there is nothing to tell apart"
+
+
+def test_epochs_of_networks_held_out_need_not_vary(tmp_path):
+    """A case is one of the datasets that are trained on."""
+    tiny = {**TINY, "max_epochs": 6, "workers": 1}
+    tinymlds.train("xor", 30, tmp_path / "varied", threshold=0.05, **tiny)
+    tinymlds.train("xor", 12, tmp_path / "same", threshold=10.0, seed=1, **tiny)
+    varied, same = tmp_path / "varied", tmp_path / "same"
+    assert len({row["epochs"] for row in tinymlds.open(varied).rows("xor")}) > 2
+    (row,) = tinymlds.analyze(varied, "predict-epochs", seeds=2, rungs="linear/statistics/plain", held_out=same).rows
+    assert (row.case, row.status, row.others) == ("xor", "done", {}), "R^2 of what does not vary is not defined"
+    assert row.scores == (0.0, 0.0)
+
+
+def test_only_the_first_networks(folders):
+    whole = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", seeds=2, rungs="linear/raw/plain")
+    first = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", seeds=2, rungs="linear/raw/plain", networks=9)
+    assert [sum(row.networks[part][0] for part in row.networks) for row in (*whole.rows, *first.rows)] == [24, 18]
+    assert first.rows[0].command.endswith(" --rungs linear/raw/plain --cases xor --networks 9")
+    points = gather([Wanted(tinymlds.open(folders / "twin"), "xor_modified", 1)], ("a", "b"), 9)
+    assert np.array_equal(points.weights, tinymlds.open(folders / "twin").weights("xor_modified")[:9])
+    assert points.index.tolist() == list(range(9))
+
+
+def test_a_machine_that_was_never_seen_tampered(folders, monkeypatch):
+    """Trained on the training part of the other machines and twins alone, tested on the test part of this one."""
+    data = [folders / name for name in ("xor", "twin", "parity", "parity-twin")]
+    label = {
+        vector.tobytes(): (task.removesuffix("_modified"), index)
+        for folder in data
+        for dataset in [tinymlds.open(folder)]
+        for task in dataset.tasks
+        for index, vector in enumerate(dataset.weights(task))
+    }
+    seen, fit = [], models.fit
+
+    def watch(model, fold, *arguments):
+        seen.append([label[vector.tobytes()] for part in (fold.train, fold.validation) for vector in part])
+        return fit(model, fold, *arguments)
+
+    monkeypatch.setattr(models, "fit", watch)
+    found = tinymlds.analyze(data, "tampered-unseen", seeds=2, rungs="knn/raw/plain")
+    rows = found.rows
+    assert [row.case for row in rows] == ["xor", "parity"]
+    for row, networks in zip(rows, [seen[:2], seen[2:]], strict=True):
+        other = "parity" if row.case == "xor" else "xor"
+        for number, each in enumerate(networks):
+            test = set(found.splits[number]["test"])
+            assert {machine for machine, _ in each} == {other}
+            assert not {index for _, index in each} & test
+            assert row.networks["test"][number] == 2 * len(test)
+        assert len(row.others["pairs_right"]) == 2
+    assert found.pairs.startswith("matched pairs")
+
+
+# ------------------------------------------------------------------ an analysis that is interrupted
+
+
+ASKED = {"seeds": 2, "rungs": "majority,knn/raw/plain,knn/raw/moved,linear/raw/plain"}
+
+
+def without_times(path):
+    found = json.loads(path.read_text())
+    assert found.pop("provenance")["seconds"]
+    return found
+
+
+def interrupted(data, out, stop_at="linear/raw/plain"):
+    """An analysis whose rungs from this one on are not climbed."""
+
+    def stop(_case, rungs):
+        if rungs == stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tinymlds.analyze(data, "which-machine", out=out, progress=stop, **ASKED)
+
+
+def test_an_interrupted_analysis_goes_on(folders, tmp_path):
+    data, whole, out = [folders / "xor", folders / "parity"], tmp_path / "whole.json", tmp_path / "found.json"
+    tinymlds.analyze(data, "which-machine", out=whole, **ASKED)
+    interrupted(data, out)
+    rows = tmp_path / "found.json.rows"
+    assert len(rows.read_bytes().splitlines()) == 3, "a header, majority, and nearest neighbours in two forms"
+    with rows.open("ab") as file:
+        file.write(b'{"case":"all","rows":{"linear/raw/pl')  # a kill in the middle of a line
+    climbed = []
+    tinymlds.analyze(data, "which-machine", out=out, progress=lambda _, rungs: climbed.append(rungs), **ASKED)
+    assert climbed == ["linear/raw/plain"]
+    assert without_times(out) == without_times(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "whole.json"]
+
+
+def test_rows_of_another_analysis_are_not_taken_up(folders, tmp_path):
+    data, out = [folders / "xor", folders / "parity"], tmp_path / "found.json"
+    interrupted(data, out)
+    rows = tmp_path / "found.json.rows"
+    before = rows.read_bytes()
+    with pytest.raises(tinymlds.UsageError, match="has rows of another analysis; remove it, or choose another --out"):
+        tinymlds.analyze(data, "which-machine", out=out, **{**ASKED, "seeds": 3})
+    assert rows.read_bytes() == before
+    header, first, *_ = before.splitlines(keepends=True)
+    for damaged, words in (
+        (b"mine", "another analysis"),
+        (header + b"{}\n", "damaged in line 2"),
+        (header + first[:-5] + b"\n", "damaged in line 2"),
+        (header + first.replace(b'"mean"', b'"meat"') + first, "damaged in line 2"),
+    ):
+        rows.write_bytes(damaged)
+        with pytest.raises(tinymlds.UsageError, match=words):
+            tinymlds.analyze(data, "which-machine", out=out, **ASKED)
+        assert rows.read_bytes() == damaged
+    rows.write_bytes(header[:20])  # a kill in the middle of the first line
+    tinymlds.analyze(data, "which-machine", out=out, **ASKED)
+    assert not rows.exists()
+
+
 def test_the_process_is_left_as_it_was(folders, monkeypatch):
     """Threads of PyTorch, BLAS and OpenMP, random numbers, switches and the environment."""
     torch = pytest.importorskip("torch", reason="needs PyTorch")
@@ -714,15 +882,37 @@ def test_the_process_is_left_as_it_was(folders, monkeypatch):
         (["xor", "parity"], {"experiment": "tampered"}, "modified twin"),
         (["xor", "parity"], {"experiment": "which-transducer"}, "at least two transducers"),
         (["xor"], {"experiment": "predict-epochs"}, "different numbers of epochs"),
-        (["two"], {"experiment": "predict-epochs"}, "at least 3 networks"),
-        (["xor", "parity"], {"out": "xor"}, "is there already"),
+        (["two"], {"experiment": "predict-epochs"}, "at least 9 networks"),
+        (["xor", "two"], {}, "at least 3 networks"),
+        (["xor", "parity"], {"networks": 2}, "networks must be 3 or more"),
+        (["xor", "twin"], {"experiment": "tampered-unseen"}, "at least 2 machines and their modified twins"),
+        (["xor", "parity"], {"out": "file.json"}, "is there already"),
+        (["xor", "parity"], {"out": "nowhere/found.json"}, "nowhere is no folder"),
+        (["xor", "parity"], {"out": "file.json/found.json"}, "file.json is no folder"),
+        (["xor", "parity"], {"out": "xor/found.json"}, "lies in the dataset"),
+        (
+            ["xor", "parity"],
+            {"out": "other-xor/found.json", "held_out": ["other-xor", "other-parity"]},
+            "lies in the dataset",
+        ),
+        (["xor", "parity"], {"held_out": ["shapely", "other-parity"]}, "different shapes"),
+        (["xor", "shapely-parity"], {}, "different shapes"),
+        (
+            ["xor", "never-twin"],
+            {"experiment": "tampered"},
+            "no network of tampered is complete, so there is nothing to tell",
+        ),
         (["never", "parity-never"], {}, "case all: no network of xor, parity is complete"),
     ],
 )
-def test_refusals(folders, names, options, words):
+def test_refusals(folders, monkeypatch, names, options, words):
     options = {"experiment": "which-machine", **options}
     if "out" in options:
         options["out"] = folders / options["out"]
+        (folders / "file.json").write_text("mine")
+    if "held_out" in options:
+        options["held_out"] = [folders / name for name in options["held_out"]]
+    monkeypatch.setattr(ladder, "climb", None)  # before anything is fitted
     with pytest.raises(tinymlds.UsageError, match=words):
         tinymlds.analyze([folders / name for name in names], **options)
 

@@ -492,18 +492,28 @@ def export(
 def analyze(
     folders: Annotated[list[Path], typer.Argument(help="Dataset folders.", show_default=False)],
     experiment: Annotated[
-        str, typer.Option(help="which-machine, tampered, which-transducer or predict-epochs.", show_default=False)
+        str,
+        typer.Option(
+            help="which-machine, tampered, tampered-unseen (a machine never seen), which-transducer or predict-epochs.",
+            show_default=False,
+        ),
     ],
     seeds: Annotated[int, typer.Option(help="Splits, and seeds of models and of random symmetries.")] = 5,
     rungs: Annotated[
         str | None, typer.Option(help="Some, like majority,forest/raw/*; a model is all its rungs.", show_default=False)
     ] = None,
     cases: Annotated[str | None, typer.Option(help="Some, like xor,parity.", show_default=False)] = None,
+    networks: Annotated[
+        int | None, typer.Option(min=3, help="Only the first so many of each task. (default: all)", show_default=False)
+    ] = None,
     held_out: Annotated[
         list[Path] | None,
         typer.Option(help="Test on this dataset of another seed; may be given several times.", show_default=False),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the JSON.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the JSON; until it is there, FILE.rows has what is finished.", show_default=False),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Seeds worked on at the same time. (default: one a CPU)", show_default=False),
@@ -524,6 +534,7 @@ def analyze(
         seeds=seeds,
         rungs=rungs,
         cases=cases,
+        networks=networks,
         held_out=held_out or (),
         out=out,
         workers=running.available_cpus() if workers is None else workers,

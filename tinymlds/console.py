@@ -337,9 +337,11 @@ def print_results(results: Results) -> None:
     """A table of rungs for each case, and what stands beside it."""
     for dataset in results.datasets:
         held_out = ", held out" if dataset["held_out"] else ""
-        print(f"{dataset['folder']}: {sum(dataset['complete'].values())} complete networks{held_out}, {dataset['digest']}")
-    for case in dict.fromkeys(row.case for row in results.rows):
-        rows = [row for row in results.rows if row.case == case]
+        differs = f", differs from the first in {', '.join(dataset['differs'])}" if dataset["differs"] else ""
+        complete = f"{sum(dataset['complete'].values())} complete networks"
+        print(f"{dataset['folder']}: {complete}{held_out}{differs}, {dataset['digest']}")
+    for case in results.cases:
+        rows = results.of_case(case)
         done = next((row for row in rows if row.status == "done"), None)
         print(
             f"\n{results.experiment}, {case}: " + (f"{done.metric}, a guess gets {done.chance:.3f}" if done else "skipped")
@@ -350,9 +352,8 @@ def print_results(results: Results) -> None:
             table.add_row(row.rung, *_scores(row), *_further(row), f"{seconds:.1f}")
         _print(table)
         _print_confusion(rows)
-        for row in rows:
-            for note in (*row.notes, *([f"skipped: {row.reason}"] if row.reason else [])):
-                print(f"{row.rung}: {note}")
+        for rung, note in results.notes_of(case):
+            print(f"{rung}: {note}")
     if results.pairs:
         print(f"\n{results.pairs}")
     if found := results.published:

@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from tinymlds import tasks, training
 from tinymlds.dataset import Dataset
-from tinymlds.errors import UsageError
 from tinymlds.kernels.shape import Shape
 from tinymlds.params import Floats
 from tinymlds.spec import Recipe
@@ -76,27 +75,35 @@ class Wanted(NamedTuple):
     label: int = 0
 
 
-def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = ()) -> Points:
-    """The points of several tasks, one after another; without classes, the target is the logarithm of the epochs.
+def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int | None = None) -> Points:
+    """The points of several tasks of one shape, one after another.
 
-    Raises:
-        UsageError: networks of different shapes.
+    Args:
+        wanted: tasks, and their labels.
+        classes: names of the labels; without them the target is the logarithm of the epochs.
+        count: only networks with an index below it; None is all.
     """
-    shapes = {each.dataset.shape for each in wanted}
-    if len(shapes) > 1:
-        raise UsageError(f"the networks have different shapes, so they cannot be compared: {sorted(shapes)}")
     sources = tuple(Source(task, dataset.spec.seed, dataset.spec.recipe) for dataset, task, _ in wanted)
-    rows = [dataset.rows(task) for dataset, task, _ in wanted]
+    rows = [[r for r in dataset.rows(task) if count is None or r["index"] < count] for dataset, task, _ in wanted]
     counts = [len(each) for each in rows]
-    weights = np.empty((sum(counts), next(iter(shapes)).size), np.float32)
+    weights = np.empty((sum(counts), wanted[0].dataset.shape.size), np.float32)
     stops = np.cumsum(counts)
-    for (dataset, task, _), stop, count in zip(wanted, stops, counts, strict=True):
-        weights[stop - count : stop] = dataset.weights(task)
+    for (dataset, task, _), stop, number in zip(wanted, stops, counts, strict=True):
+        _read(dataset, task, weights[stop - number : stop])
     epochs = np.array([row["epochs"] for each in rows for row in each], np.int64)
     index = np.array([row["index"] for each in rows for row in each], np.int64)
     labels = np.repeat(np.array([label for _, _, label in wanted], np.int64), counts)
     target = labels if classes else np.log(np.maximum(epochs, 1))
     return Points(sources, classes, weights, np.repeat(np.arange(len(wanted)), counts), index, epochs, target)
+
+
+def _read(dataset: Dataset, task: str, weights: Floats) -> None:
+    """Fill `weights` [n, P] with the first n complete networks; if those are not all, with a shard in memory at a time."""
+    if len(weights) == len(dataset.rows(task)):
+        weights[:] = dataset.weights(task)
+        return
+    for row, network in zip(weights, dataset.networks(task, unfinished=False), strict=False):
+        row[:] = network.weights
 
 
 # ------------------------------------------------------------------ equal numbers of epochs

@@ -142,10 +142,10 @@ def _results(value: Any) -> Results:
     if not isinstance(value, dict) or value.get("kind") != "analysis":
         raise _WrongError("it is not of the kind 'analysis'")
     if value.get("format") != FORMAT:
-        raise _WrongError(f"its format is {value.get('format')!r}, and this tinymlds reads {FORMAT}")
+        raise _WrongError(f"its format is {value.get('format')!r}, and this tinymlds reads {FORMAT}; make it again")
     found = _object(value, {"format", "kind"} | {field.name for field in fields(Results)}, "it")
     experiment = _text(found["experiment"], "the experiment", _EXPERIMENT)
-    datasets = _list(found["datasets"], "datasets", _dataset)
+    datasets = _datasets(found["datasets"])
     versions = _mapping(found["versions"], "versions", _text)
     if not isinstance(found["splits"], list) or not 2 <= len(found["splits"]) <= MOST_SEEDS:
         raise _WrongError(f"splits are not a list of 2 to {MOST_SEEDS}")
@@ -180,14 +180,33 @@ def _results(value: Any) -> Results:
     )
 
 
+def _datasets(value: Any) -> tuple[dict[str, Any], ...]:
+    datasets = _list(value, "datasets", _dataset)
+    if not datasets or datasets[0]["held_out"]:
+        raise _WrongError("datasets are none, or begin with one held out")
+    first = datasets[0]
+    for each in datasets:
+        recipe = [name for name in each["differs"] if name != "seed"]
+        if ("seed" in each["differs"]) != (each["seed"] != first["seed"]) or bool(recipe) != (
+            each["recipe"] != first["recipe"]
+        ):
+            raise _WrongError(f"{each['folder']} differs from the first dataset in other things than it says")
+        if ("matched" in recipe) != (each["matched"] != first["matched"]):
+            raise _WrongError(f"{each['folder']} differs from the first dataset in matched, or does not")
+    return datasets
+
+
 def _dataset(value: Any, what: str) -> dict[str, Any]:
-    found = _object(value, {"folder", "digest", "seed", "held_out", "matched", "complete"}, what)
+    keys = {"folder", "digest", "seed", "held_out", "matched", "recipe", "differs", "complete"}
+    found = _object(value, keys, what)
     return {
         "folder": _text(found["folder"], "a folder"),
         "digest": _text(found["digest"], "a digest", _DIGEST),
         "seed": _whole(found["seed"], "a seed"),
         "held_out": _truth(found["held_out"], "held_out"),
         "matched": _truth(found["matched"], "matched"),
+        "recipe": _text(found["recipe"], "a recipe", _DIGEST),
+        "differs": list(_list(found["differs"], "differs", lambda each, part: _text(each, part, _NAME))),
         "complete": _mapping(found["complete"], "complete", _whole),
     }
 

@@ -5,20 +5,20 @@ from typing import Any
 
 from tinymlds.spec import canonical_json
 
-FORMAT = 1
-"""Version of the JSON."""
+FORMAT = 2
+"""Version of the JSON. 2: datasets have their recipe and what they differ in."""
 
 METRICS = {"balanced_accuracy": (0.0, 1.0), "roc_auc": (0.0, 1.0), "spearman": (-1.0, 1.0)}
 """What rungs are scored by, and between which values a score is."""
 
+PAIRED = ("tampered", "tampered-unseen")
+"""Experiments about machines and their twins."""
 
 _MATCHED = (
     "matched pairs: a machine and its twin of one index share initial weights, order and sequences, and are in one part of "
     "every split; pairs_right is the share of the pairs tested whose twin gets the higher score"
 )
-_UNMATCHED = (
-    "not matched: machines and twins differ in more than their outputs, which scores may be about; make both with --matched"
-)
+_UNMATCHED = "not matched: machines and twins {}, which scores may be about; make both with --matched and all else alike"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def at_chance(self) -> bool:
-        """Whether the interval holds what a guess scores."""
+        """Whether the interval, which is corrected for the networks that seeds share, holds what a guess scores."""
         return self.mean is not None and self.half_width is not None and abs(self.mean - self.chance) <= self.half_width
 
 
@@ -86,21 +86,37 @@ class Results:
         return tuple(dict.fromkeys(row.case for row in self.rows))
 
     @property
+    def differing(self) -> tuple[str, ...]:
+        """What reaches weights and differs among the datasets that were trained on: seed, or fields of the recipe."""
+        return tuple(dict.fromkeys(name for each in self.datasets if not each["held_out"] for name in each["differs"]))
+
+    @property
     def matched(self) -> bool:
-        """Whether all datasets that were trained on are matched: networks of an index share what they were made from."""
-        own = [dataset for dataset in self.datasets if not dataset["held_out"]]
-        return all(dataset["matched"] and dataset["seed"] == own[0]["seed"] for dataset in own)
+        """Whether networks of an index share what they were made from, in all datasets that were trained on."""
+        return not self.differing and all(dataset["matched"] for dataset in self.datasets if not dataset["held_out"])
 
     @property
     def pairs(self) -> str:
         """Of tampered: what a machine and its twin share, in a sentence; "" of other experiments."""
-        if self.experiment != "tampered":
+        if self.experiment not in PAIRED:
             return ""
-        return _MATCHED if self.matched else _UNMATCHED
+        differ = (
+            f"differ in {', '.join(self.differing)} too" if self.differing else "do not share initial weights and order"
+        )
+        return _MATCHED if self.matched else _UNMATCHED.format(differ)
 
     def of_case(self, case: str) -> list[Row]:
         """The rungs of a case, in order."""
         return [row for row in self.rows if row.case == case]
+
+    def notes_of(self, case: str) -> list[tuple[str, str]]:
+        """What rungs of a case have to say: the rung, or "every rung", and a note, or why it was skipped; in order."""
+        rows = self.of_case(case)
+        done = [set(row.notes) for row in rows if row.status == "done"]
+        common = set.intersection(*done) if len(done) > 1 else set()
+        found = {("every rung" if note in common else row.rung, note): None for row in rows for note in row.notes}
+        found |= {(row.rung, f"skipped: {row.reason}"): None for row in rows if row.reason}
+        return list(found)
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON gets."""

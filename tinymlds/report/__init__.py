@@ -7,6 +7,7 @@ draw those.
 
 from pathlib import Path
 
+from tinymlds.analysis.writing import outside
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.report import contents
 from tinymlds.report.options import Options
@@ -30,7 +31,7 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
         from tinymlds.report import page
     except ImportError as error:
         raise _missing(error) from error
-    place = _outside(Path(out), Path(folder))
+    place = outside(Path(out), Path(folder))
     try:
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
@@ -67,7 +68,7 @@ def write_figures(
         from tinymlds.report import paper
     except ImportError as error:
         raise _missing(error) from error
-    place, asked = _outside(Path(out), Path(folder)), options or Options()
+    place, asked = outside(Path(out), Path(folder)), options or Options()
     found = contents.read(Path(folder), asked)
     found.check_names(only)
     figures = found.figures(only)
@@ -84,17 +85,6 @@ def _is_page(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return file.read(len(_MARK)) == _MARK
-
-
-def _outside(place: Path, folder: Path) -> Path:
-    """A path that is not inside the dataset: a dataset holds no other files."""
-    try:
-        inside = folder.is_dir() and place.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError) as error:
-        raise UsageError(f"{place} is no path to write to: {error}") from error
-    if inside:
-        raise UsageError(f"{place} lies in the dataset, which holds no other files; choose a place outside of it")
-    return place
 
 
 def _missing(error: ImportError) -> UsageError:

@@ -22,6 +22,7 @@ ASIDE = ("answers", "epochs", "task", "initial", "equalised")
 TITLES = {
     "which-machine": "Which machine?",
     "tampered": "Tampered?",
+    "tampered-unseen": "Tampered? Machines never seen before",
     "which-transducer": "Which transducer?",
     "predict-epochs": "How long was it trained?",
 }
@@ -94,9 +95,9 @@ class Experiment:
     def notes(self) -> list[str]:
         """What rungs say of themselves; the same note of several cases once."""
         found: dict[tuple[str, str], list[str]] = {}
-        for row in self.results.rows:
-            for note in (*row.notes, *([f"skipped: {row.reason}"] if row.reason else [])):
-                found.setdefault((row.rung, note), []).append(row.case)
+        for case in self.results.cases:
+            for rung_and_note in self.results.notes_of(case):
+                found.setdefault(rung_and_note, []).append(case)
         return [f"{rung} ({', '.join(cases)}): {note}" for (rung, note), cases in found.items()]
 
 
@@ -111,6 +112,7 @@ def named(results: Sequence[Results], digest: str | None) -> list[Experiment]:
 
 def _described(dataset: dict[str, Any]) -> str:
     kind = "".join(f", {word}" for key, word in (("matched", "matched"), ("held_out", "held out")) if dataset[key])
+    kind += f", differs from the first in {', '.join(dataset['differs'])}" if dataset["differs"] else ""
     complete = sum(dataset["complete"].values())
     return f"{dataset['folder']} ({complete:,} complete networks{kind}; digest {dataset['digest'][:16]}…)"
 
@@ -132,7 +134,8 @@ def ladder(experiment: Experiment) -> Figure | None:
     charts = {_choice(experiment, case): (_ladder(case, rows),) for case, rows in found.items() if rows}
     text = (
         "Mean over the seeds, with its interval; the colour is the form in which a model saw the networks, and some forms "
-        "are controls. The grey line is what the majority class, or a guess, gets; an interval that holds it says nothing."
+        "are controls. The grey line is what the majority class, or a guess, gets. An interval that holds it does not tell "
+        "the rung from a guess; it is corrected for the networks that seeds share."
     )
     return Figure(f"ladder-{experiment.key}", "The ladder of models", text, {**charts}, "Case") if charts else None
 

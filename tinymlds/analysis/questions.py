@@ -1,0 +1,239 @@
+"""The questions that can be asked of datasets: their cases, each with its networks, checked before anything is fitted."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+import numpy as np
+
+from tinymlds import machines
+from tinymlds.analysis.ladder import Case
+from tinymlds.analysis.points import Ints, Points, Wanted, gather
+from tinymlds.dataset import Dataset
+from tinymlds.errors import UsageError
+from tinymlds.spec import Recipe, Spec
+from tinymlds.tasks import MODIFIED, is_transducer
+
+LEAST_FOR_EPOCHS = 30
+"""Networks that a task must have for its epochs to be predicted on their own."""
+
+TWINS = "clean", "tampered"
+
+
+class Asked(NamedTuple):
+    """A case as it is asked for."""
+
+    name: str
+    wanted: list[Wanted]
+    classes: tuple[str, ...] = ()
+    """None, where the epochs are what is asked for."""
+    twins: bool = False
+    """Whether networks wanted are machines and their twins in turn, in pairs."""
+    unseen: str | None = None
+    """A machine that, with its twin, is for testing only, and the only one."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """An experiment: how it is scored, and its cases."""
+
+    metric: str
+    cases: Callable[[dict[str, Dataset], int], Iterator[Asked]]
+    """Of the datasets of tasks, and networks with an index below a number."""
+
+
+def of_tasks(datasets: list[Dataset]) -> dict[str, Dataset]:
+    """The dataset of every task.
+
+    Raises:
+        UsageError: two datasets have the same task.
+    """
+    found: dict[str, Dataset] = {}
+    for dataset in datasets:
+        for task in dataset.tasks:
+            if task in found:
+                raise UsageError(f"{found[task].folder} and {dataset.folder} both have {task}; give one (or --held-out)")
+            found[task] = dataset
+    return found
+
+
+def _which(found: dict[str, Dataset], is_class: Callable[[str], bool], what: str) -> Iterator[Asked]:
+    classes = {task: dataset for task, dataset in found.items() if is_class(task)}
+    if len(classes) < 2:
+        raise UsageError(f"this experiment needs at least two {what}, and there are {len(classes)}")
+    yield Asked("all", [Wanted(dataset, task, k) for k, (task, dataset) in enumerate(classes.items())], tuple(classes))
+
+
+def _pairs(found: dict[str, Dataset], least: int) -> dict[str, list[Wanted]]:
+    """Each machine that is there with its twin, and both of them."""
+    pairs = {task: (task, task + MODIFIED) for task in found if task + MODIFIED in found}
+    if len(pairs) < least:
+        pair = "a machine and its modified twin" if least == 1 else f"at least {least} machines and their modified twins"
+        raise UsageError(f"this experiment needs {pair}: give both datasets, like ds1 and ds2")
+    return {machine: [Wanted(found[task], task, k) for k, task in enumerate(pair)] for machine, pair in pairs.items()}
+
+
+def _tampered(found: dict[str, Dataset], _: int) -> Iterator[Asked]:
+    each = _pairs(found, 1)
+    for machine, wanted in each.items():
+        yield Asked(machine, wanted, TWINS, twins=True)
+    if len(each) > 1:
+        yield Asked("all", [one for wanted in each.values() for one in wanted], TWINS, twins=True)
+
+
+def _tampered_unseen(found: dict[str, Dataset], _: int) -> Iterator[Asked]:
+    each = _pairs(found, 2)
+    for machine in each:
+        yield Asked(machine, [one for wanted in each.values() for one in wanted], TWINS, twins=True, unseen=machine)
+
+
+def _epochs(found: dict[str, Dataset], count: int) -> Iterator[Asked]:
+    for task, dataset in found.items():
+        epochs = [row["epochs"] for row in dataset.rows(task) if row["index"] < count]
+        if len(epochs) >= LEAST_FOR_EPOCHS and len(set(epochs)) > 2:
+            yield Asked(task, [Wanted(dataset, task)])
+    if len(found) > 1:
+        yield Asked("all", [Wanted(dataset, task) for task, dataset in found.items()])
+
+
+EXPERIMENTS = {
+    "which-machine": Question(
+        "balanced_accuracy", lambda found, _: _which(found, lambda task: task in machines.MACHINES, "machines")
+    ),
+    "tampered": Question("roc_auc", _tampered),
+    "tampered-unseen": Question("roc_auc", _tampered_unseen),
+    "which-transducer": Question("balanced_accuracy", lambda found, _: _which(found, is_transducer, "transducers")),
+    "predict-epochs": Question("spearman", _epochs),
+}
+
+
+# ------------------------------------------------------------------ the cases, checked
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A case that was checked."""
+
+    asked: Asked
+    held: list[Wanted] | None
+    """The networks of other datasets that go with those wanted, one by one."""
+    reason: str
+    """Why there is nothing to ask; "" if there is."""
+    notes: tuple[str, ...]
+    count: int
+    """Networks with indices below it are used."""
+
+    def case(self) -> Case:
+        """Read the networks."""
+        asked = self.asked
+        points = gather(asked.wanted, asked.classes, self.count)
+        held = None if self.held is None else gather(self.held, asked.classes, self.count)
+        if not asked.twins:
+            return Case(asked.name, points, held, notes=self.notes)
+        machine, unseen = points.source // 2, None
+        if asked.unseen is not None:
+            own = np.array([one.task.removesuffix(MODIFIED) == asked.unseen for one in asked.wanted])
+            unseen = own[points.source]
+            held = None if held is None else held.take(own[held.source])
+        held_pair = None if held is None else _pair(held)
+        return Case(asked.name, points, held, machine, unseen, _pair(points), held_pair, self.notes)
+
+
+def _pair(points: Points) -> Ints | None:
+    """For each network the number of its pair, if all machines and twins are matched."""
+    first = points.sources[0]
+    if not all(source.recipe.matched and source[1:] == first[1:] for source in points.sources):
+        return None
+    return points.source // 2 * (int(points.index.max(initial=0)) + 1) + points.index
+
+
+def plans(
+    question: Question, datasets: list[Dataset], held: list[Dataset], count: int, patterns: str | None = None
+) -> list[Plan]:
+    """The cases that patterns like "xor,all" name, all for None. Reads no weights.
+
+    Raises:
+        UsageError: there are none, a pattern names none, networks held out are of other tasks or another shape, shapes
+            differ, or no case has enough complete networks.
+    """
+    found = list(question.cases(of_tasks(datasets), count))
+    if not found:
+        raise UsageError(f"no task has {LEAST_FOR_EPOCHS} networks with different numbers of epochs")
+    theirs = of_tasks(held) if held else None
+    result = [_plan(asked, theirs, count) for asked in _chosen(found, patterns)]
+    if all(plan.reason for plan in result):
+        raise UsageError(f"case {result[0].asked.name}: {result[0].reason}")
+    return result
+
+
+def _chosen(found: list[Asked], patterns: str | None) -> list[Asked]:
+    if patterns is None:
+        return found
+    names, wanted = [asked.name for asked in found], [part.strip() for part in patterns.split(",")]
+    for pattern in wanted:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"no case is called {pattern!r}; there are {', '.join(names)}")
+    return [asked for asked in found if any(fnmatchcase(asked.name, pattern) for pattern in wanted)]
+
+
+def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
+    tasks, held = [one.task for one in asked.wanted], None
+    if theirs is not None:
+        if not all(task in theirs for task in tasks):
+            raise UsageError(f"the datasets held out have not the tasks of the case {asked.name}: {', '.join(tasks)}")
+        held = [one._replace(dataset=theirs[one.task]) for one in asked.wanted]
+    shapes = {one.dataset.shape: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
+    if len(shapes) > 1:
+        each = ", ".join(f"{folder} has {shape}" for shape, folder in shapes.items())
+        raise UsageError(f"the networks have different shapes, so they cannot be compared: {each}")
+    notes = []
+    complete = [_complete(one, count) for one in asked.wanted]
+    if held is not None:
+        complete = [min(both) for both in zip(complete, (_complete(one, count) for one in held), strict=True)]
+    reason = "" if any(complete) else f"no network of {', '.join(tasks)} is complete, so there is nothing to ask"
+    if asked.classes and not reason:
+        labels = {one.label for one, number in zip(asked.wanted, complete, strict=True) if number}
+        lacking = [name for label, name in enumerate(asked.classes) if label not in labels]
+        if len(labels) < 2:
+            reason = f"no network of {', '.join(lacking)} is complete, so there is nothing to tell apart"
+        elif lacking:
+            notes.append(f"without {', '.join(lacking)}, of which no network is complete")
+            asked, held = _without(asked, held, sorted(labels))
+    return Plan(asked, held, reason, (*notes, *_differing(asked, held)), count)
+
+
+def _complete(wanted: Wanted, count: int) -> int:
+    return sum(row["index"] < count for row in wanted.dataset.rows(wanted.task))
+
+
+def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tuple[Asked, list[Wanted] | None]:
+    """Only the classes of these labels, with labels that count on."""
+    new = {label: number for number, label in enumerate(labels)}
+
+    def kept(wanted: list[Wanted]) -> list[Wanted]:
+        return [one._replace(label=new[one.label]) for one in wanted if one.label in new]
+
+    classes = tuple(asked.classes[label] for label in labels)
+    return asked._replace(wanted=kept(asked.wanted), classes=classes), None if held is None else kept(held)
+
+
+def differences(ours: Spec, theirs: Spec) -> list[str]:
+    """Names of what reaches weights and differs: seed, and fields of the recipe."""
+    names = [
+        entry.name for entry in fields(Recipe) if getattr(ours.recipe, entry.name) != getattr(theirs.recipe, entry.name)
+    ]
+    return ["seed"] * (ours.seed != theirs.seed) + names
+
+
+def _differing(asked: Asked, held: list[Wanted] | None) -> Iterator[str]:
+    """Notes of what networks of a case differ in beside their tasks."""
+    first = asked.wanted[0].dataset.spec
+    found = dict.fromkeys(name for one in asked.wanted for name in differences(first, one.dataset.spec))
+    if found:
+        what = "machines and twins" if asked.twins else "the datasets of these networks"
+        yield f"{what} differ in {', '.join(found)} too, which scores may be about"
+    pairs = zip(held or (), asked.wanted, strict=held is not None)
+    found = dict.fromkeys(name for theirs, ours in pairs for name in differences(theirs.dataset.spec, ours.dataset.spec))
+    if names := [name for name in found if name != "seed"]:
+        yield f"networks held out differ from those trained on in {', '.join(names)}"

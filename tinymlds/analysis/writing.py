@@ -1,0 +1,125 @@
+"""Where results are written: one file at the end, and, while they come, a file beside it with what is finished."""
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from tinymlds import store
+from tinymlds.analysis.results import Row
+from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.spec import canonical_json
+
+ROWS = ".rows"
+"""Added to the name of the file: what is finished. `.part` is what `store.commit` adds while it writes that file."""
+
+_FIELDS = {entry.name for entry in fields(Row)}
+
+
+def outside(place: Path, *folders: Path) -> Path:
+    """A path that is inside none of these datasets: a dataset holds no other files.
+
+    Raises:
+        UsageError: it is inside one.
+    """
+    try:
+        inside = any(folder.is_dir() and place.resolve().is_relative_to(folder.resolve()) for folder in folders)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{place} is no path to write to: {error}") from error
+    if inside:
+        raise UsageError(f"{place} lies in the dataset, which holds no other files; choose a place outside of it")
+    return place
+
+
+@dataclass
+class Rows:
+    """What is finished: the fields of rows, and seconds, by case and rung; with a file, kept there too."""
+
+    place: Path | None = None
+    """OUT.rows: a header in the first line, then a line of JSON for each group of rungs that one fit served."""
+    fields: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _file: IO[bytes] | None = None
+
+    def __enter__(self) -> "Rows":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
+        """Keep the fields of these rungs, which took so many seconds."""
+        line = canonical_json({"case": case, "rows": rows, "seconds": seconds})
+        self._take(json.loads(line))  # as a file would give it back
+        if self._file is not None:
+            try:
+                self._file.write(line.encode() + b"\n")
+                self._file.flush()
+            except OSError as error:
+                raise TinymldsError(f"cannot write {self.place}: {error.strerror or error}") from error
+
+    def remove(self) -> None:
+        """Remove the file: all of it stands elsewhere now."""
+        if self.place is not None and self._file is not None:
+            self._file.close()
+            store.remove(self.place)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        for rung, found in line["rows"].items():
+            if not found.keys() <= _FIELDS:
+                raise ValueError("fields that no row has")
+            self.fields[line["case"], rung] = dict(found)
+            self.seconds[f"{line['case']}/{rung}"] = float(line["seconds"])
+
+
+def open_rows(out: Path | None, header: dict[str, Any]) -> Rows:
+    """What the same analysis has finished already, ready for more; without `out`, nothing, and nothing is kept.
+
+    Args:
+        out: the file that results will be in.
+        header: what rows depend on: format, command, digests, versions.
+
+    Raises:
+        UsageError: `out` is there, its folder is not, or rows beside it are of another analysis or damaged.
+        TinymldsError: the file system refused.
+    """
+    if out is None:
+        return Rows()
+    rows = Rows(out.with_name(out.name + ROWS))
+    try:
+        if out.exists():
+            raise UsageError(f"{out} is there already; choose another file")
+        if not out.parent.is_dir():
+            raise UsageError(f"{out} cannot be written: {out.parent} is no folder")
+        rows._file = _opened(rows, canonical_json(header).encode())
+    except OSError as error:
+        raise TinymldsError(f"cannot write {out}: {error.strerror or error}") from error
+    return rows
+
+
+def _opened(rows: Rows, header: bytes) -> IO[bytes]:
+    """The file at its end; whole lines that are there are taken, and half a line, of a kill, is cut off."""
+    place = rows.place
+    if place is None or (place.exists() and not place.is_file()):
+        raise UsageError(f"{place} is there and is no file; remove it, or choose another --out")
+    file = place.open("r+b" if place.exists() else "x+b")
+    try:
+        *lines, half = file.read().split(b"\n")
+        if lines[:1] not in ([], [header]) or not (lines or header.startswith(half)):
+            raise UsageError(f"{place} has rows of another analysis; remove it, or choose another --out")
+        for number, line in enumerate(lines[1:], 2):
+            try:
+                rows._take(store.parse_json(line, f"line {number}"))
+            except (DatasetError, KeyError, TypeError, ValueError, AttributeError) as error:
+                raise UsageError(f"{place} is damaged in line {number}; remove it, or choose another --out") from error
+        file.seek(sum(len(line) + 1 for line in lines))
+        file.truncate()
+        if not lines:
+            file.write(header + b"\n")
+            file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file
