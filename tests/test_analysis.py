@@ -181,6 +181,26 @@ def test_the_graph_network_sees_the_function_and_no_coordinates(coordinates, fun
     assert abs(score(coordinates, "graph/raw/plain", seeds=2) - 0.5) < 0.2
 
 
+def test_the_graph_network_waits_two_epochs(monkeypatch):
+    """Of 20 steps each here, with four looks at the validation networks in each; nothing is ever fitter than at the first."""
+    pytest.importorskip("torch", reason="needs PyTorch")
+    from tinymlds.analysis import graph
+
+    looks = []
+    monkeypatch.setattr(graph, "fitness", lambda *_: looks.append(0) or (0.5, 0.0))
+    for name, value in (("BATCH", 2), ("_EVERY", 1), ("PATIENCE", 10)):
+        monkeypatch.setattr(graph, name, value)
+    target = np.tile([0, 1], 20)
+    fold = models.Fold(random_weights(0, 40), target, random_weights(1, 10), target[:10], 2, "roc_auc")
+    assert graph.fit(fold, SHAPE, 0).chosen == {"steps": 5}
+    assert len(looks) == 9, "at steps 5, 10, ... 45"
+    looks.clear()
+    monkeypatch.setattr(graph, "STEPS", 12)
+    monkeypatch.setattr(graph, "EPOCHS", 0)
+    graph.fit(fold, SHAPE, 0)
+    assert len(looks) == 3, "the last step is one"
+
+
 def test_the_graph_network_says_what_it_cannot():
     pytest.importorskip("torch", reason="needs PyTorch")
     from tinymlds.analysis import graph
@@ -217,6 +237,23 @@ def test_equal_scores_are_told_apart_by_the_loss():
     found = models.fit("boosting", fold, 0)
     assert statistics.roc_auc(fold.validation_target, found.scores(fold.validation)) == 1.0
     assert found.chosen["rounds"] > 1, "the first of equals is surely earlier"
+
+
+def test_features_are_standardised_in_place_and_once():
+    """Against float64; rounding of float32 numbers below 10, so 1e-6 of them. A constant feature is 0 for all."""
+    features = (random_weights(0, 300) * 3 + 2).astype(np.float32)
+    features[:, 5] = 0.1
+    wanted = features.astype(np.float64)
+    deviation = wanted.std(axis=0)
+    deviation[5] = 1.0
+    new = random_weights(1, 10)
+    wanted, other = (wanted - wanted.mean(axis=0)) / deviation, (new - wanted.mean(axis=0)) / deviation
+    standard = models._standardise(features)
+    np.testing.assert_allclose(features, wanted, atol=1e-5)
+    assert not features[:, 5].any()
+    shown = new.copy()
+    np.testing.assert_allclose(standard(shown), other, atol=1e-5)
+    assert np.array_equal(shown, new), "a copy"
 
 
 def test_a_threshold_is_chosen_where_no_penalty_helps():
@@ -730,6 +767,16 @@ def test_epochs_of_networks_held_out_need_not_vary(tmp_path):
     assert row.scores == (0.0, 0.0)
 
 
+def test_notes_of_every_rung_are_said_once(folders, tmp_path):
+    make(tmp_path / "twin", "xor", 12, modified=True, threshold=5.0, matched=True)
+    asked = [str(folders / "xor"), str(tmp_path / "twin"), "--experiment", "tampered", "--seeds", "2"]
+    result = CliRunner().invoke(app, ["analyze", *asked, "--rungs", "majority,boosting/raw/plain,forest/raw/equalised"])
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count("differ in threshold too") == 2, "in a note and in what is said of pairs"
+    assert "\nevery rung: machines and twins differ in threshold too, which scores may be about\n" in result.stdout
+    assert "differs from the first in threshold, " in result.stdout
+
+
 def test_only_the_first_networks(folders):
     whole = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", seeds=2, rungs="linear/raw/plain")
     first = tinymlds.analyze([folders / "xor", folders / "twin"], "tampered", seeds=2, rungs="linear/raw/plain", networks=9)
@@ -799,7 +846,10 @@ def test_an_interrupted_analysis_goes_on(folders, tmp_path):
     tinymlds.analyze(data, "which-machine", out=whole, **ASKED)
     interrupted(data, out)
     rows = tmp_path / "found.json.rows"
-    assert len(rows.read_bytes().splitlines()) == 3, "a header, majority, and nearest neighbours in two forms"
+    written = rows.read_bytes()
+    interrupted(data, tmp_path / "nothing.json", "majority/raw/plain")
+    assert not (tmp_path / "nothing.json.rows").exists(), "nothing was finished"
+    assert len(written.splitlines()) == 3, "a header, majority, and nearest neighbours in two forms"
     with rows.open("ab") as file:
         file.write(b'{"case":"all","rows":{"linear/raw/pl')  # a kill in the middle of a line
     climbed = []

@@ -339,5 +339,7 @@ class _Attempt:
             further["pairs_right"] = right
         matrix = confusion(target, answers, len(self.classes)) if self.classes else None
         networks, ratio = (len(train), len(validation), len(tested)), len(test) / len(train)
+        if self._case.unseen is not None:  # what seeds share depends on indices, not on how many machines are trained on
+            ratio *= float(np.mean(~self._case.unseen) / np.mean(self._case.unseen))
         score = METRICS[metric](target, scores)
         return Climbed(score, further, matrix, networks, tested, ratio, fitted.chosen, fitted.notes)

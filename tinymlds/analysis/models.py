@@ -40,7 +40,7 @@ _BUDGET = 2048
 """Features times trees in a round above which boosting gets principal components: histograms are what takes its time."""
 _COMPONENTS = 64
 _ITERATIONS = 1000
-_ROWS = 1024
+_ROWS = 128
 """Networks that are made float64 at a time."""
 STANDARDISED = ("knn", "linear")
 

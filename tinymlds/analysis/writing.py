@@ -48,6 +48,8 @@ class Rows:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+            if self.place is not None and not self.fields:  # a header alone is worth nothing
+                store.remove(self.place)
 
     def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
         """Keep the fields of these rungs, which took so many seconds."""
