@@ -182,7 +182,7 @@ def test_the_graph_network_sees_the_function_and_no_coordinates(coordinates, fun
 
 
 def test_the_graph_network_waits_two_epochs(monkeypatch):
-    """Of 20 steps each here, with four looks at the validation networks in each; nothing is ever fitter than at the first."""
+    """Of 20 steps each here, with four looks at the validation networks; nothing is ever fitter than at the first."""
     pytest.importorskip("torch", reason="needs PyTorch")
     from tinymlds.analysis import graph
 
