@@ -6,6 +6,7 @@ functions only those of the kernels count; the wrappers that Numba adds turn a r
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from test_targets import TARGETS
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,8 +81,8 @@ def belongs(name: str, part: str) -> bool:
     return part in name and not name.startswith(("_ZN7cpython", "cfunc.", "_ZN08NumbaEnv", ".const"))
 
 
-def compiled(program: str, part: str, cache: Path) -> dict[str, Code]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)}
+def compiled(program: str, part: str, cache: Path, **target: str) -> dict[str, Code]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)} | target
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
@@ -184,10 +186,31 @@ def test_every_layer_is_in_the_code_that_was_read(kernels: dict[str, Code], entr
 
 @pytest.mark.parametrize("entry_point", ["train", "evaluate"])
 def test_multiply_adds_are_fused_and_packed(kernels: dict[str, Code], entry_point: str) -> None:
-    """A product of the default shape unrolls 12 (AVX-512) or 3 rows of two vectors, for each of several matrices."""
+    """A product of the default shape unrolls 12 rows of two vectors (AVX-512) or 6 of one, for each of several matrices."""
     llvm, assembly = ("\n".join(functions.values()) for functions in kernels[entry_point])
     assert len(re.findall(r"call <16 x float> @llvm\.fma\.v16f32", llvm)) > 50
     assert "llvm.fma.f32" not in llvm
     if is_x86(kernels[entry_point].assembly):
         assert len(re.findall(r"\bvfn?madd\d+ps\b[^\n]*%[yz]mm", assembly)) > 50
         assert not re.findall(r"\bvfn?m(?:add|sub)\d+ss\b", assembly)
+
+
+def loops(body: str) -> list[str]:
+    """The innermost loops: pieces of assembly that end with a jump to the label that they begin with."""
+    pieces = re.split(r"^(\.L\w+):", body, flags=re.MULTILINE)
+    found = []
+    for label, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        jumps = list(re.finditer(rf"^\s+j\w+\s+{re.escape(label)}$", text, re.MULTILINE))
+        found += [text[: jumps[0].end()]] if jumps else []
+    return found
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads code of x86-64")
+def test_sums_of_products_stay_in_registers(tmp_path: Path) -> None:
+    """With 16 registers (AVX2) one sum too many goes through memory at each step of a product, and all wait for it."""
+    code = compiled(COMPILE, "tinymlds", tmp_path, **TARGETS["avx2"])["train"].assembly
+    products = [
+        loop for body in code.values() for loop in loops(body) if loop.count("vfmadd") >= 12 and "vbroadcastss" in loop
+    ]
+    assert len(products) >= 8, "forwards and backwards, of the first layer and of the others"
+    assert [loop for loop in products if "(%rsp)" in loop or "(%rbp)" in loop] == []

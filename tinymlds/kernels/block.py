@@ -27,14 +27,20 @@ class Tiles(NamedTuple):
     """Sizes of register tiles, chosen to fill the registers of a target without spilling. They change no bit."""
 
     units: int
-    """rows of a matrix product (times two vectors)."""
+    """Rows of a matrix product ..."""
+    vectors: int
+    """... and vectors of the block in each of them."""
     outer_rows: int
     outer_columns: int
 
 
 def tiles_of_target() -> Tiles:
-    """32 registers of 16 lanes (AVX-512), or 16 of 8 lanes (AVX2; 32 of 4 lanes on ARM hold as much)."""
-    return Tiles(12, 6, 4) if "+avx512f" in target_features() else Tiles(3, 3, 2)
+    """32 registers of 16 lanes (AVX-512), or 16 of 8 lanes (AVX2; 32 of 4 lanes on ARM hold as much).
+
+    With 16 registers a product of 6 x 1 vectors takes 12 for sums, 2 for what it multiplies and 1 for a weight. One of
+    3 x 2 has as many sums and needs 17, so one of them goes through memory at each step, and all wait for it.
+    """
+    return Tiles(12, 2, 6, 4) if "+avx512f" in target_features() else Tiles(6, 1, 3, 2)
 
 
 def divisor(size: int, wanted: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, VECTORS, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.simd import LANES, load, store, tile, zero
 
 
@@ -35,8 +35,8 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
     B_HIDDEN = B_INPUT + 3 * H
     R, Z, Q, N = 0, ROW, 2 * ROW, 3 * ROW  # rows of a step in `gates`
     tiles = tiles_of_target()
-    product = tile(divisor(H, tiles.units), VECTORS)
-    UNITS = product.rows
+    product = tile(divisor(H, tiles.units), tiles.vectors)
+    UNITS, WIDTH = product.rows, product.columns * LANES
     outer_x = tile(divisor(H, tiles.outer_rows), divisor(I, tiles.outer_columns))
     outer_h = tile(divisor(H, tiles.outer_rows), divisor(H, tiles.outer_columns))
     p_zero, p_spread, p_store, p_load = product.zero, product.spread, product.store, product.load
@@ -58,23 +58,25 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
             xt, ht, gt = t * I * BLOCK, t * ROW, t * 4 * ROW
             states = H if t > 0 else 0  # h[0] = 0 adds nothing
             for j in range(0, H, UNITS):
-                for k in range(2):  # r, z: b_i + b_h + W_i x + W_h h
-                    row = k * H + j
-                    a = p_spread(sums, row)
+                for v in range(0, BLOCK, WIDTH):
+                    at = gt + j * BLOCK + v
+                    for k in range(2):  # r, z: b_i + b_h + W_i x + W_h h
+                        row = k * H + j
+                        a = p_spread(sums, row)
+                        for i in range(I):
+                            a = p_accumulate(a, p, w + row * I + i, I, x, xt + i * BLOCK + v)
+                        for i in range(states):
+                            a = p_accumulate(a, p, w + W_HIDDEN + row * H + i, H, h, ht + i * BLOCK + v)
+                        p_store(g, at + k * ROW, BLOCK, a)
+                    row = 2 * H + j
+                    a = p_spread(p, w + B_INPUT + row)  # n, the part that is not reset
                     for i in range(I):
-                        a = p_accumulate(a, p, w + row * I + i, I, x, xt + i * BLOCK)
+                        a = p_accumulate(a, p, w + row * I + i, I, x, xt + i * BLOCK + v)
+                    p_store(g, at + N, BLOCK, a)
+                    a = p_spread(p, w + B_HIDDEN + row)  # q
                     for i in range(states):
-                        a = p_accumulate(a, p, w + W_HIDDEN + row * H + i, H, h, ht + i * BLOCK)
-                    p_store(g, gt + k * ROW + j * BLOCK, BLOCK, a)
-                row = 2 * H + j
-                a = p_spread(p, w + B_INPUT + row)  # n, the part that is not reset
-                for i in range(I):
-                    a = p_accumulate(a, p, w + row * I + i, I, x, xt + i * BLOCK)
-                p_store(g, gt + N + j * BLOCK, BLOCK, a)
-                a = p_spread(p, w + B_HIDDEN + row)  # q
-                for i in range(states):
-                    a = p_accumulate(a, p, w + W_HIDDEN + row * H + i, H, h, ht + i * BLOCK)
-                p_store(g, gt + Q + j * BLOCK, BLOCK, a)
+                        a = p_accumulate(a, p, w + W_HIDDEN + row * H + i, H, h, ht + i * BLOCK + v)
+                    p_store(g, at + Q, BLOCK, a)
             # Two loops: in a single one the chain of operations of an element is so long that a core sees too few
             # independent ones at a time; it took a quarter longer (Xeon with AVX-512).
             for e in range(0, ROW, LANES):
@@ -110,17 +112,19 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
                 store(g, gt + Q + e, dq)
                 store(carry, e, through)
             for j in range(0, H if t > 0 else 0, UNITS):  # dL/dh[t]: dh' z + W_h^T (dar, daz, dq)
-                a = p_load(carry, j * BLOCK, BLOCK)
-                for k in range(3 * H):
-                    a = p_accumulate(a, p, w + W_HIDDEN + k * H + j, 1, g, gt + k * BLOCK)
-                p_store(carry, j * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = p_load(carry, j * BLOCK + v, BLOCK)
+                    for k in range(3 * H):
+                        a = p_accumulate(a, p, w + W_HIDDEN + k * H + j, 1, g, gt + k * BLOCK + v)
+                    p_store(carry, j * BLOCK + v, BLOCK, a)
             for j in range(0, DX_UNITS, UNITS):  # dL/dx[t]: W_i^T (dar, daz, dan)
-                a = p_zero()
-                for k in range(2 * H):
-                    a = p_accumulate(a, p, w + k * I + j, 1, g, gt + k * BLOCK)
-                for k in range(2 * H, 3 * H):
-                    a = p_accumulate(a, p, w + k * I + j, 1, g, gt + (k + H) * BLOCK)
-                p_store(dx, ht + j * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = p_zero()
+                    for k in range(2 * H):
+                        a = p_accumulate(a, p, w + k * I + j, 1, g, gt + k * BLOCK + v)
+                    for k in range(2 * H, 3 * H):
+                        a = p_accumulate(a, p, w + k * I + j, 1, g, gt + (k + H) * BLOCK + v)
+                    p_store(dx, ht + j * BLOCK + v, BLOCK, a)
 
     gradient_x = outer_gradient(outer_x, I, I, H, 4 * ROW, I * BLOCK)
     gradient_h = outer_gradient(outer_h, H, H, H, 4 * ROW, ROW)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, VECTORS, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.shape import Shape
 from tinymlds.kernels.simd import LANES, load, store, tile, zero
 
@@ -69,21 +69,21 @@ def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
     IN, OUT = inputs, outputs
     BIAS = IN * OUT
     tiles = tiles_of_target()
-    up = tile(divisor(OUT, tiles.units), VECTORS)
-    down = tile(divisor(IN, tiles.units), VECTORS)
+    up, down = tile(divisor(OUT, tiles.units), tiles.vectors), tile(divisor(IN, tiles.units), tiles.vectors)
     u_spread, u_accumulate, u_store = up.spread, up.accumulate, up.store
     d_zero, d_accumulate, d_store = down.zero, down.accumulate, down.store
-    ROWS_UP, ROWS_DOWN = up.rows, down.rows
+    ROWS_UP, ROWS_DOWN, WIDTH = up.rows, down.rows, tiles.vectors * LANES
     activate, activate_backward = _activation(activation)
 
     @njit(**OPTIONS)
     def forward(T, x, y, p, w):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, OUT, ROWS_UP):
-                a = u_spread(p, w + BIAS + j)
-                for i in range(IN):
-                    a = u_accumulate(a, p, w + j * IN + i, IN, x, (t * IN + i) * BLOCK)
-                u_store(y, (t * OUT + j) * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = u_spread(p, w + BIAS + j)
+                    for i in range(IN):
+                        a = u_accumulate(a, p, w + j * IN + i, IN, x, (t * IN + i) * BLOCK + v)
+                    u_store(y, (t * OUT + j) * BLOCK + v, BLOCK, a)
         activate(T * OUT * BLOCK, y)
 
     @njit(**OPTIONS)
@@ -92,10 +92,11 @@ def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
         activate_backward(T * OUT * BLOCK, y, dy)
         for t in range(T):
             for j in range(0, IN, ROWS_DOWN):
-                a = d_zero()
-                for i in range(OUT):
-                    a = d_accumulate(a, p, w + i * IN + j, 1, dy, (t * OUT + i) * BLOCK)
-                d_store(dx, (t * IN + j) * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = d_zero()
+                    for i in range(OUT):
+                        a = d_accumulate(a, p, w + i * IN + j, 1, dy, (t * OUT + i) * BLOCK + v)
+                    d_store(dx, (t * IN + j) * BLOCK + v, BLOCK, a)
 
     outer = tile(divisor(OUT, tiles.outer_rows), divisor(IN, tiles.outer_columns))
     gradient_w = outer_gradient(outer, IN, IN, OUT, OUT * BLOCK, IN * BLOCK)
@@ -197,12 +198,12 @@ def _collapsed(shape: Shape) -> Head:
     WIDE, LONG, S, C, SUMS, LEFT, RESULT, _ = layout
     S_SIZE, T_SIZE, MAP_SIZE, LAST = H * WIDE, (H + 1) * WIDE, H * H + H, (K - 1) * (H * H + H)
     tiles = tiles_of_target()
-    up, down = tile(divisor(O, tiles.units), VECTORS), tile(divisor(H, tiles.units), VECTORS)
-    vectors = tiles.units * VECTORS  # that a tile may have
+    up, down = tile(divisor(O, tiles.units), tiles.vectors), tile(divisor(H, tiles.units), tiles.vectors)
+    vectors = tiles.units * tiles.vectors  # that a tile may have
     wide = tile(divisor(H, max(1, vectors * LANES // WIDE)), WIDE // LANES)
     long = tile(divisor(H, max(1, vectors * LANES // LONG)), LONG // LANES)
     constant = tile(1, WIDE // LANES)
-    UP, DOWN, WIDE_ROWS, LONG_ROWS = up.rows, down.rows, wide.rows, long.rows
+    UP, DOWN, WIDE_ROWS, LONG_ROWS, WIDTH = up.rows, down.rows, wide.rows, long.rows, tiles.vectors * LANES
     u_spread, u_accumulate, u_store = up.spread, up.accumulate, up.store
     d_zero, d_accumulate, d_store = down.zero, down.accumulate, down.store
     w_zero, w_accumulate, w_store = wide.zero, wide.accumulate, wide.store
@@ -236,19 +237,21 @@ def _collapsed(shape: Shape) -> Head:
     def forward(T, x, maps, y, p, w, head):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, O, UP):
-                a = u_spread(head, C + j)
-                for i in range(H):
-                    a = u_accumulate(a, head, S + i * WIDE + j, 1, x, (t * H + i) * BLOCK)
-                u_store(y, (t * O + j) * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = u_spread(head, C + j)
+                    for i in range(H):
+                        a = u_accumulate(a, head, S + i * WIDE + j, 1, x, (t * H + i) * BLOCK + v)
+                    u_store(y, (t * O + j) * BLOCK + v, BLOCK, a)
 
     @njit(**OPTIONS)
     def backward(T, x, maps, dy, dx, other, out, p, w, head):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, H, DOWN):
-                a = d_zero()
-                for o in range(O):
-                    a = d_accumulate(a, head, S + j * WIDE + o, WIDE, dy, (t * O + o) * BLOCK)
-                d_store(dx, (t * H + j) * BLOCK, BLOCK, a)
+                for v in range(0, BLOCK, WIDTH):
+                    a = d_zero()
+                    for o in range(O):
+                        a = d_accumulate(a, head, S + j * WIDE + o, WIDE, dy, (t * O + o) * BLOCK + v)
+                    d_store(dx, (t * H + j) * BLOCK + v, BLOCK, a)
         gradient_w(0, T, x, dy, head, SUMS)
         gradient_b(T, dy, head, SUMS + H * WIDE, -1)
 
