@@ -3,10 +3,10 @@
     python bench/make_experiments.py FOLDER [--ds1 1000] [--ds2 500] [--ds3 20] [--seeds 5] [--workers 2] [--rungs ...]
 
 Folders FOLDER/ds1, FOLDER/ds2 (both matched) and FOLDER/ds3 are made or grow, and so are those held out,
-FOLDER/ds1-held-out and FOLDER/ds2-held-out, with seed 1 and a tenth of the networks. A finished dataset is only opened, and
-an experiment whose JSON is in FOLDER is not run again, so the same command goes on after an interruption. At the end, the
-lines of all experiments, with the digests, are in bench/results/experiments-DATE.jsonl; `bench/experiment_tables.py` makes
-tables of them.
+FOLDER/ds1-held-out and FOLDER/ds2-held-out, with seed 1 and a tenth of the networks. A finished dataset is only opened,
+an experiment whose JSON is in FOLDER is not run again, and one that was interrupted keeps its rows, so the same command
+goes on after an interruption. At the end, the lines of all experiments, with the digests, are in
+bench/results/experiments-DATE.jsonl; `bench/experiment_tables.py` makes tables of them.
 """
 
 import argparse
@@ -40,6 +40,7 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "held_out": ["ds1-held-out", "ds2-held-out"],
         "rungs": WITHOUT_CONTROLS,
     },
+    "tampered-unseen": {"folders": ["ds1", "ds2"], "experiment": "tampered-unseen"},
     "which-transducer": {"folders": ["ds3"], "experiment": "which-transducer"},
     "epochs-of-machines": {"folders": ["ds1"], "experiment": "predict-epochs"},
     "epochs-of-modified": {"folders": ["ds2"], "experiment": "predict-epochs"},
