@@ -2,7 +2,8 @@
 
 The networks are synthetic: random weights of the smallest shape, with losses that fit the stop rule, sealed without being
 measured (which would take most of an hour). Everything else is what a run does. `--full` makes two million; usually it is
-twenty thousand, and the bound on memory is that of the interpreter with some room.
+twenty thousand, and the bound on memory is that of the interpreter with some room. Those that are verified are real ones,
+and fewer.
 """
 
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 from running import ROOT
+
+import tinymlds
 
 RECIPE = {"hidden": 4, "gru_layers": 1, "linear_maps": 1, "steps": 2, "train_sequences": 32, "validation_sequences": 16}
 
@@ -99,3 +102,15 @@ def test_a_folder_of_millions(tmp_path: Path, share, figure) -> None:
     for name, measured in found.items():
         of_a_row = BYTES_A_ROW + (2 * 880 if name == "weights" else 0)
         assert measured["megabytes"] < ROOM + count * of_a_row / 1e6, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX")
+def test_verify_of_many(tmp_path: Path, share, figure) -> None:
+    """Real networks, as what is verified has to be true: of the smallest shape, one epoch each."""
+    count = share(100_000, 2_000)
+    tinymlds.train("xor", count, tmp_path / "xor", workers=1, **RECIPE, max_epochs=1)
+    step = "found = tinymlds.verify(folder); assert found.ok and found.networks == count, found.problems[:3]"
+    measured = json.loads(run(MEASURE.replace("{WHAT}", step), tmp_path / "xor", count))
+    figure(networks=count, **measured)
+    assert measured["megabytes"] < ROOM + count * BYTES_A_ROW / 1e6
