@@ -1,6 +1,6 @@
 """Markdown tables of analyses, as docs/experiments.md has them.
 
-python bench/experiment_tables.py bench/results/experiments-2026-11-25.jsonl
+python bench/experiment_tables.py bench/results/experiments-2026-11-28.jsonl
 """
 
 import json
