@@ -100,3 +100,12 @@ def packaged(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     about = {"date": "2026-11-25", "title": 'Four "tasks": a\\b', "authors": ["Ö. N'e"]}
     tinymlds.package(sorted(learned.iterdir()), out, subsets=[2], software_url="https://example.org/a_b", **about)
     return out
+
+
+@pytest.fixture
+def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests of the analysis ask can be told by fewer trees."""
+    from tinymlds.analysis import models
+
+    monkeypatch.setattr(models, "TREES", 20)
+    monkeypatch.setattr(models, "ROUNDS", 20)

@@ -21,12 +21,7 @@ from tinymlds.analysis.features import statistics as layer_statistics
 from tinymlds.analysis.points import Source, equalised, sharing
 from tinymlds.analysis.splits import split
 
-
-@pytest.fixture(autouse=True)
-def small_forests(monkeypatch):
-    """What is asked here can be told by fewer trees."""
-    monkeypatch.setattr(models, "TREES", 20)
-    monkeypatch.setattr(models, "ROUNDS", 20)
+pytestmark = pytest.mark.usefixtures("small_forests")
 
 
 # ------------------------------------------------------------------ signals whose answer is known

@@ -23,12 +23,7 @@ from made_up import SHAPE, random_weights
 from tinymlds.analysis import experiments, ladder, models, splits
 from tinymlds.analysis.points import Wanted, gather
 
-
-@pytest.fixture(autouse=True)
-def small_forests(monkeypatch):
-    """What is asked here can be told by fewer trees."""
-    monkeypatch.setattr(models, "TREES", 20)
-    monkeypatch.setattr(models, "ROUNDS", 20)
+pytestmark = pytest.mark.usefixtures("small_forests")
 
 
 @pytest.fixture(scope="module")
