@@ -342,17 +342,18 @@ def interrupted(data, out, stop_at="linear/raw/plain"):
         if rungs == stop_at:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as interruption:
         tinymlds.analyze(data, "which-machine", out=out, progress=stop, **ASKED)
+    return getattr(interruption.value, "__notes__", [])
 
 
 def test_an_interrupted_analysis_goes_on(folders, tmp_path):
     data, whole, out = [folders / "xor", folders / "parity"], tmp_path / "whole.json", tmp_path / "found.json"
     tinymlds.analyze(data, "which-machine", out=whole, **ASKED)
-    interrupted(data, out)
     rows = tmp_path / "found.json.rows"
+    assert interrupted(data, out) == [f"finished rungs are in {rows}, and the same command goes on"]
     written = rows.read_bytes()
-    interrupted(data, tmp_path / "nothing.json", "majority/raw/plain")
+    assert interrupted(data, tmp_path / "nothing.json", "majority/raw/plain") == []
     assert not (tmp_path / "nothing.json.rows").exists(), "nothing was finished"
     assert len(written.splitlines()) == 3, "a header, majority, and nearest neighbours in two forms"
     with rows.open("ab") as file:

@@ -1,5 +1,6 @@
 """What a shell and a terminal get from the command line beside its work: completion, JSON alone, and what to do next."""
 
+import contextlib
 import json
 import os
 import re
@@ -9,10 +10,11 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 from running import ROOT, SMALL, cli_command, command_on_path, run_cli
 
 import tinymlds
-from tinymlds import commands, completion, machines, store, tasks, transducers
+from tinymlds import commands, completion, errors, machines, store, tasks, transducers
 from tinymlds.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 
@@ -151,6 +153,27 @@ def test_watched_status_is_a_line_of_json_each_time(tmp_path):
         lines = [watching.stdout.readline() for _ in range(3)]
         watching.terminate()
     assert [json.loads(line)["counts"] for line in lines] == [{"xor": {}}] * 3
+
+
+@pytest.mark.parametrize(
+    ("safe", "said"),
+    [
+        ("", "interrupted; the same command begins again"),
+        ("finished networks are safe", "interrupted; finished networks are safe, and the same command goes on"),
+    ],
+)
+def test_an_interruption_says_what_is_safe(safe, said, capsys, monkeypatch):
+    monkeypatch.setattr(commands, "_catch_signals", lambda: None)  # those of this process stay as they are
+
+    @commands.command
+    def interrupted():
+        with errors.going_on(safe) if safe else contextlib.nullcontext():
+            raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as ended:
+        interrupted()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == f"tinymlds: {said}\n"
 
 
 def test_json_has_no_numbers_that_json_lacks(capsys):

@@ -48,7 +48,7 @@ def _end_at_once(number: int, _frame: object) -> None:
     with contextlib.suppress(OSError):
         for worker in multiprocessing.active_children():
             worker.kill()
-        os.write(2, b"tinymlds: ended at once; finished networks are safe, and the same command goes on\n")
+        os.write(2, b"tinymlds: ended at once; what was finished is safe; the same command goes on, or begins again\n")
     os._exit(128 + number)
 
 
@@ -64,11 +64,11 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except TinymldsError as error:
             _fail(str(error))
             code = error.code
-        except KeyboardInterrupt:
-            _fail("interrupted; finished networks are safe, and the same command goes on")
+        except KeyboardInterrupt as error:
+            _fail(f"interrupted; {_afterwards(error)}")
             code = 130
-        except _TerminatedError:
-            _fail("terminated; finished networks are safe, and the same command goes on")
+        except _TerminatedError as error:
+            _fail(f"terminated; {_afterwards(error)}")
             code = 143
         except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
             _drop_output()
@@ -86,6 +86,11 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return run
+
+
+def _afterwards(interruption: BaseException) -> str:
+    """What is safe after it, if that is known (`errors.going_on`), and what to do."""
+    return "; ".join(getattr(interruption, "__notes__", ())) or "the same command begins again"
 
 
 def _drop_output() -> None:

@@ -1,5 +1,8 @@
 """The errors that users see. The command line prints the message and exits with `code`; nothing else is a traceback."""
 
+import contextlib
+from collections.abc import Iterator
+
 _LONGEST = 2000
 
 
@@ -31,3 +34,14 @@ def one_line(message: str) -> str:
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ... ({len(message)} characters)"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+
+
+@contextlib.contextmanager
+def going_on(safe: str) -> Iterator[None]:
+    """Have an interruption (Ctrl-C, SIGTERM) carry a note of what is safe, and that the same call goes on from there."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            error.add_note(f"{safe}, and the same command goes on")
+        raise

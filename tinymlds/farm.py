@@ -13,7 +13,7 @@ from typing import Any
 
 from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
-from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.errors import TinymldsError, UsageError, going_on
 from tinymlds.journal import DamagedNetworkError, Journal, RunLock
 from tinymlds.running import Progress, available_cpus, check_means, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
@@ -90,7 +90,7 @@ def train(
     if not folder.exists():
         wanted.of(None)  # complain before a folder is made
     prepare_folder(folder)
-    with RunLock(folder):
+    with RunLock(folder), going_on("finished networks are safe"):
         journal = _open_folder(folder, wanted)
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))

@@ -46,10 +46,12 @@ class Rows:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None:
+        if self._file is not None and self.place is not None:
             self._file.close()
-            if self.place is not None and not self.fields:  # a header alone is worth nothing
+            if not self.fields:  # a header alone is worth nothing
                 store.remove(self.place)
+            elif error is not None and not isinstance(error, Exception):
+                error.add_note(f"finished rungs are in {self.place}, and the same command goes on")
 
     def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
         """Keep the fields of these rungs, which took so many seconds."""

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from tinymlds import packages, sealing, store
 from tinymlds.dataset import Dataset, read_description, require_dataset
-from tinymlds.errors import DatasetError, UsageError
+from tinymlds.errors import DatasetError, UsageError, going_on
 from tinymlds.farm import check_folder, missing, prepare_folder
 from tinymlds.journal import DamagedNetworkError, Entry, Journal, RunLock
 from tinymlds.merging.ledger import Ledger, identity
@@ -90,7 +90,7 @@ def merge(
             origins.append((origin, source))
         _require_one_dataset(target, [origin for origin, _ in origins])
         prepare_folder(target)
-        with RunLock(target):
+        with RunLock(target), going_on("networks that were taken over are safe"):
             good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
             for networks in _held(target, ledger):
                 ledger.add(_OUT, networks)
