@@ -31,7 +31,8 @@ from tinymlds.kernels import backend
 from tinymlds.pools import ExecutorPool, InProcess, ProcessPool
 from tinymlds.spec import Recipe, Spec
 from tinymlds.training import Outcome, Status
-from tinymlds.workers import Supervisor, Unit, train_unit
+from tinymlds.units import Unit, train_unit
+from tinymlds.workers import Supervisor
 
 WORKERS = 2
 SECONDS = 5.0

@@ -15,12 +15,13 @@ from running import ROOT, SMALL, lines_of
 distributed = pytest.importorskip("distributed")
 
 import tinymlds  # noqa: E402
-from tinymlds import clusters, store, workers  # noqa: E402
+from tinymlds import clusters, store, units, workers  # noqa: E402
 from tinymlds.atwork import Kin  # noqa: E402
 from tinymlds.clusters import DaskPool  # noqa: E402
 from tinymlds.errors import TinymldsError  # noqa: E402
 from tinymlds.spec import Recipe, recipe_with  # noqa: E402
-from tinymlds.workers import Supervisor, Unit, train_unit  # noqa: E402
+from tinymlds.units import Unit, train_unit  # noqa: E402
+from tinymlds.workers import Supervisor  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]
 
@@ -208,7 +209,7 @@ def misbehave(unit):
 
 def test_networks_that_kill_or_hang_their_workers_are_quarantined(strict, monkeypatch):
     """Two workers end with each of them, which is enough here, and are replaced. Those that waited there run alone."""
-    monkeypatch.setattr(workers, "DEATHS_UNTIL_ALONE", 1)
+    monkeypatch.setattr(units, "DEATHS_UNTIL_ALONE", 1)
     monkeypatch.setattr(workers, "DEATHS_UNTIL_QUARANTINE", 2)
     unit = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 0, 9)
     pool, made = DaskPool(strict.address), set()
@@ -250,7 +251,7 @@ def test_an_interrupted_run_leaves_the_cluster_as_it_was(tmp_path, cluster):
     [
         (ModuleNotFoundError("No module named 'tinymlds'"), True),
         (
-            AttributeError("Can't get attribute 'train_unit' on <module 'tinymlds.workers' from '/x/tinymlds/workers.py'>"),
+            AttributeError("Can't get attribute 'train_unit' on <module 'tinymlds.units' from '/x/tinymlds/units.py'>"),
             True,
         ),
         (ImportError("cannot import name 'Done' from 'tinymlds.pools' (/x/tinymlds/pools.py)"), True),

@@ -17,7 +17,8 @@ from tinymlds.kernels import backend
 from tinymlds.pools import InProcess
 from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
 from tinymlds.training import Outcome, Status
-from tinymlds.workers import Supervisor, Unit
+from tinymlds.units import Unit
+from tinymlds.workers import Supervisor
 
 CHECKPOINTS = (0, 1, 3, 8)
 

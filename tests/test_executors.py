@@ -18,7 +18,8 @@ from tinymlds.journal import Journal
 from tinymlds.pools import ExecutorPool
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.training import Status
-from tinymlds.workers import Supervisor, Unit, check_outcomes, train_unit
+from tinymlds.units import Unit, check_outcomes, train_unit
+from tinymlds.workers import Supervisor
 
 FOUR = np.zeros(4, np.float32)
 UNIT = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 3, 5, (0, 2))

@@ -22,7 +22,8 @@ from tinymlds.journal import Journal
 from tinymlds.pools import InProcess, ProcessPool
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.training import Outcome, Status
-from tinymlds.workers import Supervisor, Unit, train_unit
+from tinymlds.units import Unit, train_unit
+from tinymlds.workers import Supervisor
 
 RECIPE = recipe_with(Recipe(), SMALL)
 TOO_LONG = r"it took longer than \d+ s"

@@ -11,7 +11,8 @@ from tinymlds.pools import make_pool
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Recipe, Spec
 from tinymlds.training import Floats, Outcome, Status, StopRule, can_diverge_so, initial_weights, task_data
-from tinymlds.workers import Supervisor, Unit
+from tinymlds.units import Unit
+from tinymlds.workers import Supervisor
 
 
 class Replay:

@@ -23,7 +23,8 @@ from tinymlds.pace import Forecast
 from tinymlds.pools import ExecutorPool, Pool, make_pool
 from tinymlds.spec import LARGEST_COUNT, Recipe
 from tinymlds.training import Outcome, train_population
-from tinymlds.workers import Supervisor, Unit
+from tinymlds.units import Unit
+from tinymlds.workers import Supervisor
 
 EXECUTORS = ("processes", "threads", "dask")
 _SECONDS_BETWEEN_NOTES = 5.0
