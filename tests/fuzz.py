@@ -22,6 +22,7 @@ GUIDED = (
     "tinymlds.store",
     "tinymlds.dataset",
     "tinymlds.manifest",
+    "tinymlds.taskfiles",
     "tinymlds.spec",
     "tinymlds.verification",
     "tinymlds.params",

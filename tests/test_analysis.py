@@ -7,8 +7,8 @@ import pytest
 
 import tinymlds
 from tinymlds import symmetry
-from tinymlds.dataset import splits as column
 from tinymlds.kernels.shape import Shape
+from tinymlds.manifest import splits as column
 from tinymlds.spec import Recipe
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")

@@ -12,7 +12,7 @@ from running import ROOT, SMALL, run_cli
 
 import tinymlds
 from tinymlds import sealing, store
-from tinymlds.dataset import splits
+from tinymlds.manifest import splits
 from tinymlds.mealy import lines
 from tinymlds.training import Status
 

@@ -8,8 +8,8 @@ from aalpy import MealyMachine
 from aalpy.utils import load_automaton_from_file
 
 from tinymlds import tasks
-from tinymlds.dataset import graph_files
 from tinymlds.spec import Recipe
+from tinymlds.taskfiles import graph_files
 
 RECIPE = Recipe()
 

@@ -1,12 +1,10 @@
-"""What users open: a dataset folder as networks with names, and the checks that anyone can make of it."""
+"""What users open: a dataset folder as networks with names."""
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,9 @@ import numpy.typing as npt
 
 from tinymlds import packages, params, store, tasks
 from tinymlds.errors import DatasetError, UsageError
-from tinymlds.kernels import rng
 from tinymlds.manifest import SPLITS, Manifest, Row
 from tinymlds.network import Network
-from tinymlds.spec import Recipe, Spec, canonical_json, task_names
+from tinymlds.spec import Spec, task_names
 from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
@@ -380,60 +377,3 @@ def _described(indices: range) -> str:
         return f"networks {indices[0]} to {indices[-1]}"
     shown = [str(index) for index in indices[:3]]
     return f"networks {', '.join(shown)}" + (f" ... {indices[-1]}" if len(indices) > 3 else "") if shown else "no network"
-
-
-# ------------------------------------------------------------------ what a folder says of a task and of a network
-
-
-def data_tensors(found: tasks.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
-    """Tensors and metadata of data/TASK.safetensors."""
-    tensors: dict[str, store.Array] = {
-        "table.inputs": data.table.inputs,
-        "table.next_state": data.table.next_state,
-        "table.output": data.table.output,
-        "train.symbols": data.train,
-        "train.outputs": data.train_outputs,
-        "validation.symbols": data.validation,
-        "validation.outputs": data.validation_outputs,
-    }
-    if found.triggered is not None:
-        tensors["table.triggered"] = found.triggered
-    return tensors, {"symbols": list(data.table.symbols)}
-
-
-def graph_files(found: tasks.Task) -> dict[str, bytes]:
-    """data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
-    machine = found.table.minimise()
-    dot, setup = store.graph_names(found.id)
-    return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
-
-
-@lru_cache(maxsize=1024)
-def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
-    """What dataset.json says of a task beside its count.
-
-    Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
-    """
-    found, data = tasks.load(task, recipe), task_data(task, seed, recipe)
-    graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
-    described = {
-        "task": task,
-        "alias": tasks.alias(task),
-        "states": data.table.states,
-        "symbols": len(data.table.symbols),
-        "table_sha256": data.table.sha256(),
-        "graph_sha256": graphs,
-        "train_sha256": store.array_sha256(data.train, data.train_outputs),
-        "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
-        **tasks.family(found, recipe),
-    }
-    return MappingProxyType(described)
-
-
-def splits(seed: int, indices: range) -> list[str]:
-    """train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
-
-    The same for all tasks and counts, so that matched networks of two tasks stay together.
-    """
-    draws = rng.below(rng.first_words(rng.stream_key(seed, ""), rng.SPLIT, indices), 10)
-    return [SPLITS[max(0, int(draw) - 7)] for draw in draws]

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymlds import overview, tasks
-from tinymlds.dataset import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.farm import Wanted, check_folder
 from tinymlds.kernels import backend as backends
@@ -17,6 +16,7 @@ from tinymlds.kernels.problem import Job
 from tinymlds.pools import make_pool
 from tinymlds.running import check_means
 from tinymlds.spec import Recipe
+from tinymlds.taskfiles import graph_files
 from tinymlds.training import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
 
 _TRIAL_SECONDS = 3.0

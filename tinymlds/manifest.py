@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tinymlds import store
 from tinymlds.errors import DatasetError
+from tinymlds.kernels import rng
 from tinymlds.measures import COLUMNS
 from tinymlds.spec import Spec
 from tinymlds.training import Status
@@ -315,3 +316,12 @@ def _is_hash(text: str) -> bool:
         return len(text) == 64 and bytes.fromhex(text).hex() == text
     except ValueError:
         return False
+
+
+def splits(seed: int, indices: range) -> list[str]:
+    """train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
+
+    The same for all tasks and counts, so that matched networks of two tasks stay together.
+    """
+    draws = rng.below(rng.first_words(rng.stream_key(seed, ""), rng.SPLIT, indices), 10)
+    return [SPLITS[max(0, int(draw) - 7)] for draw in draws]

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from tinymlds import params, store, tasks
-from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, splits
+from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
-from tinymlds.manifest import Row
+from tinymlds.manifest import Row, splits
 from tinymlds.measures import Figures, measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
+from tinymlds.taskfiles import data_tensors, describe_task, graph_files
 from tinymlds.training import Floats, Outcome, Status, task_data
 
 Known = Callable[[str, range], dict[int, Figures]]

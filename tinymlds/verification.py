@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 
 from tinymlds import packages, params, sealing, store, tasks
-from tinymlds.dataset import Dataset, data_tensors, describe_task, graph_files, read_description, require_dataset, splits
+from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError, one_line
-from tinymlds.manifest import Row
+from tinymlds.manifest import Row, splits
 from tinymlds.measures import COLUMNS, Figures, measure
 from tinymlds.publish import checking
 from tinymlds.replay import Replay, reached, train_again
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec, canonical_json
+from tinymlds.taskfiles import data_tensors, describe_task, graph_files
 from tinymlds.training import Outcome, Status, task_data
 
 
