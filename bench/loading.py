@@ -22,8 +22,9 @@ import numpy as np
 import tinymlds
 from tinymlds import sealing
 from tinymlds.dataset import Dataset
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
 from tinymlds.measures import COLUMNS
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec
 from tinymlds.training import Outcome, Status
 

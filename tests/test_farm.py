@@ -11,7 +11,8 @@ from running import SMALL, run_cli
 import tinymlds
 from tinymlds import farm, sealing, store
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import Outcome, Status
 

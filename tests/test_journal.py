@@ -13,7 +13,8 @@ import tinymlds
 from tinymlds import sealing, store
 from tinymlds.crew import Death, Standing, UnderWay
 from tinymlds.errors import DatasetError
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import Outcome, Status
 

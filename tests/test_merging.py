@@ -25,9 +25,10 @@ import tinymlds
 from tinymlds import console, merging, sealing, store
 from tinymlds.cli import app
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
 from tinymlds.kernels import backend
 from tinymlds.merging.ledger import identity
+from tinymlds.runlock import RunLock
 from tinymlds.training import Status, train_networks
 from tinymlds.verification import pick
 

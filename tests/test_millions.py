@@ -24,8 +24,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from tinymlds import sealing
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
 from tinymlds.measures import COLUMNS
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import Outcome, Status
 

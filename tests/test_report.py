@@ -21,10 +21,11 @@ from typer.testing import CliRunner
 import tinymlds
 from tinymlds import DatasetError, UsageError, params, report, store
 from tinymlds.cli import app
-from tinymlds.journal import Journal, RunLock
+from tinymlds.journal import Journal
 from tinymlds.report import contents, curves, diagram, looks, population, weightmap
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec
 
 pytest.importorskip("plotly")
@@ -404,8 +405,9 @@ import sys
 from pathlib import Path
 import numpy as np
 from tinymlds import sealing
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
 from tinymlds.measures import COLUMNS
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import Outcome, Status
 

@@ -10,8 +10,9 @@ from running import SMALL, run_cli
 import tinymlds
 from tinymlds import sealing
 from tinymlds.errors import UsageError
-from tinymlds.journal import Entry, Journal, RunLock
+from tinymlds.journal import Entry, Journal
 from tinymlds.kernels import backend
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import train_networks
 from tinymlds.verification import least_caught, pick

@@ -14,7 +14,8 @@ from typing import Any
 from tinymlds import sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError, going_on
-from tinymlds.journal import DamagedNetworkError, Journal, RunLock
+from tinymlds.journal import DamagedNetworkError, Journal
+from tinymlds.runlock import RunLock
 from tinymlds.running import Progress, available_cpus, check_means, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 

@@ -1,19 +1,15 @@
-"""The journal: finished networks, durably, while work is under way; and the lock that keeps a folder to one run.
+"""The journal: finished networks, durably, while work is under way.
 
 SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
 writes; others may read at any time. The tables of `crew` say how the run goes; a journal of an earlier version lacks them.
 A journal may come from a stranger too: one with other tables than ours, or with a view or a trigger, is refused before
-anything is asked of it, and SQLite is shown regular files only.
+anything is asked of it.
 """
 
 import contextlib
 import hashlib
-import os
-import socket
 import sqlite3
-import stat
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,9 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymlds import crew, store
-from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec, canonical_json
-from tinymlds.store import JOURNAL, LOCK, parse_json
+from tinymlds.sqlitefile import cannot_write, damaged, require_plain
+from tinymlds.store import JOURNAL, parse_json
 from tinymlds.training import Outcome, Status
 
 _TABLES = """
@@ -36,10 +33,6 @@ CREATE TABLE networks (
     PRIMARY KEY (task, "index"));
 CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
 """
-
-
-_ATTACHED = bytes.fromhex("d9d505f920a163d7")
-"""How a rollback journal ends that names a further file, which SQLite would read and may delete. Ours never does."""
 
 
 class DamagedNetworkError(DatasetError):
@@ -74,10 +67,10 @@ class Journal:
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
         self._notes = crew.Notes(connection) if tables == _schema(_TABLES + crew.TABLES) else None
         if self._notes is None and tables != _schema(_TABLES):
-            raise _damaged(path, "it has other tables")
+            raise damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
-            raise _damaged(path, "it does not say what it is for")
+            raise damaged(path, "it does not say what it is for")
         self.spec = Spec.from_dict(parse_json(about["spec"], str(path)), str(path))
         self.base: dict[str, int] = parse_json(about["base"], str(path))
         counts = self.spec.counts
@@ -85,7 +78,7 @@ class Journal:
             type(count) is not int or count % store.SHARD or not 0 <= count <= counts.get(task, -1)
             for task, count in self.base.items()
         ):
-            raise _damaged(path, "it goes on from networks that it does not ask for")
+            raise damaged(path, "it goes on from networks that it does not ask for")
 
     @staticmethod
     def open(folder: Path) -> "Journal | None":
@@ -97,11 +90,11 @@ class Journal:
         path = folder / JOURNAL
         if not path.exists() and not path.is_symlink():
             return None
-        _require_plain(path)
+        require_plain(path)
         try:
             connection = sqlite3.connect(path)
         except sqlite3.Error as error:
-            raise _damaged(path, error) from error
+            raise damaged(path, error) from error
         try:
             _configure(connection)
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -111,7 +104,7 @@ class Journal:
         except BaseException as error:
             connection.close()
             if isinstance(error, sqlite3.DatabaseError):
-                raise _damaged(path, error) from error
+                raise damaged(path, error) from error
             raise
 
     @staticmethod
@@ -133,7 +126,7 @@ class Journal:
                 )
                 _insert(connection, crew.Notes(connection), entries)
         except sqlite3.Error as error:
-            raise _cannot_write(path, error) from error
+            raise cannot_write(path, error) from error
         return Journal(connection, path)
 
     def close(self) -> None:
@@ -194,7 +187,7 @@ class Journal:
         """Indices of the task that the journal holds, ascending."""
         found = [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
         if not all(type(index) is int for index in found):  # SQLite itself lets a column hold anything
-            raise _damaged(self._path, f"an index of {task} that is no whole number")
+            raise damaged(self._path, f"an index of {task} that is no whole number")
         return found
 
     def counts(self) -> dict[str, dict[Status, int]]:
@@ -216,7 +209,7 @@ class Journal:
         last = "SELECT max(rowid) FROM networks GROUP BY task"
         latest = dict(self._query(f"SELECT task, finished FROM networks WHERE rowid IN ({last})"))
         if not all(isinstance(time, float) for time in latest.values()):
-            raise _damaged(self._path, "a time that is no number")
+            raise damaged(self._path, "a time that is no number")
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
@@ -282,7 +275,7 @@ class Journal:
         try:
             yield
         except (sqlite3.Error, TypeError, ValueError) as error:
-            raise _damaged(self._path, error) from error
+            raise damaged(self._path, error) from error
 
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         with self._writing():
@@ -298,7 +291,7 @@ class Journal:
                 yield
                 _patiently(self._connection.commit)
         except sqlite3.Error as error:
-            raise _cannot_write(self._path, error) from error
+            raise cannot_write(self._path, error) from error
 
 
 _MAKER = """coalesce((SELECT name FROM makers JOIN workers USING (worker)
@@ -364,144 +357,3 @@ def _configure(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode=DELETE")
     connection.execute("PRAGMA synchronous=EXTRA")
     connection.execute("PRAGMA fullfsync=1")  # macOS: through the drive's cache; elsewhere it does nothing
-
-
-def _require_plain(path: Path) -> None:
-    """Refuse a journal, or a rollback journal beside it, that leads SQLite to other files."""
-    for place in (path, path.with_name(path.name + "-journal")):
-        try:
-            if not stat.S_ISREG(place.lstat().st_mode):
-                raise _damaged(place, "not a regular file")
-            with place.open("rb") as file:
-                start = file.read(20)
-                file.seek(max(0, file.seek(0, os.SEEK_END) - len(_ATTACHED)))
-                if (place == path and 2 in start[18:20]) or (place != path and file.read() == _ATTACHED):
-                    raise _damaged(place, "it belongs to further files")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise DatasetError(f"cannot read {place}: {error.strerror or error}") from error
-
-
-def _damaged(path: Path, why: object) -> DatasetError:
-    if isinstance(why, sqlite3.OperationalError) and not _is_about_contents(why):
-        return DatasetError(f"cannot read {path}: {why}; {_SAFE}")
-    return DatasetError(
-        f"{path} is damaged ({why}); remove it to start again, from the networks that are sealed if any are"
-    )
-
-
-def _cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
-    if type(error) is sqlite3.DatabaseError:  # "malformed"; what the file system refuses is an OperationalError
-        return _damaged(path, error)
-    return TinymldsError(f"cannot write {path}: {error}; {_SAFE}")
-
-
-_SAFE = "networks that were kept before are safe, run again once mended"
-
-
-def _is_about_contents(error: sqlite3.OperationalError) -> bool:
-    """No such table or column; an error of the file system, or a lock of another process, has a code of its own."""
-    return bool(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR)
-
-
-_SECONDS_TO_WAIT = 0.5
-
-
-class RunLock:
-    """Keeps a dataset folder to one run. The operating system frees it when its process ends, however it ends.
-
-    A reserved lock on an SQLite file of its own: others may still read who holds it. Taking it waits a moment for others:
-    for one that writes that it is the holder, so that it can be named, and for one that only reads who that is.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
-        self._token = uuid.uuid4().hex
-
-    def __enter__(self) -> "RunLock":
-        while True:
-            self._take()
-            if self._is_current():
-                return self
-            self._connection.close()  # the last holder removed the file between our open and our lock
-
-    def _take(self) -> None:
-        if self._path.is_symlink():
-            raise TinymldsError(f"{self._path} is a link; remove it if no run works here")
-        try:
-            self._connection = sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.execute("CREATE TABLE IF NOT EXISTS holder (token TEXT, info TEXT)")
-            self._connection.execute("DELETE FROM holder")
-            self._connection.execute("INSERT INTO holder VALUES (?, ?)", (self._token, _holder()))
-            self._connection.execute("COMMIT")
-            self._connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise TinymldsError(f"cannot write {self._path}: {error}") from error
-            raise UsageError(
-                f"another run works on {self._path.parent} ({self._read_holder()}); wait or stop it"
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise TinymldsError(f"{self._path} is damaged ({error}); remove it if no run works here") from error
-
-    @staticmethod
-    def holder(folder: Path) -> str | None:
-        """Who works on a folder, in words; None if nobody does, or that is no lock of ours."""
-        path = folder / LOCK
-        if not path.exists() or path.is_symlink():
-            return None
-        try:
-            _require_plain(path)
-            with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
-                return _held_by(connection)
-        except (sqlite3.Error, DatasetError):
-            return None
-
-    def _is_current(self) -> bool:
-        """Whether the file that we hold is still the one at the path."""
-        try:
-            reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-            try:
-                return bool(reader.execute("SELECT token FROM holder").fetchone() == (self._token,))
-            finally:
-                reader.close()
-        except sqlite3.Error:
-            return False
-
-    def _read_holder(self) -> str:
-        try:
-            return str(self._connection.execute("SELECT info FROM holder").fetchone()[0])
-        except (sqlite3.Error, TypeError):
-            return "it has just started"
-
-    def __exit__(self, *exception: object) -> None:
-        if os.name != "nt":  # while we hold it, so that nobody can take a file that is about to go
-            self._remove()
-        self._connection.close()
-        if os.name == "nt":
-            self._remove()
-
-    def _remove(self) -> None:
-        """A file that has to stay is in nobody's way: the disk refuses, which must not hide what it refused before, or
-        (on Windows) another run has taken it meanwhile."""
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
-
-
-def _held_by(connection: sqlite3.Connection) -> str | None:
-    info = None
-    try:
-        if [kind for kind, _ in connection.execute("SELECT type, sql FROM sqlite_master")] != ["table"]:
-            return None
-        info = connection.execute("SELECT info FROM holder").fetchone()
-        connection.execute("BEGIN IMMEDIATE")  # possible only if nobody holds it
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error) or "readonly" in str(error):  # who may not write cannot tell, so believe the file
-            return str(info[0]) if info else "it has just started"
-    return None
-
-
-def _holder() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"

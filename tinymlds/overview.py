@@ -10,7 +10,8 @@ from tinymlds import packages, sealing, store, tasks
 from tinymlds.crew import Crew
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
-from tinymlds.journal import Journal, RunLock
+from tinymlds.journal import Journal
+from tinymlds.runlock import RunLock
 from tinymlds.spec import Spec
 from tinymlds.training import Status
 

@@ -19,11 +19,12 @@ from tinymlds import packages, sealing, store
 from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError, going_on
 from tinymlds.farm import check_folder, missing, prepare_folder
-from tinymlds.journal import DamagedNetworkError, Entry, Journal, RunLock
+from tinymlds.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.merging.ledger import Ledger, identity
 from tinymlds.merging.origins import Checks, Origin, Runs, Sealed, Unfinished
 from tinymlds.merging.results import Conflict, Merged, Source, name_missing
 from tinymlds.replay import train_again
+from tinymlds.runlock import RunLock
 from tinymlds.running import available_cpus, check_means
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec

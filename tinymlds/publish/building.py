@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinymlds import store
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import RunLock
+from tinymlds.runlock import RunLock
 
 UNFINISHED = ".incomplete"
 _MARK = "package-under-way"
