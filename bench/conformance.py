@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tinymlds
-from tinymlds import store, tasks
+from tinymlds import reader, store, tasks
 from tinymlds.kernels import backend
 from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy, lines
 
@@ -43,7 +43,7 @@ def access_sequences(table: Mealy) -> list[list[int]]:
 
 def characterisation_set(dataset: tinymlds.Dataset, task: str, table: Mealy) -> list[list[int]]:
     """Sequences that tell any two states apart, by AALpy, from the stored graph."""
-    text = store.read_bytes(dataset.folder, store.graph_names(task)[1])
+    text = reader.read_bytes(dataset.folder, store.graph_names(task)[1])
     setup = {state: {k: tuple(v) for k, v in row.items()} for state, row in json.loads(text).items()}
     machine = MealyMachine.from_state_setup(setup)
     assert machine.size == table.states

@@ -3,7 +3,8 @@
 import json
 
 import tinymlds
-from tinymlds import store
+from tinymlds import reader, store
+from tinymlds.tensorfile import TensorFile, tensors_bytes
 
 TINY = {"train_sequences": 64, "validation_sequences": 32, "steps": 8, "max_epochs": 2}
 """A recipe whose datasets are verified in some 30 ms; the kernels are those of the default shape."""
@@ -17,11 +18,11 @@ def make(folder, machine="xor", count=2, **options):
 
 def forge(folder, name, data):
     """Other bytes in a file, and its true hash in SHA256SUMS."""
-    sums = store.read_sums(folder)
+    sums = reader.read_sums(folder)
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).unlink(missing_ok=True)
     (folder / name).write_bytes(data)
-    sums[name] = store.file_sha256(folder, name)
+    sums[name] = reader.file_sha256(folder, name)
     (folder / store.SUMS).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
 
 
@@ -41,10 +42,10 @@ def forge_rows(folder, change):
 
 def forge_tensors(folder, name, change):
     """Another shard: change(tensors) changes copies of its arrays in place."""
-    file = store.TensorFile(folder, name)
+    file = TensorFile(folder, name)
     tensors = {key: array.copy() for key, array in file.read().items()}
     change(tensors)
-    forge(folder, name, store.tensors_bytes(tensors, file.metadata))
+    forge(folder, name, tensors_bytes(tensors, file.metadata))
 
 
 def canonical(value):

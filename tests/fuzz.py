@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 GUIDED = (
-    "tinymlds.store",
+    "tinymlds.reader",
+    "tinymlds.tensorfile",
     "tinymlds.dataset",
     "tinymlds.manifest",
     "tinymlds.taskfiles",

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import tinymlds
 from tinymlds import store
 from tinymlds.cli import app
+from tinymlds.tensorfile import TensorFile
 
 TASKS = ("transducer_000", "transducer_001")
 NETWORKS, LOSSES, CHECKPOINTS = (store.shard_name(kind, TASKS[0], 0) for kind in ("networks", "losses", "checkpoints"))
@@ -86,7 +87,7 @@ def test_no_length_but_the_right_one(folder, draw, share, figure, name):
         for length in sorted(draw.sample(lengths, min(len(whole), share(len(whole), 2000))), reverse=True):
             file.truncate(length)
             with pytest.raises(tinymlds.DatasetError, match=name):
-                store.TensorFile(folder, name)
+                TensorFile(folder, name)
     tried = draw.sample(lengths, min(len(whole), share(len(whole), 40)))
     for length in tried:
         (folder / name).write_bytes(whole[:length])

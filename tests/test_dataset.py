@@ -11,9 +11,10 @@ import safetensors.numpy
 from running import ROOT, SMALL, run_cli
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.manifest import splits
 from tinymlds.mealy import lines
+from tinymlds.tensorfile import TensorFile, tensors_bytes
 from tinymlds.training import Status
 
 
@@ -93,12 +94,12 @@ def test_torch_gives_the_same_outputs(dataset):
 def test_safetensors_reads_what_we_wrote_and_the_reader_agrees(dataset):
     for name in dataset.sums:
         if name.endswith(".safetensors"):
-            file, theirs = store.TensorFile(dataset.folder, name), safetensors.numpy.load_file(dataset.folder / name)
+            file, theirs = TensorFile(dataset.folder, name), safetensors.numpy.load_file(dataset.folder / name)
             ours = file.read()
             assert ours.keys() == theirs.keys()
             assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
-            assert store.tensors_bytes(ours, file.metadata) == (dataset.folder / name).read_bytes()
-    rows = store.TensorFile(dataset.folder, "networks/direct-00000.safetensors")
+            assert tensors_bytes(ours, file.metadata) == (dataset.folder / name).read_bytes()
+    rows = TensorFile(dataset.folder, "networks/direct-00000.safetensors")
     assert all(np.array_equal(value, rows.read()[key][5]) for key, value in rows.read_row(5).items())
 
 
@@ -140,12 +141,12 @@ A = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 def test_the_strict_reader_refuses(tmp_path, data):
     (tmp_path / "file.safetensors").write_bytes(data)
     with pytest.raises(tinymlds.DatasetError, match=r"file\.safetensors"):
-        store.TensorFile(tmp_path, "file.safetensors")
+        TensorFile(tmp_path, "file.safetensors")
 
 
 def test_the_strict_reader_takes_what_is_right(tmp_path):
     (tmp_path / "file.safetensors").write_bytes(header(a=A) + np.float32([1, 2]).tobytes())
-    assert store.TensorFile(tmp_path, "file.safetensors").read()["a"].tolist() == [1, 2]
+    assert TensorFile(tmp_path, "file.safetensors").read()["a"].tolist() == [1, 2]
 
 
 def test_nothing_outside_the_folder_is_opened(tmp_path, dataset):
@@ -157,13 +158,13 @@ def test_nothing_outside_the_folder_is_opened(tmp_path, dataset):
     os.mkfifo(inside / "pipe")
     for name in ("../secret", "/etc/hostname", "link", "folder/secret", "pipe", "a//b", "..", "", "no\0"):
         with pytest.raises(tinymlds.DatasetError):
-            store.open_inside(inside, name)
+            reader.open_inside(inside, name)
 
 
 @pytest.mark.parametrize("failing", ["write", "sync", "replace"])
 def test_a_commit_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failing):
     path = tmp_path / "file"
-    assert store.commit(path, b"before") == store.file_sha256(tmp_path, "file")
+    assert store.commit(path, b"before") == reader.file_sha256(tmp_path, "file")
 
     def refuse(*_):
         raise OSError(28, "No space left on device")
@@ -267,8 +268,8 @@ def test_changed_sequences_are_found(tmp_path, name, sealed_again):
     assert before in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(before, after, 1))
     if sealed_again:
-        sums = store.read_sums(tmp_path)
-        sums[name] = store.file_sha256(tmp_path, name)
+        sums = reader.read_sums(tmp_path)
+        sums[name] = reader.file_sha256(tmp_path, name)
         sealing.commit_sums(tmp_path, sums)
     result = tinymlds.verify(tmp_path)
     assert any(name in problem for problem in result.problems)

@@ -10,12 +10,13 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, forecast, measures, overview, pace, params, store, tasks, training
+from tinymlds import farm, forecast, measures, overview, pace, params, reader, store, tasks, training
 from tinymlds.errors import UsageError
 from tinymlds.journal import Entry
 from tinymlds.kernels import backend
 from tinymlds.pools import InProcess
 from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
+from tinymlds.tensorfile import TensorFile, tensors_bytes
 from tinymlds.training import Outcome, Status
 from tinymlds.units import Unit
 from tinymlds.workers import Supervisor
@@ -185,10 +186,10 @@ def forge(folder, change):
     rows = [json.loads(line) for line in (folder / store.MANIFEST).read_text().splitlines()]
     change(rows)
     text = "".join(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in rows)
-    old = store.read_sums(folder)[store.MANIFEST]
+    old = reader.read_sums(folder)[store.MANIFEST]
     (folder / store.MANIFEST).write_text(text)
     sums = (folder / store.SUMS).read_text()
-    (folder / store.SUMS).write_text(sums.replace(old, store.file_sha256(folder, store.MANIFEST)))
+    (folder / store.SUMS).write_text(sums.replace(old, reader.file_sha256(folder, store.MANIFEST)))
 
 
 @pytest.mark.parametrize(
@@ -211,13 +212,13 @@ def test_verify_measures_again(tmp_path, column, words):
 def test_verify_looks_at_checkpoints_that_were_not_reached(tmp_path):
     tinymlds.train("xor", 1, tmp_path, workers=1, checkpoints=(1, 5), **SMALL)
     name = store.shard_name("checkpoints", "xor", 0)
-    file = store.TensorFile(tmp_path, name)
+    file = TensorFile(tmp_path, name)
     tensors = {key: array.copy() for key, array in file.read().items()}
     tensors["head.4.bias"][0, 1] = 7.0
-    old = store.read_sums(tmp_path)[name]
-    (tmp_path / name).write_bytes(store.tensors_bytes(tensors, file.metadata))
+    old = reader.read_sums(tmp_path)[name]
+    (tmp_path / name).write_bytes(tensors_bytes(tensors, file.metadata))
     sums = (tmp_path / store.SUMS).read_text()
-    (tmp_path / store.SUMS).write_text(sums.replace(old, store.file_sha256(tmp_path, name)))
+    (tmp_path / store.SUMS).write_text(sums.replace(old, reader.file_sha256(tmp_path, name)))
     problems = tinymlds.verify(tmp_path).problems
     assert len(problems) == 1
     assert "xor 0 has checkpoints of epochs that it did not reach" in problems[0]

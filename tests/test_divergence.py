@@ -9,10 +9,11 @@ from forging import forge_rows, forge_tensors, make
 from running import SMALL
 
 import tinymlds
-from tinymlds import params, store
+from tinymlds import params, reader, store
 from tinymlds.kernels import backend, rng
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.tasks import load
+from tinymlds.tensorfile import TensorFile
 from tinymlds.training import problem
 
 CPU = backend.load("cpu")
@@ -74,9 +75,9 @@ def diverging(draw, count, all_shapes):
 def assert_all_finite(folder, dataset):
     """No number of the weights and losses in the files, of the complete networks and the others; and none of a checkpoint
     that training came to (the others are documented as NaN)."""
-    for name in store.read_sums(folder):
+    for name in reader.read_sums(folder):
         if name.startswith(("networks/", "losses/")):
-            for key, array in store.TensorFile(folder, name).read().items():
+            for key, array in TensorFile(folder, name).read().items():
                 assert np.isfinite(array).all(), (name, key)
     for row, stored in zip(dataset.manifest, dataset.checkpoints("xor"), strict=True):
         reached = [epoch <= row["epochs"] for epoch in CHECKPOINTS]

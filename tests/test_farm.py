@@ -9,7 +9,7 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, sealing, store
+from tinymlds import farm, reader, sealing, store
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal
 from tinymlds.runlock import RunLock
@@ -39,7 +39,7 @@ def test_a_grown_dataset_equals_one_made_at_once(tmp_path, monkeypatch, counts):
     at_once = tinymlds.train("direct", counts[-1], tmp_path / "once", workers=1, **SMALL)
     assert grown.digest == at_once.digest
     assert grown.progress.made == counts[-1] - counts[-2]
-    assert store.read_sums(tmp_path / "grown") | {store.PROVENANCE: ""} == store.read_sums(tmp_path / "once") | {
+    assert reader.read_sums(tmp_path / "grown") | {store.PROVENANCE: ""} == reader.read_sums(tmp_path / "once") | {
         store.PROVENANCE: ""
     }
     assert tinymlds.verify(tmp_path / "grown").ok
@@ -91,7 +91,7 @@ def test_sealing_can_be_interrupted_anywhere(tmp_path, monkeypatch):
     """Fail each commit of a seal in turn: the journal stays, and the next run seals the same dataset."""
     expected = tinymlds.train("xor", 3, tmp_path / "undisturbed", workers=1, **SMALL).digest
     commit, folder = store.commit, tmp_path / "disturbed"
-    number = len(store.read_sums(tmp_path / "undisturbed")) + 1
+    number = len(reader.read_sums(tmp_path / "undisturbed")) + 1
     for failing in range(number):
         monkeypatch.setattr(store, "commit", failing_commit(commit, failing))
         with pytest.raises(TinymldsError, match="no room"):

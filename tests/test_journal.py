@@ -10,7 +10,7 @@ import pytest
 from running import SMALL
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.crew import Death, Standing, UnderWay
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_a_journal_of_the_version_before(journal_before, unse
     result = tinymlds.train("xor", COUNT, journal_before, workers=1, progress=lambda _: seen.append(tables(journal_before)))
     assert seen[0] - old == {"workers", "makers", "under_way", "deaths", "minutes"}
     assert (result.digest, result.progress.made) == (unsealed[1], 3)
-    lines = [store.parse_json(line, "") for line in (journal_before / store.PROVENANCE).read_text().splitlines()]
+    lines = [reader.parse_json(line, "") for line in (journal_before / store.PROVENANCE).read_text().splitlines()]
     assert ["worker" in line for line in lines if "index" in line] == [False] * 3 + [True] * 3
 
 

@@ -18,6 +18,7 @@ import tinymlds
 from tinymlds import packages, store
 from tinymlds.dataset import Dataset
 from tinymlds.kernels import shape
+from tinymlds.tensorfile import TensorFile
 
 TASKS = ("transducer_000", "transducer_001")
 EPOCHS = (0, 1, 2)
@@ -82,7 +83,7 @@ def test_weights_that_were_changed_are_not_given(dataset, tmp_path):
     """One byte of the last shard: whatever would hand out that network refuses, and names it; others are still there."""
     shutil.copytree(dataset.folder, tmp_path / "changed")
     shard = tmp_path / "changed" / "networks" / "transducer_001-00004.safetensors"
-    start = store.TensorFile(shard.parent, shard.name)._data_start
+    start = TensorFile(shard.parent, shard.name)._data_start
     data = bytearray(shard.read_bytes())
     data[start + 4] ^= 1  # in the first tensor of its first network, number 28
     shard.write_bytes(data)
@@ -147,8 +148,8 @@ def test_a_split_reads_its_shards_only(dataset):
 
 def test_networks_come_a_shard_at_a_time(dataset, monkeypatch):
     read = []
-    real = store.TensorFile.read_rows
-    monkeypatch.setattr(store.TensorFile, "read_rows", lambda self, *rows: (read.append(rows), real(self, *rows))[1])
+    real = TensorFile.read_rows
+    monkeypatch.setattr(TensorFile, "read_rows", lambda self, *rows: (read.append(rows), real(self, *rows))[1])
     networks = dataset.networks("transducer_000")
     first = next(networks)
     assert (len(read), first.weights.base) == (1, None), "one shard, and a kept network keeps no more than itself"
@@ -192,7 +193,7 @@ def test_a_network_as_a_file(dataset, tmp_path, suffix, monkeypatch):
     network.save(tmp_path / f"again{suffix}")
     assert (tmp_path / f"again{suffix}").read_bytes() == path.read_bytes()
     if suffix == ".safetensors":
-        metadata = store.TensorFile(path.parent, path.name).metadata
+        metadata = TensorFile(path.parent, path.name).metadata
         assert (metadata["kind"], metadata["row"]) == ("network", network.row)
         assert shape.Shape(**metadata["shape"]) == network.shape
     else:

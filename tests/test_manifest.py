@@ -8,7 +8,7 @@ from forging import TINY, canonical
 from fuzz import mutate
 
 import tinymlds
-from tinymlds import manifest, store
+from tinymlds import manifest, reader, store
 from tinymlds.manifest import Manifest
 
 NUMBERS = ["0", "1", "1.0", "0.5", "1e-9", "2", "1e39", "1e400", "-0.0", "-1", "01", "1.", ".5", "1E-5", "+1", "1_0"]
@@ -74,7 +74,7 @@ def test_what_we_write_is_read_many_at_a_time(other, made, monkeypatch):
     assert list(tinymlds.open(made).manifest) == rows
     assert tinymlds.open(made).manifest[-1] == rows[-1]
     assert tinymlds.open(made).manifest[8:1:-3] == rows[8:1:-3]
-    monkeypatch.setattr(store, "_BLOCK", 1000)
+    monkeypatch.setattr(reader, "_BLOCK", 1000)
     assert same_either_way(folder, spec, data, monkeypatch), "in blocks of a row or two"
 
 
@@ -117,7 +117,7 @@ def test_other_lines(other, monkeypatch, change):
     lines = change(data.splitlines())
     same_either_way(folder, spec, b"\n".join(lines) + b"\n", monkeypatch)
     same_either_way(folder, spec, b"\n".join(lines), monkeypatch)
-    monkeypatch.setattr(store, "_BLOCK", 1000)
+    monkeypatch.setattr(reader, "_BLOCK", 1000)
     same_either_way(folder, spec, b"\n".join(lines) + b"\n", monkeypatch)
 
 

@@ -22,7 +22,7 @@ from running import ROOT, cli_command, lines_of
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import console, merging, sealing, store
+from tinymlds import console, merging, reader, sealing, store
 from tinymlds.cli import app
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal
@@ -63,7 +63,7 @@ def parts(made):
 
 def files(folder):
     """The hashes of what a dataset folder holds, but for the provenance."""
-    sums = store.read_sums(folder)
+    sums = reader.read_sums(folder)
     return {name: digest for name, digest in sums.items() if name != store.PROVENANCE}
 
 

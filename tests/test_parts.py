@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import overview, store
+from tinymlds import overview, reader, store
 from tinymlds.cli import app
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, parse_part
+from tinymlds.tensorfile import TensorFile
 
 PARTS, COUNT = 4, 10
 TASKS = ("transducer_000", "transducer_001", "transducer_002")
@@ -108,8 +109,8 @@ def test_dataset_json_of_a_whole_one_names_no_part(made):
     assert "part" not in json.loads((made / "whole" / store.DESCRIPTION).read_text())
     assert json.loads((made / "2" / store.DESCRIPTION).read_text())["part"] == [2, PARTS]
     name = store.shard_name("networks", "transducer_001", 1)
-    assert "step" not in store.TensorFile(made / "whole", name).metadata
-    file = store.TensorFile(made / "2", store.shard_name("networks", "transducer_002", 0))
+    assert "step" not in TensorFile(made / "whole", name).metadata
+    file = TensorFile(made / "2", store.shard_name("networks", "transducer_002", 0))
     assert (file.metadata["first"], file.metadata["step"], file.metadata["count"]) == (3, PARTS, 2)
 
 
@@ -119,7 +120,7 @@ def test_a_grown_part_equals_one_made_at_once(made, tmp_path, counts):
     for count in counts:
         folder = make(tmp_path / "grown", "4/4", count)
         assert tinymlds.verify(folder).ok
-    sums, at_once = (store.read_sums(place) | {store.PROVENANCE: ""} for place in (folder, made / "4"))
+    sums, at_once = (reader.read_sums(place) | {store.PROVENANCE: ""} for place in (folder, made / "4"))
     assert sums == at_once
     lines = [json.loads(line) for line in (folder / store.PROVENANCE).read_text().splitlines()]
     wanted = {(task, index) for task, indices in tinymlds.open(folder).spec.indices.items() for index in indices}

@@ -14,13 +14,14 @@ from forging import forge
 from running import EASY, SMALL, lines_of, run_cli
 
 import tinymlds
-from tinymlds import packages, publish, store
+from tinymlds import packages, publish, reader, store
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.manifest import ROW_TYPES
 from tinymlds.publish import dictionary, tables
 from tinymlds.publish.building import UNFINISHED
 from tinymlds.publish.options import Options
 from tinymlds.spec import Recipe
+from tinymlds.tensorfile import TensorFile
 
 
 def contents(folder):
@@ -89,7 +90,7 @@ def test_a_subset_is_what_that_count_would_have_made(tmp_path, monkeypatch, coun
     tinymlds.package([tmp_path / "ds3"], tmp_path / "PKG", subsets=[count])
     subset = tmp_path / "PKG" / "ds3" / str(count)
     assert difference(subset, tmp_path / "few") == {store.PROVENANCE, store.SUMS}
-    assert store.read_sums(subset).keys() == store.read_sums(tmp_path / "few").keys()
+    assert reader.read_sums(subset).keys() == reader.read_sums(tmp_path / "few").keys()
     assert tinymlds.open(tmp_path / "PKG", subset=count).digest == trained.digest
     assert tinymlds.verify(subset).ok
     assert tinymlds.verify(tmp_path / "PKG").ok
@@ -103,7 +104,7 @@ def test_a_subset_is_smaller_than_the_dataset(learned, tmp_path, count):
 
 
 def test_every_file_of_a_dataset_is_checked_on_its_way(learned, tmp_path):
-    names = store.read_sums(learned / "xor")
+    names = reader.read_sums(learned / "xor")
     assert len(names) == 8
     for name in names:
         folder = tmp_path / "xor"
@@ -237,7 +238,7 @@ def test_the_dictionary_has_every_column_and_every_tensor(tmp_path):
     assert {f"recipe.{entry.name}" for entry in fields(Recipe)} <= names
     for path in (tmp_path / "m").rglob("*.safetensors"):
         kind = path.parent.name
-        assert {(kind, name) for name in store.TensorFile(path.parent, path.name).tensors} <= found, kind
+        assert {(kind, name) for name in TensorFile(path.parent, path.name).tensors} <= found, kind
     description = json.loads((tmp_path / "m" / store.DESCRIPTION).read_text())
     assert description.keys() | {f"tasks[].{key}" for key in description["tasks"][0]} <= names
     lines = lines_of(tmp_path / "m" / store.PROVENANCE)

@@ -13,7 +13,7 @@ from forging import forge
 from running import EASY, ROOT, lines_of, run_cli
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.machines import MACHINES
 from tinymlds.manifest import SPLITS
 from tinymlds.publish.card import command
@@ -90,7 +90,7 @@ def test_croissant_names_the_hash_of_every_file(packaged):
     files = [entry for entry in page["distribution"] if entry["@type"] == "cr:FileObject"]
     assert len(files) == 4 * 2 + 2 * 3
     for entry in files:
-        assert entry["sha256"] == store.file_sha256(packaged, entry["contentUrl"])
+        assert entry["sha256"] == reader.file_sha256(packaged, entry["contentUrl"])
     for entry in page["distribution"]:
         assert "includes" not in entry or list(packaged.glob(entry["includes"])), entry
     assert (page["datePublished"], page["alternateName"]) == ("2026-11-25", 'Four "tasks": a\\b')
@@ -296,7 +296,7 @@ def test_what_does_not_follow_from_the_datasets_is_found(copy, name, change):
 
 
 def test_a_file_that_is_left_out_is_missed(copy):
-    sums = store.read_sums(copy)
+    sums = reader.read_sums(copy)
     del sums["audit.json"]
     (copy / "audit.json").unlink()
     sealing.commit_sums(copy, sums)
@@ -307,9 +307,9 @@ def test_a_subset_of_other_networks_is_found(copy, packaged):
     """The subset of one dataset in the place of another's: true hashes everywhere, but another digest."""
     shutil.rmtree(copy / "xor" / "2")
     shutil.copytree(packaged / "invert" / "2", copy / "xor" / "2")
-    sums = {name: digest for name, digest in store.read_sums(copy).items() if not name.startswith("xor/2/")}
+    sums = {name: digest for name, digest in reader.read_sums(copy).items() if not name.startswith("xor/2/")}
     inner = [path.relative_to(copy).as_posix() for path in (copy / "xor" / "2").rglob("*") if path.is_file()]
-    sealing.commit_sums(copy, sums | {name: store.file_sha256(copy, name) for name in inner})
+    sealing.commit_sums(copy, sums | {name: reader.file_sha256(copy, name) for name in inner})
     problems = tinymlds.verify(copy).problems
     assert any("xor/2" in problem and "is not what" in problem for problem in problems), problems
     assert any("tinymlds.json" in problem for problem in problems)

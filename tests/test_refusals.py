@@ -11,7 +11,7 @@ import pytest
 from running import SMALL, cli_command, run_cli
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.journal import Entry, Journal
 from tinymlds.kernels import backend
 from tinymlds.spec import Recipe, Spec, recipe_with
@@ -183,7 +183,7 @@ def test_a_folder_in_place_of_the_journal(tmp_path):
 
 def write_description(folder, description):
     """Put another description into a dataset, with the right hashes."""
-    sums = store.read_sums(folder)
+    sums = reader.read_sums(folder)
     sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
     sealing.commit_sums(folder, sums)
 
@@ -204,7 +204,7 @@ def test_a_description_must_be_whole(folder):
 def test_rows_with_values_that_no_network_has(folder, key, value):
     rows = [json.loads(line) for line in (folder / store.MANIFEST).read_text().splitlines()]
     rows[2][key] = value
-    sums = store.read_sums(folder)
+    sums = reader.read_sums(folder)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
     sealing.commit_sums(folder, sums)

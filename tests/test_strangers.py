@@ -17,8 +17,9 @@ from forging import TINY, make
 from running import ROOT, run_cli
 
 import tinymlds
-from tinymlds import store
+from tinymlds import reader, store
 from tinymlds.journal import Journal
+from tinymlds.tensorfile import TensorFile
 
 SECONDS_PER_MEGABYTE = 2.0
 
@@ -87,7 +88,7 @@ def test_what_is_no_attack(folder, visit):
 @pytest.mark.parametrize("while_open", [False, True])
 @pytest.mark.parametrize("look", ["read", "read_row"])
 def test_a_file_that_shrinks_after_its_header_was_read(folder, monkeypatch, look, while_open):
-    file = store.TensorFile(folder, NETWORKS)
+    file = TensorFile(folder, NETWORKS)
     whole = (folder / NETWORKS).stat().st_size
 
     def shrink():
@@ -124,7 +125,7 @@ def test_a_file_that_is_another_thing_once_it_was_looked_at(folder, monkeypatch,
     {"link": lambda: path.symlink_to("/etc/hostname"), "pipe": lambda: os.mkfifo(path), "folder": path.mkdir}[kind]()
     monkeypatch.setattr(type(folder), "lstat", lambda place: stats[place])
     with pytest.raises(tinymlds.DatasetError, match="SHA256SUMS"):
-        store.read_sums(folder)
+        reader.read_sums(folder)
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "no\0", "\udcff"])

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import packages, params, store, tasks
+from tinymlds import packages, params, reader, store, tasks
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.manifest import SPLITS, Manifest, Row
 from tinymlds.network import Network
 from tinymlds.spec import Spec, task_names
+from tinymlds.tensorfile import TensorFile
 from tinymlds.training import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
@@ -34,7 +35,7 @@ class Dataset:
         """
         self.folder = Path(folder)
         require_dataset(self.folder)
-        self.sums = store.read_sums(self.folder)
+        self.sums = reader.read_sums(self.folder)
         for name in (store.DESCRIPTION, store.MANIFEST):
             self.check_hash(name)
         self.description = read_description(self.folder)
@@ -51,7 +52,7 @@ class Dataset:
         self.shape = self.spec.recipe.shape
         self.manifest = Manifest(self.folder, self.spec)
         self.counts = self.spec.counts
-        self._files: dict[tuple[str, str, int], store.TensorFile] = {}
+        self._files: dict[tuple[str, str, int], TensorFile] = {}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -249,7 +250,7 @@ class Dataset:
 
     def check_hash(self, name: str) -> None:
         """Raise DatasetError unless a file of the folder matches SHA256SUMS."""
-        if store.file_sha256(self.folder, name) != self.sums.get(name):
+        if reader.file_sha256(self.folder, name) != self.sums.get(name):
             raise DatasetError(f"{self.folder / name} does not match {store.SUMS}; it was changed or damaged")
 
     def data(self, task: str) -> TaskData:
@@ -286,12 +287,12 @@ class Dataset:
             raise UsageError(f"tasks must name at least one task, and none twice, not {list(names)}")
         return found
 
-    def tensor_file(self, kind: str, task: str, shard: int) -> store.TensorFile:
+    def tensor_file(self, kind: str, task: str, shard: int) -> TensorFile:
         """A shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
         key = (kind, task, shard)
         if key not in self._files:
             count = min(store.SHARD, self.counts[task] - shard * store.SHARD)
-            file = store.TensorFile(self.folder, store.shard_name(*key))
+            file = TensorFile(self.folder, store.shard_name(*key))
             if kind != "losses":
                 leading = (count,) if kind == "networks" else (count, len(self.spec.checkpoints))
                 file.expect({name: ("F32", (*leading, *shape)) for name, shape in self.shape.tensors})
@@ -343,7 +344,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         DatasetError: it is damaged, or describes something else.
     """
     name = folder / store.DESCRIPTION
-    description = store.parse_json(store.read_bytes(folder, store.DESCRIPTION), str(name))
+    description = reader.parse_json(reader.read_bytes(folder, store.DESCRIPTION), str(name))
     if not isinstance(description, dict) or description.get("kind") not in ("networks", "sequences"):
         raise DatasetError(f"{name} does not describe a tinymlds dataset")
     return description

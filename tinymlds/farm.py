@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds import sealing, store, tasks
+from tinymlds import reader, sealing, store, tasks
 from tinymlds.dataset import Dataset, require_dataset
 from tinymlds.errors import TinymldsError, UsageError, going_on
 from tinymlds.journal import DamagedNetworkError, Journal
@@ -151,7 +151,7 @@ def generate(
 def _has_sequences(folder: Path, spec: Spec) -> bool:
     """Whether the folder is what `generate` makes of this spec."""
     text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
-    return store.read_bytes(folder, store.DESCRIPTION) == text
+    return reader.read_bytes(folder, store.DESCRIPTION) == text
 
 
 def check_folder(folder: Path) -> None:

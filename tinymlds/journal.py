@@ -18,9 +18,10 @@ import numpy as np
 
 from tinymlds import crew, store
 from tinymlds.errors import DatasetError
+from tinymlds.reader import parse_json
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.sqlitefile import cannot_write, damaged, require_plain
-from tinymlds.store import JOURNAL, parse_json
+from tinymlds.store import JOURNAL
 from tinymlds.training import Outcome, Status
 
 _TABLES = """

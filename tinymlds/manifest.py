@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import store
+from tinymlds import reader, store
 from tinymlds.errors import DatasetError
 from tinymlds.kernels import rng
 from tinymlds.measures import COLUMNS
@@ -95,7 +95,7 @@ class Manifest(Sequence[Row]):
         self._step = 1 if spec.part is None else spec.part[1]
         self._reasons: dict[str, int] = {}
         chunks, done = [_Columns().packed()], 0
-        for block in store.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
+        for block in reader.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
             chunks.append(self._read_canonical(block, done) or self._read_any(block, done))
             done += len(chunks[-1])
         if done < len(self):
@@ -143,7 +143,7 @@ class Manifest(Sequence[Row]):
     def _read_any(self, block: bytes, first: int) -> "_Columns":
         """The rows of whole lines of the file, one by one."""
         columns = _Columns()
-        for k, row in enumerate(store.parse_lines(block, self._name, first + 1), first):
+        for k, row in enumerate(reader.parse_lines(block, self._name, first + 1), first):
             if k == len(self):
                 raise self._damaged("it has more rows than its tasks have networks")
             columns.add(row, self._checked(row, k))

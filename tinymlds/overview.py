@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds import packages, sealing, store, tasks
+from tinymlds import packages, reader, sealing, store, tasks
 from tinymlds.crew import Crew
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
@@ -127,7 +127,7 @@ def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
     """When the latest of the first so many networks of each task was finished, by the provenance."""
     updated: dict[str, float] = {}
-    for line in store.read_lines(folder, store.PROVENANCE):
+    for line in reader.read_lines(folder, store.PROVENANCE):
         task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
         if not (isinstance(task, str) and isinstance(index, int) and isinstance(finished, float)):
             continue

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tinymlds import store
+from tinymlds import reader, store
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import canonical_json, task_names
 
@@ -87,8 +87,8 @@ def read(folder: str | Path) -> Package:
     """
     path = Path(folder)
     name = str(path / MARKER)
-    data = store.read_bytes(path, MARKER, _MARKER_LIMIT)
-    value = store.parse_json(data, name)
+    data = reader.read_bytes(path, MARKER, _MARKER_LIMIT)
+    value = reader.parse_json(data, name)
     if not isinstance(value, dict) or value.get("kind") != "package" or type(value.get("format")) is not int:
         _damaged(name, "it does not describe a package")
     if value["format"] != FORMAT:
@@ -150,7 +150,7 @@ def _check_distinct(origin: str, values: Iterable[str], what: str) -> None:
 
 
 def _is_name(text: str) -> bool:
-    return len(text) <= _LARGEST_NAME and store.is_name(text)
+    return len(text) <= _LARGEST_NAME and reader.is_name(text)
 
 
 def _damaged(origin: str, why: str) -> NoReturn:
@@ -181,8 +181,8 @@ def locate(path: str | Path, name: str | None = None, subset: int | None = None)
             raise UsageError(f"{folder} is not a package (it has no {MARKER}), so there is no dataset to choose in it")
         return folder
     chosen = _choose(folder, read(folder).datasets, name, subset)
-    place = store.folder_inside(folder, chosen.folder)
-    sums = store.read_sums(place)
+    place = reader.folder_inside(folder, chosen.folder)
+    sums = reader.read_sums(place)
     if not {store.DESCRIPTION, store.MANIFEST} <= sums.keys() or store.dataset_digest(sums) != chosen.digest:
         raise DatasetError(f"{place} is not the dataset that {folder / MARKER} describes: its digest is another")
     return place

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinymlds import store
 from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.tensorfile import tensors_bytes
 
 _DATE = (1980, 1, 1, 0, 0, 0)
 """The first that a zip file can have: the same network gives the same bytes at any time."""
@@ -39,7 +40,7 @@ def save(path: str | Path, tensors: dict[str, store.Array], metadata: dict[str, 
     else:
         if not force:
             raise UsageError(f"{target} is there already; to overwrite it, say force (--force)")
-    data = store.tensors_bytes(tensors, metadata) if target.suffix == ".safetensors" else _npz_bytes(tensors)
+    data = tensors_bytes(tensors, metadata) if target.suffix == ".safetensors" else _npz_bytes(tensors)
     store.commit(target, data)
     return target
 

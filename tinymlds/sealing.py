@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import params, store, tasks
+from tinymlds import params, reader, store, tasks
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.journal import Entry, Journal
@@ -21,6 +21,7 @@ from tinymlds.manifest import Row, splits
 from tinymlds.measures import Figures, measure
 from tinymlds.spec import FORMAT, Spec, canonical_json
 from tinymlds.taskfiles import data_tensors, describe_task, graph_files
+from tinymlds.tensorfile import TensorFile, tensors_bytes
 from tinymlds.training import Floats, Outcome, Status, task_data
 
 Known = Callable[[str, range], dict[int, Figures]]
@@ -58,7 +59,7 @@ def seal(folder: Path, journal: Journal, threads: int = 1, known: Known = lambda
 def _seal_tasks(folder: Path, journal: Journal, threads: int, known: Known, sums: dict[str, str]) -> Iterator[Row]:
     """Write the files of all tasks, note their hashes in `sums`, and give the rows of the manifest, shard by shard."""
     spec = journal.spec
-    old_sums = store.read_sums(folder) if any(journal.base.values()) else {}
+    old_sums = reader.read_sums(folder) if any(journal.base.values()) else {}
     old_rows = rows_below(folder, limits(spec, journal.base))
     following = next(old_rows, None)
     for task, indices in spec.indices.items():
@@ -116,7 +117,7 @@ def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
 def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
     """Table, sequences and graph of a task."""
     found = tasks.load(task, spec.recipe)
-    tensors = store.tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
+    tensors = tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
     files = {store.data_name(task): tensors, **graph_files(found)}
     return {name: store.commit_inside(folder, name, data) for name, data in files.items()}
@@ -142,7 +143,7 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
         contents["checkpoints"] = params.to_tensors(spec.recipe.shape, kept)
         metadata["epochs"] = list(spec.checkpoints)
     for kind, tensors in contents.items():
-        yield store.shard_name(kind, task, shard), store.tensors_bytes(tensors, metadata)
+        yield store.shard_name(kind, task, shard), tensors_bytes(tensors, metadata)
 
 
 def _rows(
@@ -151,7 +152,7 @@ def _rows(
     """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
     shape = spec.recipe.shape
     name = store.shard_name("networks", task, shard)
-    weights = params.from_tensors(shape, store.TensorFile(folder, name).read(), 1)
+    weights = params.from_tensors(shape, TensorFile(folder, name).read(), 1)
     split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(outcomes)])
 
     def figures_of(outcome: Outcome, vector: Floats) -> Figures:
@@ -189,7 +190,7 @@ def rows_below(folder: Path, below: dict[str, int]) -> Iterator[Row]:
     """Manifest rows of the networks in shards that stay as they are, in the order of the tasks; see `limits`."""
     if not below:
         return
-    for row in store.read_lines(folder, store.MANIFEST):
+    for row in reader.read_lines(folder, store.MANIFEST):
         try:
             is_below = row["index"] < below.get(row["task"], 0) and Status(row["status"])
         except (KeyError, TypeError, ValueError) as error:
@@ -203,7 +204,7 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
     for run, info in journal.runs().items():
         yield {"run": run, **info}
     if below := limits(journal.spec, journal.base):
-        for line in store.read_lines(folder, store.PROVENANCE):
+        for line in reader.read_lines(folder, store.PROVENANCE):
             task, index = line.get("task"), line.get("index")
             if isinstance(task, str) and isinstance(index, int) and index < below.get(task, 0):
                 yield line
@@ -237,7 +238,7 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
 def sequences_row(folder: Path, spec: Spec, task: str) -> Row:
     """The manifest row of a task in a folder with sequences alone, whose file of the task is there."""
     name = store.data_name(task)
-    shapes = {key: list(shape) for key, (_, shape) in store.TensorFile(folder, name).tensors.items()}
+    shapes = {key: list(shape) for key, (_, shape) in TensorFile(folder, name).tensors.items()}
     return {**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes}
 
 
@@ -257,7 +258,7 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     """
     dataset.check_hash(store.PROVENANCE)
     for name in dataset.sums:
-        store.open_inside(dataset.folder, name).close()
+        reader.open_inside(dataset.folder, name).close()
     base = {task: count // store.SHARD * store.SHARD for task, count in dataset.counts.items()}
     runs, where = _read_provenance(dataset, limits(dataset.spec, base))
     entries = [entry for task in dataset.tasks for entry in entries_from(dataset, task, base[task], where)]
@@ -273,7 +274,7 @@ def _read_provenance(dataset: Dataset, below: dict[str, int]) -> tuple[dict[int,
     runs: dict[int, dict[str, Any]] = {}
     where: Where = {}
     try:
-        for line in store.read_lines(dataset.folder, store.PROVENANCE):
+        for line in reader.read_lines(dataset.folder, store.PROVENANCE):
             if "index" not in line:
                 runs[int(line.pop("run"))] = line
             elif line["index"] >= below.get(line["task"], 0):

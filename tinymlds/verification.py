@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import packages, params, sealing, store, tasks
+from tinymlds import packages, params, reader, sealing, store, tasks
 from tinymlds.dataset import Dataset, read_description, require_dataset
 from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.manifest import Row, splits
@@ -23,6 +23,7 @@ from tinymlds.replay import Replay, reached, train_again
 from tinymlds.sealing import columns_of
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.taskfiles import data_tensors, describe_task, graph_files
+from tinymlds.tensorfile import TensorFile
 from tinymlds.training import Outcome, Status, task_data
 
 
@@ -143,7 +144,7 @@ def _check_package(folder: Path, progress: Callable[[int, int], None], threads: 
     try:
         _check_files(folder, result, depth=_PACKAGE_DEPTH)
         for packaged in packages.read(folder).datasets:
-            found = verify(store.folder_inside(folder, packaged.folder), progress, workers=threads)
+            found = verify(reader.folder_inside(folder, packaged.folder), progress, workers=threads)
             if found.digest:
                 result.digests[packaged.name] = found.digest
             result.problems += found.problems
@@ -159,7 +160,7 @@ def _check_package(folder: Path, progress: Callable[[int, int], None], threads: 
 
 def _lost_marker(folder: Path) -> bool:
     """Whether SHA256SUMS is that of a package; the caller has looked for tinymlds.json."""
-    return packages.MARKER in store.read_sums(folder)
+    return packages.MARKER in reader.read_sums(folder)
 
 
 _PACKAGE_DEPTH = 3
@@ -167,14 +168,14 @@ _PACKAGE_DEPTH = 3
 
 
 def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
-    sums = store.read_sums(folder)
+    sums = reader.read_sums(folder)
     own = {store.SUMS, store.JOURNAL, f"{store.JOURNAL}-journal", store.LOCK, f"{store.LOCK}-journal"}
     for name in sorted(set(_present(folder, depth)) - set(sums) - own):
         result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
         try:
-            if store.file_sha256(folder, name) != wanted:
+            if reader.file_sha256(folder, name) != wanted:
                 result.problems.append(f"{folder / name} does not match {store.SUMS}; it was changed or damaged")
         except DatasetError as error:
             result.problems.append(str(error))
@@ -183,7 +184,7 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
     """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
 
-    Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`store.is_name`).
+    Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`reader.is_name`).
     """
     try:
         with os.scandir(folder) as entries:
@@ -209,7 +210,7 @@ def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], res
     digest = hashlib.sha256()
     for row in rows:
         digest.update((canonical_json(row) + "\n").encode())
-    if store.file_sha256(folder, name) != digest.hexdigest():
+    if reader.file_sha256(folder, name) != digest.hexdigest():
         result.problems.append(f"{folder / name} says other things than its spec and tasks give, or says it otherwise")
 
 
@@ -218,7 +219,7 @@ def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
     count = len(result.problems)
     for task, _ in spec.tasks:
         try:
-            found = store.TensorFile(folder, store.data_name(task)).tensors
+            found = TensorFile(folder, store.data_name(task)).tensors
             for kind, sequences in (
                 ("train", spec.recipe.stored_sequences),
                 ("validation", spec.recipe.validation_sequences),
@@ -241,10 +242,10 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
     with contextlib.suppress(KeyError, TypeError):  # then `from_dict` says what is wrong
         asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
     spec = Spec.from_dict({**description, **asked}, str(folder / store.DESCRIPTION))
-    result.digest = store.dataset_digest(store.read_sums(folder))
+    result.digest = store.dataset_digest(reader.read_sums(folder))
     if not _worth_making(folder, spec, result):
         return
-    _check_names(folder, store.read_sums(folder), sealing.file_names(spec, networks=False), result)
+    _check_names(folder, reader.read_sums(folder), sealing.file_names(spec, networks=False), result)
     rows = []
     for task, _ in spec.tasks:
         _check_data(folder, spec, task, result)
@@ -260,14 +261,14 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
     tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
     try:
-        file = store.TensorFile(folder, name)
+        file = TensorFile(folder, name)
         stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
         same = same and file.metadata == metadata
         if not same:
             result.problems.append(f"{folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():
-            if store.file_sha256(folder, graph) != hashlib.sha256(text).hexdigest():
+            if reader.file_sha256(folder, graph) != hashlib.sha256(text).hexdigest():
                 result.problems.append(f"{folder / graph} is not the machine of {task}")
     except DatasetError as error:
         result.problems.append(str(error))

@@ -15,7 +15,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tinymlds import store
+from tinymlds import reader
 from tinymlds.analysis.results import FORMAT, METRICS, Results, Row
 from tinymlds.errors import AnalysisError, DatasetError
 from tinymlds.manifest import SPLITS
@@ -51,7 +51,7 @@ def read_results(path: str | Path) -> Results:
     """
     place = Path(path)
     try:
-        return _results(store.parse_json(_read(place), "it"))
+        return _results(reader.parse_json(_read(place), "it"))
     except (DatasetError, _WrongError) as error:
         again = "`tinymlds analyze DIR --experiment NAME --out FILE` makes one"
         raise AnalysisError(f"{place} is no analysis that can be shown: {error}; {again}") from error

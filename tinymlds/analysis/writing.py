@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from tinymlds import store
+from tinymlds import reader, store
 from tinymlds.analysis.results import Row
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.spec import canonical_json
@@ -115,7 +115,7 @@ def _opened(rows: Rows, header: bytes) -> IO[bytes]:
             raise UsageError(f"{place} has rows of another analysis; remove it, or choose another --out")
         for number, line in enumerate(lines[1:], 2):
             try:
-                rows._take(store.parse_json(line, f"line {number}"))
+                rows._take(reader.parse_json(line, f"line {number}"))
             except (DatasetError, KeyError, TypeError, ValueError, AttributeError) as error:
                 raise UsageError(f"{place} is damaged in line {number}; remove it, or choose another --out") from error
         file.seek(sum(len(line) + 1 for line in lines))

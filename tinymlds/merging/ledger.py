@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
 from tinymlds.manifest import Row
@@ -97,7 +97,7 @@ class Ledger:
             "AND a.identity = b.identity AND b.figures IS NOT NULL"
         )
         found = self._run(statement, task, indices.start, indices.stop, indices.step, origin)
-        return {index: dict(zip(COLUMNS, store.parse_json(text, "figures"), strict=True)) for index, text in found}
+        return {index: dict(zip(COLUMNS, reader.parse_json(text, "figures"), strict=True)) for index, text in found}
 
     def conflicts(self) -> list[tuple[int, int, int]]:
         """Pairs of folders that hold different networks of the same task and index, and how many."""
@@ -121,7 +121,7 @@ class Ledger:
         self._run("DELETE FROM made")
         self._run("DELETE FROM runs")
         try:
-            for line in store.read_lines(dataset.folder, store.PROVENANCE):
+            for line in reader.read_lines(dataset.folder, store.PROVENANCE):
                 if "index" in line:
                     row = str(line["task"]), int(line["index"]), *made_of(line)
                     self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", *row)
@@ -142,7 +142,7 @@ class Ledger:
     def info(self, run: int) -> dict[str, Any]:
         """What the provenance says of a run; {} if nothing."""
         found = self._run("SELECT info FROM runs WHERE run = ?", run)
-        return dict(store.parse_json(found[0][0], "a run")) if found else {}
+        return dict(reader.parse_json(found[0][0], "a run")) if found else {}
 
     def _run(self, statement: str, *parameters: Any) -> list[Any]:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
@@ -119,7 +119,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
     opened: dict[str, Dataset] = {}
     for folder in map(Path, folders):
         name = folder.resolve().name
-        if name in _RESERVED or not store.is_name(name):
+        if name in _RESERVED or not reader.is_name(name):
             raise UsageError(f"a dataset in a package cannot be called {name!r}; rename {folder}")
         if name in opened:
             raise UsageError(f"two folders are called {name}; rename one, as a package holds each under its name")

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymlds import packages, store
+from tinymlds import packages, reader, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
@@ -39,7 +39,7 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
         raise DatasetError(f"{folder / packages.MARKER} is damaged: {error}") from error
     audit = auditing.audit(parts, package.version, threads, lambda _done, _total: None)
     contents = Contents(parts, splits.make(parts, audit), audit, options)
-    sums, files = store.read_sums(folder), derived(contents)
+    sums, files = reader.read_sums(folder), derived(contents)
     for name, data in files.items():
         if name in sums and sums[name] != hashlib.sha256(data).hexdigest():
             yield f"{folder / name} is not what its datasets give"
@@ -51,7 +51,7 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
 
 def _open(folder: Path, packaged: packages.Packaged) -> Part:
     full, *smaller = (
-        Dataset(store.folder_inside(folder, place)) for place in (packaged.folder, *(s.folder for s in packaged.subsets))
+        Dataset(reader.folder_inside(folder, place)) for place in (packaged.folder, *(s.folder for s in packaged.subsets))
     )
     for dataset in (full, *smaller):
         if dataset.spec.part is not None:

@@ -14,6 +14,7 @@ from tinymlds.kernels.problem import Floats
 from tinymlds.mealy import INPUT_LINES, Mealy, Symbols, lines
 from tinymlds.publish.parts import Part
 from tinymlds.spec import Recipe, canonical_json
+from tinymlds.tensorfile import TensorFile
 
 SEQUENCES = 1024
 """Fresh sequences of the training length."""
@@ -148,7 +149,7 @@ def read_table(part: Part, task: str) -> Mealy:
         DatasetError: the file is damaged, or dataset.json announces another table.
     """
     name = store.data_name(task)
-    file = store.TensorFile(part.full.folder, name)
+    file = TensorFile(part.full.folder, name)
     damaged = partial(DatasetError, f"{part.full.folder / name} is not the table that {store.DESCRIPTION} announces")
     row = next(row for row in part.full.description["tasks"] if row["task"] == task)
     tensors, symbols = file.read(), file.metadata.get("symbols")

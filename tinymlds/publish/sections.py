@@ -5,7 +5,7 @@ from dataclasses import fields
 from statistics import median
 from typing import Any
 
-from tinymlds import machines, measures, store, tasks
+from tinymlds import machines, measures, reader, store, tasks
 from tinymlds.manifest import SPLITS, Row
 from tinymlds.publish.audit import RULE, RULE_OF_MACHINES
 from tinymlds.publish.contents import Contents
@@ -184,7 +184,7 @@ def _shared(part: Part) -> str:
 
 def cost(part: Part) -> str:
     """The training time of a dataset, from provenance.jsonl."""
-    lines = store.read_lines(part.full.folder, store.PROVENANCE)
+    lines = reader.read_lines(part.full.folder, store.PROVENANCE)
     seconds = sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), int | float))
     unit, length = next((u for u in (("h", 3600), ("min", 60)) if seconds >= 10 * u[1]), ("s", 1))
     return f"{seconds / length:.0f} {unit} (`{part.name}`)"

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymlds import sealing, store
+from tinymlds import reader, sealing, store
 from tinymlds.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, canonical_json
@@ -45,7 +45,7 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
         data = _copied(dataset, name) if source is None else source()
         sums[name] = store.commit_inside(folder, name, data)
     sealing.commit_sums(folder, sums)
-    return sums | {store.SUMS: store.file_sha256(folder, store.SUMS)}
+    return sums | {store.SUMS: reader.file_sha256(folder, store.SUMS)}
 
 
 def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
@@ -110,7 +110,7 @@ def _once(data: bytes) -> Iterable[bytes]:
 def _copied(dataset: Dataset, name: str) -> Iterator[bytes]:
     """The pieces of a file; after the last, its hash is compared with SHA256SUMS."""
     digest = hashlib.sha256()
-    with store.open_inside(dataset.folder, name) as file:
+    with reader.open_inside(dataset.folder, name) as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
             yield piece
@@ -145,7 +145,7 @@ def _provenance(dataset: Dataset, spec: Spec, hosts: bool) -> Iterator[bytes]:
         task, index = line.get("task"), line.get("index")
         return isinstance(task, str) and type(index) is int and index < counts.get(task, 0)
 
-    lines = partial(store.read_lines, dataset.folder, store.PROVENANCE)
+    lines = partial(reader.read_lines, dataset.folder, store.PROVENANCE)
     numbers: dict[str, str] = {}
     runs = {canonical_json(line.get("run")) for line in lines() if stays(line)}
     for line in lines():
