@@ -14,7 +14,8 @@ import typer
 from running import ROOT, SMALL, cli_command, command_on_path, run_cli
 
 import tinymlds
-from tinymlds import commands, completion, errors, machines, store, tasks, transducers
+from tinymlds import errors, machines, store, tasks, transducers
+from tinymlds.cli import common, completion
 from tinymlds.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 
@@ -98,7 +99,7 @@ def test_completion_knows_the_tasks_and_loads_nothing_heavy():
     assert transducers.SHIPPED == completion.SHIPPED_TRANSDUCERS
     assert all(tasks.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
     assert completion.datasets("") == list(tasks.DATASETS)
-    code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.console'} & set(sys.modules)"
+    code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.cli.console'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
@@ -163,9 +164,9 @@ def test_watched_status_is_a_line_of_json_each_time(tmp_path):
     ],
 )
 def test_an_interruption_says_what_is_safe(safe, said, capsys, monkeypatch):
-    monkeypatch.setattr(commands, "_catch_signals", lambda: None)  # those of this process stay as they are
+    monkeypatch.setattr(common, "_catch_signals", lambda: None)  # those of this process stay as they are
 
-    @commands.command
+    @common.command
     def interrupted():
         with errors.going_on(safe) if safe else contextlib.nullcontext():
             raise KeyboardInterrupt
@@ -177,7 +178,7 @@ def test_an_interruption_says_what_is_safe(safe, said, capsys, monkeypatch):
 
 
 def test_json_has_no_numbers_that_json_lacks(capsys):
-    commands.print_json({"a": [float("nan"), 1.5], "b": (float("inf"), np.float64("-inf"))})
+    common.print_json({"a": [float("nan"), 1.5], "b": (float("inf"), np.float64("-inf"))})
     assert json.loads(capsys.readouterr().out, parse_constant=constant) == {"a": [None, 1.5], "b": [None, None]}
 
 

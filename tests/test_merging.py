@@ -22,8 +22,8 @@ from running import ROOT, cli_command, lines_of
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import console, merging, reader, sealing, store
-from tinymlds.cli import app
+from tinymlds import merging, reader, sealing, store
+from tinymlds.cli import app, console
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.journal import Entry, Journal
 from tinymlds.kernels import backend

@@ -1,0 +1,272 @@
+"""Commands that look at dataset folders: how a run stands, checks, reports, single networks, an analysis."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinymlds.cli import completion
+from tinymlds.cli.common import command, print_json
+from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Quiet, Subset
+
+
+@command
+def status(
+    folder: Place,
+    watch: Annotated[bool, typer.Option("--watch", help="Say it again and again until the dataset is sealed.")] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two of them.")] = 10.0,
+    name: Name = None,
+    subset: Subset = None,
+    as_json: Json = False,
+) -> None:
+    """Say what is finished and what is not. With --watch, JSON comes as a line each time.
+
+    Example: tinymlds status xor-1000 --watch
+    """
+    from tinymlds import overview
+    from tinymlds.cli import console
+
+    found = overview.status(folder, name, subset)
+    while watch and not found.digest:
+        _print_status(found, as_json, watch)
+        time.sleep(every)
+        if not as_json:
+            console.clear()
+        found = overview.status(folder, name, subset)
+    _print_status(found, as_json, watch)
+
+
+def _print_status(found: Any, as_json: bool, watch: bool) -> None:
+    from tinymlds import overview
+    from tinymlds.cli import console
+
+    if as_json:
+        spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
+        page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
+        page["run"] = overview.describe_run(found.run)
+        transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
+        print_json({**page, "transducers": transducers}, one_line=watch)
+    else:
+        console.print_status(found)
+
+
+@command
+def verify(
+    folder: Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)],
+    retrain: Annotated[
+        int, typer.Option(min=0, help="Pick so many networks at random and train them again; 59 catch 5 % of forged ones.")
+    ] = 0,
+    seed: Picks = None,
+    workers: Checkers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Check every hash, and compute every network's validation loss again from the written weights, bit by bit.
+
+    Example: tinymlds verify xor-1000 --retrain 59
+    """
+    from tinymlds import running, verification
+    from tinymlds.cli import console
+
+    workers = running.available_cpus() if workers is None else workers
+    progress = console.VerifyProgress(quiet or as_json)
+    result = verification.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "ok": result.ok})
+    else:
+        console.print_verification(result)
+        console.print_next_to_verify(result)
+    return 0 if result.ok else 1
+
+
+@command
+def inspect(
+    folder: Place,
+    task: Annotated[
+        str | None,
+        typer.Argument(help="A task of it.", show_default=False, autocompletion=completion.tasks_of_folder),
+    ] = None,
+    index: Annotated[int | None, typer.Argument(help="A network of that task.", show_default=False)] = None,
+    name: Name = None,
+    subset: Subset = None,
+    as_json: Json = False,
+) -> None:
+    """Look at a dataset, at a task's networks on fresh sequences, or at one network's answers.
+
+    Example: tinymlds inspect xor-1000 xor 17
+    """
+    from tinymlds import dataset, reports
+    from tinymlds.cli import console
+    from tinymlds.errors import UsageError
+
+    opened = dataset.open_dataset(folder, name, subset)
+    report: Any
+    show: Callable[[Any], None]
+    then: tuple[Any, ...]
+    try:
+        if task is None:
+            report, show = reports.folder_report(opened), console.print_folder
+            then = ("inspect", opened.folder, opened.tasks[0])
+        elif index is None:
+            report, show = reports.task_report(opened, task), console.print_task
+            then = ("inspect", opened.folder, report.task, 0)
+        else:
+            report, show = reports.network_report(opened, task, index), console.print_network
+            then = ("verify", opened.folder)
+    except KeyError as error:
+        raise UsageError(error.args[0]) from error
+    if as_json:
+        print_json(report)
+    else:
+        show(report)
+        console.print_next(*then)
+
+
+@command
+def report(
+    folder: Place,
+    out: Annotated[Path | None, typer.Option(help="The page. (default: report.html)", show_default=False)] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="Folder to write figures to, for papers, in place of the page.", show_default=False)
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="Of the figures: png or svg.")] = "png",
+    only: Annotated[list[str] | None, typer.Option(help="Only the figure of this name; can be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="A network to look at, like xor:17; can be repeated.")] = None,
+    canonical: Annotated[bool, typer.Option("--canonical", help="Map networks in their canonical form.")] = False,
+    points: Annotated[int, typer.Option(min=2, max=200_000, help="Networks on the map, at most.")] = 50_000,
+    analysis: Annotated[
+        list[Path] | None,
+        typer.Option(help="Show this file of `tinymlds analyze --out` too; can be repeated.", show_default=False),
+    ] = None,
+    name: Name = None,
+    subset: Subset = None,
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page to look at a dataset, or its figures as files.
+
+    Example: tinymlds report xor-1000 --out xor.html
+    """
+    from tinymlds import report as reporting
+    from tinymlds import reports
+    from tinymlds.cli import console
+    from tinymlds.errors import UsageError
+    from tinymlds.report.options import Options, parse_network
+
+    networks = tuple(parse_network(text) for text in network or ())
+    options = Options(canonical, points, networks, name, subset, tuple(analysis or ()))
+    if only and figures is None:
+        raise UsageError("only is for figures; give a folder for them with --figures")
+    written = []
+    if figures is not None:
+        written += reporting.write_figures(folder, figures, form, tuple(only or ()), options)
+    if out is not None or figures is None:
+        written.append(reporting.write_page(folder, out or Path("report.html"), options))
+    if as_json:
+        print_json({"folder": folder, "files": [dataclasses.asdict(reports.file_report(path)) for path in written]})
+        return
+    for path in written:
+        print(path)
+    if figures is None:
+        shown = [word for path in options.analyses for word in ("--analysis", path)]
+        console.print_next("report", folder, *options.of_package(), *shown, "--figures", "figures", "--format", "svg")
+    else:
+        console.print_next("inspect", folder, *options.of_package())
+
+
+@command
+def export(
+    folder: Place,
+    task: Annotated[str, typer.Argument(help="A task of it.", show_default=False)],
+    index: Annotated[int, typer.Argument(help="A network of that task.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="File to write: .safetensors, or .npz.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
+    name: Name = None,
+    subset: Subset = None,
+    as_json: Json = False,
+) -> None:
+    """Write one network as a file of its own, for PyTorch, NumPy and other tools.
+
+    Example: tinymlds export xor-1000 xor 17 --out net.safetensors
+    """
+    from tinymlds import dataset, reports
+    from tinymlds.cli import console
+    from tinymlds.errors import UsageError
+
+    opened = dataset.open_dataset(folder, name, subset)
+    try:
+        network = opened[task, index]
+    except KeyError as error:
+        raise UsageError(error.args[0]) from error
+    written, row = network.save(out, force), network.row
+    if as_json:
+        stated = {key: row[key] for key in ("task", "index", "weights_sha256")}
+        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(reports.file_report(written))]})
+        return
+    print(written)
+    console.print_next("inspect", opened.folder, row["task"], row["index"])
+
+
+@command
+def analyze(
+    folders: Annotated[list[Path], typer.Argument(help="Dataset folders.", show_default=False)],
+    experiment: Annotated[
+        str,
+        typer.Option(
+            help="which-machine, tampered, tampered-unseen (a machine never seen), which-transducer or predict-epochs.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[int, typer.Option(help="Splits, and seeds of models and of random symmetries.")] = 5,
+    rungs: Annotated[
+        str | None, typer.Option(help="Some, like majority,forest/raw/*; a model is all its rungs.", show_default=False)
+    ] = None,
+    cases: Annotated[str | None, typer.Option(help="Some, like xor,parity.", show_default=False)] = None,
+    networks: Annotated[
+        int | None, typer.Option(min=3, help="Only the first so many of each task. (default: all)", show_default=False)
+    ] = None,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Test on this dataset of another seed; may be given several times.", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File for the JSON; until it is there, FILE.rows has what is finished.", show_default=False),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Seeds worked on at the same time. (default: one a CPU)", show_default=False),
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask what the weights reveal, from a guess up to a network that respects the symmetries. Extra [analysis].
+
+    Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
+    """
+    from tinymlds import running
+    from tinymlds.analysis import experiments
+    from tinymlds.cli import console
+
+    results = experiments.analyze(
+        folders,
+        experiment,
+        seeds=seeds,
+        rungs=rungs,
+        cases=cases,
+        networks=networks,
+        held_out=held_out or (),
+        out=out,
+        workers=running.available_cpus() if workers is None else workers,
+        progress=console.AnalysisProgress(quiet or as_json),
+    )
+    if as_json:
+        print(results.to_json(), end="")
+        return
+    console.print_results(results)
+    if out is None:
+        console.print_again(results, f"{experiment}.json")
+    else:
+        console.print_next("report", folders[0], "--analysis", out)

@@ -1,0 +1,241 @@
+"""Commands that make dataset folders and packages."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinymlds.cli import completion
+from tinymlds.cli.common import command, print_json, recipe_options
+from tinymlds.cli.options import Checkers, Json, Machine, Modified, Only, Picks, Quiet, Seed, Tasks, Transducers
+
+
+@recipe_options
+@command
+def train(
+    count: Annotated[int, typer.Option(help="Networks to make of each task; a larger count extends the folder.")],
+    machine: Machine = None,
+    modified: Modified = False,
+    tasks: Tasks = None,
+    transducers: Transducers = None,
+    only: Only = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Dataset folder. (default: named after the task or dataset)", show_default=False)
+    ] = None,
+    seed: Seed = None,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Epochs at whose end weights are stored, like 0,1,2,4,8. (default: the folder's, or none)",
+            show_default=False,
+        ),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Only this part, like 2/8: each has every eighth network; see merge. (default: the whole)",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes or threads; with cuda, networks at once. (default: one a CPU; what the GPU has room for)",
+            show_default=False,
+        ),
+    ] = None,
+    backend: Annotated[
+        str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).", autocompletion=completion.backends)
+    ] = "cpu",
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="What runs the workers: processes, threads, or dask (the workers of a cluster that you trust).",
+            autocompletion=completion.executors,
+        ),
+    ] = "processes",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="With dask: the address of its scheduler, like tcp://HOST:8786.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    *,
+    recipe: dict[str, Any],
+) -> None:
+    """Make networks into a dataset folder. The same command again goes on after an interruption.
+
+    Example: tinymlds train --machine xor --count 1000 --out xor-1000
+    """
+    from tinymlds import dataset, farm, forecast, reports
+    from tinymlds.cli import console
+    from tinymlds.errors import UsageError
+    from tinymlds.spec import parse_checkpoints, parse_part
+    from tinymlds.tasks import choose
+
+    epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
+    if dry_run:
+        if executor != "processes" or scheduler is not None:
+            raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
+        name, chosen = choose(machine, modified, tasks, transducers, only)
+        wanted = farm.Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+        folder = out or Path(farm.default_folder(name, wanted.part))
+        expected = forecast.forecast(wanted, folder, workers, backend)
+        print_json(expected) if as_json else console.print_forecast(expected)
+        return
+    with console.TrainProgress(quiet) as progress:
+        result = farm.train(
+            machine,
+            count,
+            out,
+            modified=modified,
+            dataset=tasks,
+            transducers=transducers,
+            only=only,
+            seed=seed,
+            checkpoints=epochs,
+            part=part,
+            workers=workers,
+            backend=backend,
+            executor=executor,
+            scheduler=scheduler,
+            progress=progress,
+            **recipe,
+        )
+    report = reports.folder_report(dataset.Dataset(result.folder))
+    run = result.progress
+    if as_json:
+        made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
+        made |= {"damaged": result.damaged} if result.damaged else {}
+        print_json({**dataclasses.asdict(report), "run": made})
+        return
+    console.print_folder(report)
+    if run.made:
+        print(f"{run.made} networks made in {run.seconds:.1f} s ({run.rate:.2f} networks/s)")
+    else:
+        print("all of them were there already")
+    if result.damaged:
+        print(f"{result.damaged} of them had been damaged in the journal and were made again; look at the disk")
+    if not quiet:
+        console.print_next("inspect", result.folder, report.tasks[0].task)
+
+
+@recipe_options
+@command
+def generate(
+    machine: Machine = None,
+    modified: Modified = False,
+    tasks: Tasks = None,
+    transducers: Transducers = None,
+    only: Only = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. (default: like xor-sequences)", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
+    as_json: Json = False,
+    *,
+    recipe: dict[str, Any],
+) -> None:
+    """Write tables and sequences, and a manifest of them, without training.
+
+    Example: tinymlds generate --machine xor --out xor-sequences
+    """
+    from tinymlds import farm
+    from tinymlds.cli import console
+
+    folder = farm.generate(
+        machine, out, modified=modified, dataset=tasks, transducers=transducers, only=only, seed=seed, **recipe
+    )
+    sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    if as_json:
+        files = [{"name": path.relative_to(folder).as_posix(), "bytes": size} for path, size in sizes.items()]
+        print_json({"folder": folder, "files": files})
+        return
+    for path, size in sizes.items():
+        print(f"{size:>10} {path}")
+    console.print_next("verify", folder)
+
+
+@command
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Parts of a dataset, or what was merged of them before.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The dataset folder; what it holds already stays.", show_default=False)],
+    retrain: Annotated[
+        int, typer.Option(min=0, help="Of each folder, pick so many networks at random and train them again first.")
+    ] = 0,
+    seed: Picks = None,
+    workers: Checkers = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Merge parts of a dataset, made anywhere by `train --part K/N`, into the dataset. Each is checked first.
+
+    Example: tinymlds merge xor-1-of-2 xor-2-of-2 --out xor
+    """
+    from tinymlds import merging
+    from tinymlds.cli import console
+
+    progress = console.MergeProgress(quiet or as_json)
+    result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
+    if as_json:
+        print_json({**dataclasses.asdict(result), "problems": result.problems, "ok": result.ok})
+    else:
+        console.print_merged(result)
+    return 0 if result.ok else 1
+
+
+@command
+def package(
+    folders: Annotated[list[Path], typer.Argument(help="Sealed dataset folders.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="The package to make; it must not exist.", show_default=False)],
+    subsets: Annotated[
+        str | None, typer.Option(help="Also make folders of the first so many networks of each task, like 100,500.")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title. (default: the folders' names)", show_default=False)] = None,
+    author: Annotated[list[str] | None, typer.Option(help="An author; may be repeated.", show_default=False)] = None,
+    license: Annotated[str, typer.Option(help="Licence of the data, an SPDX expression.")] = "CC-BY-SA-4.0",
+    date: Annotated[str | None, typer.Option(help="Day of publication, YYYY-MM-DD.", show_default=False)] = None,
+    url: Annotated[str | None, typer.Option(help="Where it will be found.", show_default=False)] = None,
+    software_url: Annotated[
+        str | None, typer.Option(help="Where tinymlds is found, for whoever gets the package.", show_default=False)
+    ] = None,
+    hosts: Annotated[bool, typer.Option("--hosts", help="Keep the names of hosts in provenance.jsonl.")] = False,
+    tolerate: Annotated[
+        bool, typer.Option("--tolerate", help="Publish although networks fail the audit; they are in no split.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads for the audit. (default: one a CPU)", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put sealed datasets into a package to publish: subsets, splits, an audit of every network, a card, descriptions.
+
+    Example: tinymlds package ds1 ds2 --out mlds --subsets 100,500
+    """
+    from tinymlds import publish, running
+    from tinymlds.cli import console
+
+    made = publish.package(
+        folders,
+        out,
+        subsets=publish.parse_counts(subsets or ""),
+        hosts=hosts,
+        tolerate=tolerate,
+        workers=running.available_cpus() if workers is None else workers,
+        progress=console.VerifyProgress(quiet or as_json),
+        title=title,
+        license=license,
+        authors=tuple(author or ()),
+        date=date,
+        url=url,
+        software_url=software_url,
+    )
+    if as_json:
+        print_json(made)
+    else:
+        console.print_package(made)
