@@ -1,0 +1,96 @@
+"""Merges that are interrupted or killed lose nothing, and the same command ends the same."""
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import closing
+
+import pytest
+from eight_parts import files, held, make_whole_and_parts, merge, networks_in, parts_in
+from running import ROOT, cli_command
+
+import tinymlds
+from tinymlds import store
+from tinymlds.errors import TinymldsError
+from tinymlds.journal import Journal
+from tinymlds.merging.ledger import identity
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """One run's dataset, and eight parts of it that were made apart. Not to be changed."""
+    return make_whole_and_parts(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def parts(made):
+    return parts_in(made)
+
+
+def test_merging_can_be_interrupted_anywhere(made, parts, tmp_path, monkeypatch):
+    """Fail each transaction and each commit of a merge in turn: what was added stays, and the same merge ends the same."""
+    add, commit = Journal.add, store.commit
+    steps = []
+
+    def counted(function):
+        def fail_at(*arguments):
+            steps.append(function)
+            if len(steps) == failing:
+                raise TinymldsError("no room")
+            return function(*arguments)
+
+        return fail_at
+
+    monkeypatch.setattr(Journal, "add", counted(add))
+    monkeypatch.setattr(store, "commit", counted(commit))
+    failing, kept, result = 0, 0, None
+    while result is None:
+        failing, steps = failing + 1, []
+        try:
+            result = merge(parts, tmp_path / "all")
+        except TinymldsError:
+            now = len(held(tmp_path / "all")[1])
+            assert now >= kept
+            kept = now
+    assert failing > 10
+    assert result.ok
+    assert files(tmp_path / "all") == files(made / "whole")
+
+
+def networks_after(folder):
+    """What a killed merge has left, sealed or not."""
+    journal = Journal.open(folder) if folder.exists() else None
+    if journal is not None:
+        with closing(journal):
+            return networks_in(folder, journal)
+    sealed = (folder / store.SUMS).exists()
+    return [(row["task"], row["index"], identity(row)) for row in tinymlds.open(folder).manifest] if sealed else []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")
+def test_killed_merges_lose_nothing(made, parts, tmp_path, share, draw, figure):
+    """SIGKILL to the process group at random moments of the time that a merge takes, then the same command; a new folder
+    whenever one was finished. The first merge and the last are not disturbed."""
+    environment, wanted, kills, finished = os.environ | {"PYTHONPATH": str(ROOT)}, share(50, 2), 0, 0
+    folder, before, seconds = tmp_path / "0", [], 0.0
+    while kills < wanted or finished < 2:
+        start = time.monotonic()
+        command = cli_command("merge", *parts, "--out", folder, "--workers", 1, "--quiet")
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, env=environment, start_new_session=True, **quiet) as process:
+            try:
+                process.wait(timeout=draw.uniform(0.3, seconds) if finished and kills < wanted else None)
+                assert process.returncode == 0, process.stderr.read()
+                assert files(folder) == files(made / "whole")
+                seconds = time.monotonic() - start
+                folder, before, finished = tmp_path / f"{finished + 1}", [], finished + 1
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                kills += 1
+                now = networks_after(folder)
+                assert set(before) <= set(now)
+                before = now
+    figure(kills=kills, finished=finished)
