@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from forging import TINY, forge_rows, forge_tensors, make
+from packing import package
 from running import run_cli
-from test_loading import package
 from test_millions import run
 from typer.testing import CliRunner
 
