@@ -9,7 +9,7 @@ import shlex
 import numpy as np
 import pytest
 from forging import make
-from test_report import array, page_data
+from pages import array, page_data
 from typer.testing import CliRunner
 
 import tinymlds
