@@ -1,4 +1,4 @@
-"""`analyze` on datasets: the same results twice, pairs, networks held out, interruptions, the command line, refusals."""
+"""`analyze` on datasets: the same results twice, pairs, networks held out, the command line, refusals."""
 
 import json
 import os
@@ -20,7 +20,7 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 
 from made_up import SHAPE, random_weights
 
-from tinymlds.analysis import experiments, ladder, models, splits
+from tinymlds.analysis import experiments, ladder, models
 from tinymlds.analysis.points import Wanted, gather
 
 pytestmark = pytest.mark.usefixtures("small_forests")
@@ -82,68 +82,6 @@ def test_the_same_results_on_any_number_of_threads(folders):
     for each in first["splits"]:
         assert not set(each["validation"]) & set(each["test"])
     assert first["published"]["score"] == 0.991
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """xor and its twin, matched, with the weights before training: networks that share those are a pair."""
-    place = tmp_path_factory.mktemp("pairs")
-    common = {"count": 15, "threshold": 10.0, "matched": True, "checkpoints": (0,)}
-    make(place / "xor", "xor", **common)
-    make(place / "twin", "xor", modified=True, **common)
-    return place
-
-
-def apart(place, monkeypatch):
-    """For each seed of an experiment: how many pairs are in more than one part, and how many have both of their networks.
-
-    Counted from the files and from what models are shown; what the analysis knows of pairs and splits has no say.
-    """
-    initial = {}
-    for name in ("xor", "twin"):
-        dataset = tinymlds.open(place / name)
-        (task,) = dataset.tasks
-        before, after = dataset.checkpoints(task)[:, 0], dataset.weights(task)
-        initial |= {end.tobytes(): start.tobytes() for start, end in zip(before, after, strict=True)}
-    assert len(initial) == 30
-    assert len(set(initial.values())) == 15, "fifteen pairs"
-    seen, fit = [], models.fit
-
-    class Watched(models.Fitted):
-        def scores(self, features):
-            seen[-1]["test"] = features  # the last that it is asked for
-            return super().scores(features)
-
-    def watch(model, fold, *arguments):
-        seen.append({"train": fold.train.copy(), "validation": fold.validation})
-        return Watched(*fit(model, fold, *arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(models, "fit", watch)
-        tinymlds.analyze([place / "xor", place / "twin"], "tampered", seeds=4, rungs="knn/raw/plain")
-    counted = []
-    for parts in seen:
-        assert sum(map(len, parts.values())) == 30
-        sides = {}
-        for part, networks in parts.items():
-            for weights in networks:
-                sides.setdefault(initial[weights.tobytes()], []).append(part)
-        counted.append((sum(len(set(both)) > 1 for both in sides.values()), sum(len(both) == 2 for both in sides.values())))
-    return counted
-
-
-def test_the_networks_of_a_pair_are_on_one_side(pairs, monkeypatch):
-    assert apart(pairs, monkeypatch) == [(0, 15)] * 4
-
-
-def test_split_pairs_would_be_counted(pairs, monkeypatch):
-    """Of a division by network instead of index."""
-
-    def by_place(_, name, index):
-        return np.flatnonzero(np.arange(len(index)) % 4 % 3 == splits.SPLITS.index(name))
-
-    monkeypatch.setattr(splits.Split, "part", by_place)
-    assert all(split_pairs > 0 for split_pairs, _ in apart(pairs, monkeypatch))
 
 
 def test_matched_pairs(folders):
@@ -321,72 +259,6 @@ def test_a_machine_that_was_never_seen_tampered(folders, monkeypatch):
             assert row.networks["test"][number] == 2 * len(test)
         assert len(row.others["pairs_right"]) == 2
     assert found.pairs.startswith("matched pairs")
-
-
-# ------------------------------------------------------------------ an analysis that is interrupted
-
-
-ASKED = {"seeds": 2, "rungs": "majority,knn/raw/plain,knn/raw/moved,linear/raw/plain"}
-
-
-def without_times(path):
-    found = json.loads(path.read_text())
-    assert found.pop("provenance")["seconds"]
-    return found
-
-
-def interrupted(data, out, stop_at="linear/raw/plain"):
-    """An analysis whose rungs from this one on are not climbed."""
-
-    def stop(_case, rungs):
-        if rungs == stop_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt) as interruption:
-        tinymlds.analyze(data, "which-machine", out=out, progress=stop, **ASKED)
-    return getattr(interruption.value, "__notes__", [])
-
-
-def test_an_interrupted_analysis_goes_on(folders, tmp_path):
-    data, whole, out = [folders / "xor", folders / "parity"], tmp_path / "whole.json", tmp_path / "found.json"
-    tinymlds.analyze(data, "which-machine", out=whole, **ASKED)
-    rows = tmp_path / "found.json.rows"
-    assert interrupted(data, out) == [f"finished rungs are in {rows}, and the same command goes on"]
-    written = rows.read_bytes()
-    assert interrupted(data, tmp_path / "nothing.json", "majority/raw/plain") == []
-    assert not (tmp_path / "nothing.json.rows").exists(), "nothing was finished"
-    assert len(written.splitlines()) == 3, "a header, majority, and nearest neighbours in two forms"
-    with rows.open("ab") as file:
-        file.write(b'{"case":"all","rows":{"linear/raw/pl')  # a kill in the middle of a line
-    climbed = []
-    tinymlds.analyze(data, "which-machine", out=out, progress=lambda _, rungs: climbed.append(rungs), **ASKED)
-    assert climbed == ["linear/raw/plain"]
-    assert without_times(out) == without_times(whole)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "whole.json"]
-
-
-def test_rows_of_another_analysis_are_not_taken_up(folders, tmp_path):
-    data, out = [folders / "xor", folders / "parity"], tmp_path / "found.json"
-    interrupted(data, out)
-    rows = tmp_path / "found.json.rows"
-    before = rows.read_bytes()
-    with pytest.raises(tinymlds.UsageError, match="has rows of another analysis; remove it, or choose another --out"):
-        tinymlds.analyze(data, "which-machine", out=out, **{**ASKED, "seeds": 3})
-    assert rows.read_bytes() == before
-    header, first, *_ = before.splitlines(keepends=True)
-    for damaged, words in (
-        (b"mine", "another analysis"),
-        (header + b"{}\n", "damaged in line 2"),
-        (header + first[:-5] + b"\n", "damaged in line 2"),
-        (header + first.replace(b'"mean"', b'"meat"') + first, "damaged in line 2"),
-    ):
-        rows.write_bytes(damaged)
-        with pytest.raises(tinymlds.UsageError, match=words):
-            tinymlds.analyze(data, "which-machine", out=out, **ASKED)
-        assert rows.read_bytes() == damaged
-    rows.write_bytes(header[:20])  # a kill in the middle of the first line
-    tinymlds.analyze(data, "which-machine", out=out, **ASKED)
-    assert not rows.exists()
 
 
 def test_the_process_is_left_as_it_was(folders, monkeypatch):
