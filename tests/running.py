@@ -1,5 +1,6 @@
-"""How tests run the command line in a process of its own, and the recipe that makes a network in milliseconds."""
+"""How tests run the command line in a process of its own, what it says and leaves, and recipes of milliseconds."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -31,6 +32,25 @@ def run_cli(*arguments, recipe=None, **options):
     environment = os.environ | {"PYTHONPATH": str(ROOT), **options.pop("env", {})}
     command = cli_command(*arguments, recipe=recipe)
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, **options)
+
+
+def refused(result, code, *words):
+    """Assert that the command line refused: with this exit code, and one line that has these words."""
+    assert result.returncode == code, result.stderr
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("tinymlds: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def contents(folder):
+    """The sha256 of every file of a folder, by name."""
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 def command_on_path(folder):

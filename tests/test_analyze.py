@@ -9,8 +9,7 @@ import warnings
 import numpy as np
 import pytest
 from forging import TINY, make
-from running import run_cli
-from test_refusals import refused
+from running import refused, run_cli
 from typer.testing import CliRunner
 
 import tinymlds

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from forging import TINY, make
-from running import ROOT, run_cli
-from test_refusals import refused
+from running import ROOT, refused, run_cli
 
 import tinymlds
 from tinymlds import store

@@ -7,8 +7,7 @@ import os
 import pytest
 from forging import make
 from packing import package, write
-from running import run_cli
-from test_refusals import contents, refused
+from running import contents, refused, run_cli
 
 import tinymlds
 from tinymlds import packages, store

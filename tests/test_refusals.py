@@ -1,6 +1,5 @@
 """What the command line refuses: one clear line on stderr, the right exit code, and nothing lost."""
 
-import hashlib
 import json
 import random
 import shutil
@@ -8,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from running import SMALL, cli_command, run_cli
+from running import SMALL, cli_command, contents, refused, run_cli
 
 import tinymlds
 from tinymlds import reader, sealing, store
@@ -28,23 +27,6 @@ def sealed(tmp_path_factory):
 @pytest.fixture
 def folder(sealed, tmp_path):
     return shutil.copytree(sealed, tmp_path / "xor")
-
-
-def contents(folder):
-    return {
-        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
-        for p in folder.rglob("*")
-        if p.is_file()
-    }
-
-
-def refused(result, code, *words):
-    assert result.returncode == code, result.stderr
-    lines = result.stderr.strip().splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("tinymlds: ")
-    for word in words:
-        assert word in lines[0]
 
 
 TRAIN = ("train", "--machine", "xor", "--workers", 1, "-q", "--out")
