@@ -1,6 +1,8 @@
 """An analysis that is interrupted goes on from the rows that it has, and takes up none of another analysis."""
 
 import json
+import os
+import re
 
 import pytest
 from forging import make
@@ -81,3 +83,22 @@ def test_rows_of_another_analysis_are_not_taken_up(folders, tmp_path):
     rows.write_bytes(header[:20])  # a kill in the middle of the first line
     tinymlds.analyze(data, "which-machine", out=out, **ASKED)
     assert not rows.exists()
+
+
+def test_two_analyses_of_one_file(folders, tmp_path):
+    """The second one names the first, harms nothing and leaves nothing behind."""
+    data, out = [folders / "xor", folders / "parity"], tmp_path / "found.json"
+    refused = []
+
+    def second(_case, _rungs):
+        with pytest.raises(tinymlds.UsageError) as error:
+            tinymlds.analyze(data, "which-machine", out=out, **ASKED)
+        refused.append(str(error.value))
+
+    tinymlds.analyze(data, "which-machine", out=out, progress=second, **ASKED)
+    assert len(refused) == 3
+    named = rf"another run works on {re.escape(str(out))} \(process {os.getpid()} on .+\); wait or stop it"
+    assert all(re.fullmatch(named, line) for line in refused), refused
+    assert [path.name for path in tmp_path.iterdir()] == ["found.json"]
+    with pytest.raises(tinymlds.UsageError, match="is there already; choose another file"):
+        tinymlds.analyze(data, "which-machine", out=out, **ASKED)

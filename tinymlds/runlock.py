@@ -1,4 +1,4 @@
-"""The lock that keeps a dataset folder to one run, and says who that is."""
+"""The lock that keeps a dataset folder, or a file of results, to one run, and says who that is."""
 
 import contextlib
 import os
@@ -16,14 +16,22 @@ _SECONDS_TO_WAIT = 0.5
 
 
 class RunLock:
-    """Keeps a dataset folder to one run. The operating system frees it when its process ends, however it ends.
+    """Keeps a place to one run. The operating system frees it when its process ends, however it ends.
 
     A reserved lock on an SQLite file of its own: others may still read who holds it. Taking it waits a moment for others:
     for one that writes that it is the holder, so that it can be named, and for one that only reads who that is.
+
+    Args:
+        place: a dataset folder, or what else only one run may work on.
+        path: the lock; default is one inside the folder.
+
+    Raises:
+        UsageError: another run works there; who that is.
+        TinymldsError: the file system refused, or the lock is damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / LOCK
+    def __init__(self, place: Path, path: Path | None = None) -> None:
+        self._place, self._path = place, place / LOCK if path is None else path
         self._token = uuid.uuid4().hex
 
     def __enter__(self) -> "RunLock":
@@ -47,9 +55,7 @@ class RunLock:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise TinymldsError(f"cannot write {self._path}: {error}") from error
-            raise UsageError(
-                f"another run works on {self._path.parent} ({self._read_holder()}); wait or stop it"
-            ) from error
+            raise UsageError(f"another run works on {self._place} ({self._read_holder()}); wait or stop it") from error
         except sqlite3.DatabaseError as error:
             raise TinymldsError(f"{self._path} is damaged ({error}); remove it if no run works here") from error
 

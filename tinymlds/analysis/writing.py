@@ -1,18 +1,20 @@
 """Where results are written: one file at the end, and, while they come, a file beside it with what is finished."""
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from tinymlds import reader, store
 from tinymlds.analysis.results import Row
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.runlock import RunLock
 from tinymlds.spec import canonical_json
 
-ROWS = ".rows"
-"""Added to the name of the file: what is finished. `.part` is what `store.commit` adds while it writes that file."""
+ROWS, LOCK = ".rows", ".lock"
+"""Added to the name of the file: what is finished, and who works on it. `.part` is what `store.commit` adds."""
 
 _FIELDS = {entry.name for entry in fields(Row)}
 
@@ -42,17 +44,6 @@ class Rows:
     seconds: dict[str, float] = field(default_factory=dict)
     _file: IO[bytes] | None = None
 
-    def __enter__(self) -> "Rows":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None and self.place is not None:
-            self._file.close()
-            if not self.fields:  # a header alone is worth nothing
-                store.remove(self.place)
-            elif error is not None and not isinstance(error, Exception):
-                error.add_note(f"finished rungs are in {self.place}, and the same command goes on")
-
     def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
         """Keep the fields of these rungs, which took so many seconds."""
         line = canonical_json({"case": case, "rows": rows, "seconds": seconds})
@@ -63,6 +54,13 @@ class Rows:
                 self._file.flush()
             except OSError as error:
                 raise TinymldsError(f"cannot write {self.place}: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """No more comes; a file with the header alone, which is worth nothing, is removed."""
+        if self.place is not None and self._file is not None:
+            self._file.close()
+            if not self.fields:
+                store.remove(self.place)
 
     def remove(self) -> None:
         """Remove the file: all of it stands elsewhere now."""
@@ -78,7 +76,8 @@ class Rows:
             self.seconds[f"{line['case']}/{rung}"] = float(line["seconds"])
 
 
-def open_rows(out: Path | None, header: dict[str, Any]) -> Rows:
+@contextlib.contextmanager
+def open_rows(out: Path | None, header: dict[str, Any]) -> Iterator[Rows]:
     """What the same analysis has finished already, ready for more; without `out`, nothing, and nothing is kept.
 
     Args:
@@ -86,21 +85,31 @@ def open_rows(out: Path | None, header: dict[str, Any]) -> Rows:
         header: what rows depend on: format, command, digests, versions.
 
     Raises:
-        UsageError: `out` is there, its folder is not, or rows beside it are of another analysis or damaged.
+        UsageError: `out` is there, its folder is not, another run works on it, or rows beside it are of another analysis
+            or damaged.
         TinymldsError: the file system refused.
     """
     if out is None:
-        return Rows()
-    rows = Rows(out.with_name(out.name + ROWS))
-    try:
-        if out.exists():
-            raise UsageError(f"{out} is there already; choose another file")
-        if not out.parent.is_dir():
-            raise UsageError(f"{out} cannot be written: {out.parent} is no folder")
-        rows._file = _opened(rows, canonical_json(header).encode())
-    except OSError as error:
-        raise TinymldsError(f"cannot write {out}: {error.strerror or error}") from error
-    return rows
+        yield Rows()
+        return
+    if not out.parent.is_dir():
+        raise UsageError(f"{out} cannot be written: {out.parent} is no folder")
+    with RunLock(out, out.with_name(out.name + LOCK)):
+        rows = Rows(out.with_name(out.name + ROWS))
+        try:
+            if out.exists():
+                raise UsageError(f"{out} is there already; choose another file")
+            rows._file = _opened(rows, canonical_json(header).encode())
+        except OSError as error:
+            raise TinymldsError(f"cannot write {out}: {error.strerror or error}") from error
+        try:
+            yield rows
+        except BaseException as error:
+            if rows.fields and not isinstance(error, Exception):
+                error.add_note(f"finished rungs are in {rows.place}, and the same command goes on")
+            raise
+        finally:
+            rows.close()
 
 
 def _opened(rows: Rows, header: bytes) -> IO[bytes]:
