@@ -1,8 +1,8 @@
 """The CUDA backend: the CPU's bits, the oracle's gradients, the records of populations, and its errors.
 
 What needs a device runs on a GPU if there is one, and in any case in Numba's simulator (`test_in_the_simulator` runs this
-file again there), where every thread is a thread of Python: tiny networks only. The simulator's `fma` rounds once, so
-there too the bits have to be the same, and no tolerance is needed. Compiled code is in `test_ptx.py`.
+file again there), where every thread is a thread of Python (`simulator.py`): tiny networks only. The simulator's `fma`
+rounds once, so there too the bits have to be the same, and no tolerance is needed. Compiled code is in `test_ptx.py`.
 """
 
 import importlib.util
@@ -38,6 +38,12 @@ KEY = 0x01234567, 0x89ABCDEF
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
 INSTALLED = importlib.util.find_spec("numba_cuda") is not None
 LONG_IN_THE_SIMULATOR = "default or second or STALLED or one_buffer"  # the last one is run by test_ptx.py too
+
+if SIMULATED and INSTALLED:
+    import simulator
+
+    simulator.take_turns()
+
 needs_package = pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not installed")
 
 
@@ -222,10 +228,12 @@ def test_device_finds_what_is_not_finite(cuda, monkeypatch, changes, reason, epo
 
 def test_device_run_makes_the_digest_of_the_cpu(cuda: backend.PopulationBackend, tmp_path: Path) -> None:
     recipe, digests = {**TINY, "max_epochs": 2}, []
+    (tmp_path / "sitecustomize.py").write_text("import simulator\n\nsimulator.take_turns()\n" if SIMULATED else "")
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, Path(__file__).parent)))
     for name in ("cuda", "cpu"):
         done = run_cli(
             "train", "--machine", "xor", "--count", 3, "--out", tmp_path / name, "--backend", name, "--workers", 2,
-            "--checkpoints", "0,1", "--json", "--quiet", recipe=recipe,
+            "--checkpoints", "0,1", "--json", "--quiet", recipe=recipe, env={"PYTHONPATH": path},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         digests.append(json.loads(done.stdout)["digest"])
