@@ -16,6 +16,7 @@ import sys
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import ptx
@@ -56,40 +57,71 @@ from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda, gpu
 from tinymlds.kernels.shape import Shape
 
-capability, shapes, fused = eval(sys.argv[1]), eval(sys.argv[2]), sys.argv[3] == "fused"
-device = SimpleNamespace(compute_capability=ComputeCapability(*capability), id=0)  # a stand-in: nothing is launched
+device = SimpleNamespace(compute_capability=None, id=0)  # a stand-in: nothing is launched
 dispatcher.get_current_device = lambda: device
 codegen.devices.get_context = lambda: SimpleNamespace(device=device)
 dispatcher._Kernel.bind = lambda kernel: kernel.library.get_cubin()  # linked, but not loaded
-if fused:
-    cuda._without_fusing = nullcontext
-result = {}
-for name, shape in shapes.items():
-    kernel = gpu.train(shape)
-    cuda.compile_kernel(kernel, gpu.ARGUMENTS)
-    (compiled,) = kernel.overloads.values()
-    assert len(compiled.library.get_cubin().code) > 10_000
-    result[name] = cuda.compiled_ptx(kernel)
-json.dump(result, sys.stdout)
+without_fusing, results = cuda._without_fusing, []
+for capability, shapes, fused in eval(sys.argv[1]):
+    device.compute_capability = ComputeCapability(*capability)
+    cuda._without_fusing = nullcontext if fused else without_fusing
+    gpu.train.cache_clear()  # another kernel; Numba keeps its typed functions, NVVM and the linker see all of it again
+    result = {}
+    for name, shape in shapes.items():
+        kernel = gpu.train(shape)
+        try:
+            cuda.compile_kernel(kernel, gpu.ARGUMENTS)
+        except ArithmeticError as error:
+            result["refused"] = str(error)
+            break
+        (compiled,) = kernel.overloads.values()
+        assert len(compiled.library.get_cubin().code) > 10_000
+        result[name] = cuda.compiled_ptx(kernel)
+    results.append(result)
+json.dump(results, sys.stdout)
 """
 
 
+class Wanted(NamedTuple):
+    """Shapes to be compiled for a compute capability."""
+
+    capability: tuple[int, int]
+    names: tuple[str, ...]
+    fused: bool = False
+    """NVVM may fuse as it likes."""
+
+
+TOGETHER = (
+    Wanted((9, 0), tuple(name for name in SHAPES if name != "largest")),
+    Wanted((7, 5), ("default", "tanh")),
+    Wanted((9, 0), ("default",), fused=True),
+)
+"""In one process, as functions that are typed once serve all of them; the largest shape, which takes the longest, is
+compiled by itself."""
+
+
 @cache
-def compiled(capability: tuple[int, int], *names: str, fused: bool = False) -> dict[str, str]:
-    """What `compile_kernel` made of these shapes, in a process of its own; linked too, by the linker that a run uses."""
-    shapes = {name: SHAPES[name] for name in names}
-    command = [sys.executable, "-c", COMPILE, repr(capability), repr(shapes), "fused" if fused else "as it is"]
+def made(wanted: tuple[Wanted, ...]) -> list[dict[str, str]]:
+    """What `compile_kernel` makes of shapes, in a process of its own; linked too, by the linker that a run uses."""
+    jobs = [(each.capability, {name: SHAPES[name] for name in each.names}, each.fused) for each in wanted]
+    command = [sys.executable, "-c", COMPILE, repr(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
-    if done.returncode:
-        raise ArithmeticError(done.stderr)
-    found: dict[str, str] = json.loads(done.stdout)
+    assert done.returncode == 0, done.stderr
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found
+
+
+def compiled(wanted: Wanted) -> dict[str, str]:
+    """The PTX of each shape."""
+    found = made(TOGETHER)[TOGETHER.index(wanted)] if wanted in TOGETHER else made((wanted,))[0]
+    if "refused" in found:
+        raise ArithmeticError(found["refused"])
     return found
 
 
 def ptx_of(name: str) -> str:
-    """For compute capability 9.0; the largest shape, which takes the longest, is compiled by itself."""
-    together = [name] if name == "largest" else [other for other in SHAPES if other != "largest"]
-    return compiled((9, 0), *together)[name]
+    """For compute capability 9.0."""
+    return compiled(Wanted((9, 0), (name,)) if name == "largest" else TOGETHER[0])[name]
 
 
 # ------------------------------------------------------------------ read
@@ -119,7 +151,8 @@ def test_it_keeps_to_the_numerics(capability: tuple[int, int], name: str, reques
     if capability == (8, 0) and not request.config.getoption("--full"):
         pytest.skip("half a minute, between an older and a newer one: with --full")
 
-    shape, ptx = SHAPES[name], ptx_of(name) if capability == (9, 0) else compiled(capability, "default", "tanh")[name]
+    shape = SHAPES[name]
+    ptx = ptx_of(name) if capability == (9, 0) else compiled(Wanted(capability, ("default", "tanh")))[name]
     check_ptx(ptx)
     assert f".target sm_{capability[0]}{capability[1]}" in ptx
     assert count(r"\bdiv\.rn\.f32", ptx) >= 8
@@ -142,9 +175,8 @@ def test_it_keeps_to_the_numerics(capability: tuple[int, int], name: str, reques
 
 
 def test_fusing_would_be_noticed() -> None:
-
     with pytest.raises(ArithmeticError, match=r"(?:add|mul|sub)\.f32"):
-        compiled((9, 0), "default", fused=True)
+        compiled(TOGETHER[2])
 
 
 @pytest.mark.parametrize(
