@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS
+from tinymlds.kernels.block import BLOCK, CELLS, INNER, OPTIONS
 from tinymlds.kernels.cache import cached_njit
 from tinymlds.kernels.gru import gru_layer
 from tinymlds.kernels.head import head, sizes
@@ -133,7 +133,7 @@ def stages(shape: Shape) -> Stages:
     map_start, map_forward, map_backward, map_finish = top
     squared_error, adam_step = CELLS.squared_error, CELLS.adam
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def start(p, work):  # type: ignore[no-untyped-def]
         for e in range(0, work.gradient.size, LANES):
             store(work.gradient, e, zero())
@@ -142,7 +142,7 @@ def stages(shape: Shape) -> Stages:
             other_sum_biases(p, FIRST_SIZE + (k - 1) * OTHER_SIZE, work.biases[k * 2 * H :])
         map_start(p, HEAD, work.head)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gather(T, sequences, order, first, live, work):  # type: ignore[no-untyped-def]
         """Lanes beyond `live` are 0."""
         unit = T * BLOCK
@@ -161,7 +161,7 @@ def stages(shape: Shape) -> Stages:
                 for i in range(O):
                     store(work.target, (t * O + i) * BLOCK + v, bit_lanes(work.words, unit + t * BLOCK + v, i))
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gru_forward(T, p, work):  # type: ignore[no-untyped-def]
         states, gates = (T + 1) * ROW, T * 4 * ROW
         first_forward(T, work.x, work.hidden, work.gates, p, 0, work.biases)
@@ -170,12 +170,12 @@ def stages(shape: Shape) -> Stages:
             h, g = work.hidden[k * states :], work.gates[k * gates :]
             other_forward(T, below, h, g, p, w, work.biases[k * 2 * H :])
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def head_forward(T, p, work):  # type: ignore[no-untyped-def]
         x = work.hidden[(LAYERS - 1) * (T + 1) * ROW + ROW :]
         map_forward(T, x, work.maps, work.output, p, HEAD, work.head)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def error(T, live, scale, work):  # type: ignore[no-untyped-def]
         """Order of the sum over the live lanes: t, output line, vector."""
         total = zero()
@@ -186,12 +186,12 @@ def stages(shape: Shape) -> Stages:
                 store(work.output, e + v, dy)
         return tree_sum(total)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def head_backward(T, p, work):  # type: ignore[no-untyped-def]
         x = work.hidden[(LAYERS - 1) * (T + 1) * ROW + ROW :]
         map_backward(T, x, work.maps, work.output, work.even, work.odd, work.gradient, p, HEAD, work.head)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gru_backward(k, T, p, work):  # type: ignore[no-untyped-def]
         h, g = work.hidden[k * (T + 1) * ROW :], work.gates[k * T * 4 * ROW :]
         dy, dx = (work.even, work.odd) if (LAYERS - k) % 2 == 1 else (work.odd, work.even)
@@ -200,7 +200,7 @@ def stages(shape: Shape) -> Stages:
         else:
             other_backward(T, h, g, dy, dx, work.carry, p, FIRST_SIZE + (k - 1) * OTHER_SIZE)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gru_gradient(k, T, work):  # type: ignore[no-untyped-def]
         h, g = work.hidden[k * (T + 1) * ROW :], work.gates[k * T * 4 * ROW :]
         if k == 0:
@@ -209,11 +209,11 @@ def stages(shape: Shape) -> Stages:
             below = work.hidden[(k - 1) * (T + 1) * ROW + ROW :]
             other_gradient(T, below, h, g, work.gradient, FIRST_SIZE + (k - 1) * OTHER_SIZE)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def finish(p, work):  # type: ignore[no-untyped-def]
         map_finish(work.gradient, p, HEAD, work.head)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def update(state, work, adam, step_size, root_scale):  # type: ignore[no-untyped-def]
         for e in range(0, state.p.size, LANES):
             p, m, v = load(state.p, e), load(state.m, e), load(state.v, e)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, CELLS, INNER, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.simd import LANES, load, store, tile, zero
 
 
@@ -43,13 +43,13 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
     p_accumulate = product.accumulate
     gru_gates, gru_state, gru_backward = CELLS.gru_gates, CELLS.gru_state, CELLS.gru_backward
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def sum_biases(p, w, sums):  # type: ignore[no-untyped-def]
         """sums [2 H] = b_i + b_h of r and z, as the sums of these gates start with both."""
         for i in range(2 * H):
             sums[i] = p[w + B_INPUT + i] + p[w + B_HIDDEN + i]
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def forward(T, x, h, g, p, w, sums):  # type: ignore[no-untyped-def]
         """h[t + 1] and the gates from x[t] and h[t]; h[0] = 0."""
         for e in range(0, ROW, LANES):
@@ -90,7 +90,7 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
                 store(g, gt + N + e, n)
                 store(h, ht + ROW + e, new)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def backward(T, h, g, dh, dx, carry, p, w):  # type: ignore[no-untyped-def]
         """Gates become their gradients before the activation; dx from dh; last step first."""
         for e in range(0, ROW, LANES):
@@ -130,7 +130,7 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
     gradient_h = outer_gradient(outer_h, H, H, H, 4 * ROW, ROW)
     gradient_b = row_sums(H, 4 * ROW)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gradient(T, x, h, g, out, w):  # type: ignore[no-untyped-def]
         """Add this block's part of the gradient, gate by gate, as the rows of a gate are in the cache then."""
         for k in range(4):

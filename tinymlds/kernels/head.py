@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, CELLS, INNER, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.shape import Shape
 from tinymlds.kernels.simd import LANES, load, store, tile, zero
 
@@ -75,7 +75,7 @@ def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
     ROWS_UP, ROWS_DOWN, WIDTH = up.rows, down.rows, tiles.vectors * LANES
     activate, activate_backward = _activation(activation)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def forward(T, x, y, p, w):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, OUT, ROWS_UP):
@@ -86,7 +86,7 @@ def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
                     u_store(y, (t * OUT + j) * BLOCK + v, BLOCK, a)
         activate(T * OUT * BLOCK, y)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def backward(T, y, dy, dx, p, w):  # type: ignore[no-untyped-def]
         """dy becomes the gradient before the activation; dx = W^T dy."""
         activate_backward(T * OUT * BLOCK, y, dy)
@@ -102,7 +102,7 @@ def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
     gradient_w = outer_gradient(outer, IN, IN, OUT, OUT * BLOCK, IN * BLOCK)
     gradient_b = row_sums(OUT, OUT * BLOCK)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def gradient(T, x, dy, out, w):  # type: ignore[no-untyped-def]
         gradient_w(0, T, dy, x, out, w)
         gradient_b(T, dy, out, w + BIAS, -1)
@@ -114,11 +114,11 @@ def _activation(name: str) -> tuple[Any, Any]:
     """(y = f(y), dy = dy f'(y)), both in place over `size` floats; for "none" nothing happens."""
     if name == "none":
 
-        @njit(**OPTIONS)
+        @njit(**INNER)
         def nothing(size, y):  # type: ignore[no-untyped-def]
             pass
 
-        @njit(**OPTIONS)
+        @njit(**INNER)
         def nothing_backward(size, y, dy):  # type: ignore[no-untyped-def]
             pass
 
@@ -126,12 +126,12 @@ def _activation(name: str) -> tuple[Any, Any]:
 
     cell, cell_backward = CELLS.activations[name]
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def activate(size, y):  # type: ignore[no-untyped-def]
         for e in range(0, size, LANES):
             store(y, e, cell(load(y, e)))
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def activate_backward(size, y, dy):  # type: ignore[no-untyped-def]
         for e in range(0, size, LANES):
             store(dy, e, cell_backward(load(y, e), load(dy, e)))
@@ -147,11 +147,11 @@ def _chain(shape: Shape) -> Head:
     map_forward, map_backward, map_gradient = _linear_map(H, H, shape.activation)
     last_forward, last_backward, last_gradient = _linear_map(H, shape.outputs, "none")
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def start(p, w, head):  # type: ignore[no-untyped-def]
         pass
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def forward(T, x, maps, y, p, w, head):  # type: ignore[no-untyped-def]
         for k in range(MAPS - 1):
             u = maps[k * T * ROW :]
@@ -159,7 +159,7 @@ def _chain(shape: Shape) -> Head:
             x = u
         last_forward(T, x, y, p, w + LAST)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def backward(T, x, maps, dy, dx, other, out, p, w, head):  # type: ignore[no-untyped-def]
         # The gradients on their way down lie in dx and in `other` in turn, so that the last one is dx.
         above, below = (dx, other) if MAPS % 2 == 1 else (other, dx)
@@ -170,7 +170,7 @@ def _chain(shape: Shape) -> Head:
             map_gradient(T, maps[(k - 1) * T * ROW :] if k > 0 else x, above, out, w + k * MAP_SIZE)
             above, below = below, above
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def finish(out, p, w, head):  # type: ignore[no-untyped-def]
         pass
 
@@ -213,7 +213,7 @@ def _collapsed(shape: Shape) -> Head:
     gradient_w = outer_gradient(outer, O, WIDE, H, H * BLOCK, O * BLOCK)
     gradient_b = row_sums(O, O * BLOCK)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def start(p, w, head):  # type: ignore[no-untyped-def]
         for e in range(SUMS, SUMS + T_SIZE, LANES):
             store(head, e, zero())
@@ -233,7 +233,7 @@ def _collapsed(shape: Shape) -> Head:
                 c = c_accumulate(c, p, wk + H * H + i, 0, head, above + i * WIDE)
         c_store(head, C, 0, c)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def forward(T, x, maps, y, p, w, head):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, O, UP):
@@ -243,7 +243,7 @@ def _collapsed(shape: Shape) -> Head:
                         a = u_accumulate(a, head, S + i * WIDE + j, 1, x, (t * H + i) * BLOCK + v)
                     u_store(y, (t * O + j) * BLOCK + v, BLOCK, a)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def backward(T, x, maps, dy, dx, other, out, p, w, head):  # type: ignore[no-untyped-def]
         for t in range(T):
             for j in range(0, H, DOWN):
@@ -255,7 +255,7 @@ def _collapsed(shape: Shape) -> Head:
         gradient_w(0, T, x, dy, head, SUMS)
         gradient_b(T, dy, head, SUMS + H * WIDE, -1)
 
-    @njit(**OPTIONS)
+    @njit(**INNER)
     def finish(out, p, w, head):  # type: ignore[no-untyped-def]
         for k in range(1, K):
             sums, wk = SUMS + (k - 1) * T_SIZE, w + (k - 1) * MAP_SIZE
