@@ -49,13 +49,15 @@ class PtxError(Exception):
 
 def fma(x: Array, y: Array, z: Array) -> Array:
     """x * y + z in float32, rounded once: the exact product, the sum rounded to odd in float64, then to float32."""
-    product, z64 = x.astype(np.float64) * y, np.asarray(z, np.float64)
-    total = product + z64
+    product = np.multiply(x, y, dtype=np.float64)
+    total = product + z
     part = total - product
-    error = (product - (total - part)) + (z64 - part)
-    bits = total.view(np.int64)
-    inexact = (error != 0.0) & np.isfinite(total) & ((bits & 1) == 0)
-    bits += np.where(inexact, np.where((error > 0.0) == (total > 0.0), 1, -1), 0)
+    error = (product - (total - part)) + (z - part)
+    inexact = error != 0.0  # also where the sum is not finite
+    if inexact.any():
+        bits = total.view(np.int64)
+        step = np.where((error > 0.0) == (total > 0.0), 1, -1)
+        np.add(bits, step, out=bits, where=inexact & (bits & 1 == 0) & np.isfinite(total))
     return total.astype(np.float32)
 
 
@@ -122,11 +124,12 @@ class Program:
 
 def _body(text: str, start: int) -> str:
     """What lies between the brace before `start` and the one that closes it."""
-    depth, at = 1, start
-    while depth:
-        depth += {"{": 1, "}": -1}.get(text[at], 0)
-        at += 1
-    return text[start : at - 1]
+    depth = 1
+    for brace in re.compile(r"[{}]").finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return text[start : brace.start()]
+    raise PtxError("a brace is not closed")
 
 
 def _read_body(function: Function, body: str) -> None:
@@ -322,6 +325,19 @@ class _Block:
 
 
 @cache
+def _parts(operand: str) -> tuple[str, ...]:
+    """The operand, or those of a vector."""
+    return tuple(re.findall(r"[^<>,\s]+", operand))
+
+
+@cache
+def _place(operand: str) -> tuple[str, np.uint64]:
+    """The register of an address, and what is added to it."""
+    base, _, offset = operand.strip("[]").partition("+")
+    return base, np.uint64(int(offset or 0) % 2**64)
+
+
+@cache
 def _kind(register: str) -> str:
     """f, r, rd, rs, p, SP or SPL."""
     return register[1:].rstrip("0123456789")
@@ -385,9 +401,11 @@ class _Frame:
         self._registers[register] = new
 
     def _address(self, operand: str) -> Array:
-        base, _, offset = operand.strip("[]").partition("+")
-        address = self.value(base, np.uint64) + np.uint64(int(offset or 0) % 2**64)
-        return np.broadcast_to(address, self._block._size)
+        base, offset = _place(operand)
+        return self._of_all(self.value(base, np.uint64) + offset)
+
+    def _of_all(self, value: Any) -> Array:
+        return value if value.ndim else np.full(self._block._size, value)
 
     # -- barriers
 
@@ -460,7 +478,7 @@ class _Frame:
         if not np.isin(partners, chosen).all() or (np.bincount(chosen // 32)[np.unique(chosen // 32)] != 32).any():
             raise PtxError("an exchange that not all threads of a warp take part in")
         received = np.zeros(self._block._size, np.uint32)
-        received[chosen] = np.broadcast_to(self.value(operands[1], np.uint32), self._block._size)[partners]
+        received[chosen] = self._of_all(self.value(operands[1], np.uint32))[partners]
         self.set(operands[0].partition("|")[0], received, chosen)
 
     def _ld(self, name: tuple[str, ...], operands: tuple[str, ...], chosen: Array) -> None:
@@ -471,7 +489,7 @@ class _Frame:
             passed = np.zeros(self._block._size, dtype) if found is None else np.asarray(found).view(dtype)
             self.set(operands[0], _as_wide_as(operands[0], passed), chosen)
             return
-        to = re.findall(r"%\w+", operands[0])
+        to = _parts(operands[0])
         address = self._address(operands[1])[chosen]
         size = np.dtype(dtype).itemsize
         if (address & np.uint64(len(to) * size - 1)).any():
@@ -485,7 +503,7 @@ class _Frame:
         dtype = _TYPES[name[-1]]
         if name[1] == "param":
             target = operands[0].strip("[]").partition("+")[0]
-            value = np.broadcast_to(self.value(operands[1], dtype), self._block._size)
+            value = self._of_all(self.value(operands[1], dtype))
             if target == "func_retval0":
                 self.result[chosen] = value.view(np.uint32)[chosen]
             else:
@@ -493,14 +511,14 @@ class _Frame:
             return
         address = self._address(operands[0])[chosen]
         size = np.dtype(dtype).itemsize
-        parts = re.findall(r"[^<>,\s]+", operands[1])
+        parts = _parts(operands[1])
         if (address & np.uint64(len(parts) * size - 1)).any():
             raise PtxError("an access is not aligned")
         for k, part in enumerate(parts):
             wide = self._registers.get(part)
             narrowed = wide is not None and wide.dtype.itemsize > size
             value = wide.astype(f"u{size}") if narrowed else self.value(part, dtype)  # type: ignore[union-attr]
-            value = np.broadcast_to(value, self._block._size)[chosen]
+            value = self._of_all(value)[chosen]
             self._block._memory.store(address + np.uint64(k * size), value, chosen)
 
     def _call(self, name: tuple[str, ...], operands: tuple[str, ...], chosen: Array) -> None:
