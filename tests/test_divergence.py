@@ -22,12 +22,20 @@ EPOCHS = 6
 CHECKPOINTS = (0, 1, 2, 4)
 
 
+SHAPES = (
+    {},
+    {"head_activation": "tanh"},
+    {"hidden": 4, "gru_layers": 1, "linear_maps": 2, "head_activation": "relu"},
+)
+"""Shapes that other tests compile too."""
+
+
 def draw_recipe(draw, all_shapes):
-    """A recipe that may well diverge. Every shape is compiled anew, so there are three of them if not all are asked for."""
-    maps, activation = (
-        (draw.randrange(1, 9), draw.choice(["none", "tanh", "relu"]))
+    """A recipe that may well diverge. Every shape has to be compiled, so there are three if not all are asked for."""
+    shape = (
+        {"linear_maps": draw.randrange(1, 9), "head_activation": draw.choice(["none", "tanh", "relu"])}
         if all_shapes
-        else draw.choice([(5, "none"), (5, "tanh"), (2, "relu")])
+        else draw.choice(SHAPES)
     )
     return {
         **SMALL,
@@ -39,8 +47,7 @@ def draw_recipe(draw, all_shapes):
         "beta2": draw.choice([0.0, 0.1, 0.5, 0.9, 0.99]),
         "eps": 10 ** draw.uniform(-30.0, -6.0),
         "batch": draw.choice([16, 32, 64, 128, 256]),
-        "linear_maps": maps,
-        "head_activation": activation,
+        **shape,
     }
 
 
