@@ -25,11 +25,15 @@ LONGEST = (
     "test_kernels",
     "test_crashes",
     "test_cuda",
+    "test_targets",
+    "test_mutations",
     "test_publish_readers",
     "test_strangers",
     "test_docs",
     "test_cache",
     "test_durability",
+    "test_compiled_code",
+    "test_divergence",
 )
 
 
