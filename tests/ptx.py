@@ -105,7 +105,7 @@ class Program:
     @property
     def entry(self) -> str:
         """The kernel."""
-        (name,) = [name for name in self.functions if "3gpu5train" in name and name.count("5train") == 2]
+        (name,) = [name for name in self.functions if "3gpu6kernel5train" in name]
         return name
 
     def launch(self, blocks: int, threads: int, arguments: list[Array | int], races: bool = True) -> None:

@@ -129,20 +129,20 @@ def test_device_gives_the_bits_of_the_cpu(cuda: backend.PopulationBackend, case:
 
 def test_device_with_one_buffer_gives_the_same_bits(cuda: backend.PopulationBackend, monkeypatch) -> None:
     """More than 48 units have no room for two buffers in shared memory; four units stand in for them."""
-    from tinymlds.kernels import gpu
+    from tinymlds.kernels.gpu import gru, kernel, layout
 
-    monkeypatch.setattr(gpu, "_SHARED_FLOATS", 4 * 4 * gpu.BLOCK)
-    gpu._gru_layer.cache_clear()
-    gpu.train.cache_clear()
+    monkeypatch.setattr(layout, "SHARED_FLOATS", 4 * 4 * layout.BLOCK)
+    gru.gru_layer.cache_clear()
+    kernel.train.cache_clear()
     try:
         test_device_gives_the_bits_of_the_cpu(cuda, "two blocks and a half")
     finally:
-        gpu._gru_layer.cache_clear()
-        gpu.train.cache_clear()
+        gru.gru_layer.cache_clear()
+        kernel.train.cache_clear()
 
 
 def test_device_gives_the_gradients_of_the_oracle(cuda: backend.PopulationBackend) -> None:
-    from tinymlds.kernels import gpu
+    from tinymlds.kernels.gpu import layout
 
     shape, steps, batch = Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 48
     problem, weights = make_problem(shape, steps, batch, batch), random_weights(shape)
@@ -150,7 +150,7 @@ def test_device_gives_the_gradients_of_the_oracle(cuda: backend.PopulationBacken
     population.admit(0, weights)
     population.start([Job(0, 0, 0, 1, 1)])
     (stretch,) = population.finish()
-    at = gpu.layout(shape, steps).gradient
+    at = layout.arena(shape, steps).gradient
     gradient = population._arenas[0].copy_to_host()[at : at + shape.size]
     loss, expected = oracle(shape, weights, problem.train, np.arange(batch))
     assert stretch.train_losses.tolist() == pytest.approx([loss], rel=LOSS_TOLERANCE)

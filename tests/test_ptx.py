@@ -54,7 +54,8 @@ from contextlib import nullcontext
 from types import SimpleNamespace
 from cuda.core._utils.cuda_utils import ComputeCapability
 from numba.cuda import codegen, dispatcher
-from tinymlds.kernels import cuda, gpu
+from tinymlds.kernels import cuda
+from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
 from tinymlds.kernels.shape import Shape
 
 device = SimpleNamespace(compute_capability=None, id=0)  # a stand-in: nothing is launched
@@ -65,12 +66,12 @@ without_fusing, results = cuda._without_fusing, []
 for capability, shapes, fused in eval(sys.argv[1]):
     device.compute_capability = ComputeCapability(*capability)
     cuda._without_fusing = nullcontext if fused else without_fusing
-    gpu.train.cache_clear()  # another kernel; Numba keeps its typed functions, NVVM and the linker see all of it again
+    train.cache_clear()  # another kernel; Numba keeps its typed functions, NVVM and the linker see all of it again
     result = {}
     for name, shape in shapes.items():
-        kernel = gpu.train(shape)
+        kernel = train(shape)
         try:
-            cuda.compile_kernel(kernel, gpu.ARGUMENTS)
+            cuda.compile_kernel(kernel, ARGUMENTS)
         except ArithmeticError as error:
             result["refused"] = str(error)
             break
@@ -134,7 +135,7 @@ def functions(ptx: str) -> dict[str, str]:
     for start, end in pairwise([*starts, len(ptx)]):
         text = ptx[start:end]
         head, _, body = text.partition("{")
-        if name := re.search(r"_gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
+        if name := re.search(r"gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
             bodies[name[1] if name[1] not in bodies else f"{name[1]} 2"] = body
     return bodies
 
@@ -204,7 +205,7 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
     A called function saves up to some 77 registers for its caller, once for all steps; ptxas counts them as spilled.
     """
     from tinymlds.kernels.cuda import residency
-    from tinymlds.kernels.gpu import threads
+    from tinymlds.kernels.gpu.layout import threads
 
     assert residency(threads(Shape())) == (3, 96)
     if not request.config.getoption("--full"):
@@ -230,7 +231,7 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
 
 def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, epochs: int, lr=lr_at, races=True):
     """Weights and records float32 [epochs, 2] of a network that trains for some epochs; memory starts as NaN."""
-    from tinymlds.kernels import gpu
+    from tinymlds.kernels.gpu import layout
     from tinymlds.kernels.population import _fixed
 
     shape, (size, steps) = problem.shape, problem.train.inputs.shape
@@ -240,13 +241,13 @@ def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, 
         factors.append(some)
     state, arenas, records = (
         np.full(shape, np.nan, np.float32)
-        for shape in ((1, 4, shape.size), (1, gpu.layout(shape, steps).size), (1, epochs, 2))
+        for shape in ((1, 4, shape.size), (1, layout.arena(shape, steps).size), (1, epochs, 2))
     )
-    state[0, gpu.PARAMETERS] = weights
+    state[0, layout.PARAMETERS] = weights
     results = np.full((1, 3), -1, np.int32)
     ptx.Program(text).launch(
         1,
-        gpu.threads(shape),
+        layout.threads(shape),
         [
             np.array([[0, 0, index, 1, epochs]], np.int32),
             steps,
@@ -264,7 +265,7 @@ def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, 
         races,
     )
     assert results.tolist() == [[epochs, 0, 0]]
-    return state[0, gpu.PARAMETERS], records[0]
+    return state[0, layout.PARAMETERS], records[0]
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -336,7 +337,7 @@ SMALL = """
 .version 8.0
 .target sm_80
 .address_size 64
-.visible .entry k3gpu5train_5train(.param .u64 k_param_0, .param .u64 k_param_1, .param .u64 k_param_2,
+.visible .entry k3gpu6kernel5train(.param .u64 k_param_0, .param .u64 k_param_1, .param .u64 k_param_2,
     .param .u64 k_param_3, .param .u64 k_param_4, .param .u64 k_param_5, .param .u64 k_param_6)
 {
     ld.param.u64 %rd1, [k_param_4];

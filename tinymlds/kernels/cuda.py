@@ -1,6 +1,6 @@
 """The CUDA target: the only file that imports a CUDA package (numba-cuda), and all that the kernels need of it.
 
-`gpu.py` uses `cuda` from here for thread indices, barriers, shared and local arrays; the primitives below are what Numba
+`gpu/` uses `cuda` from here for thread indices, barriers, shared and local arrays; the primitives below are what Numba
 has no name for. Each is written twice: as an intrinsic for the compiler, and as plain Python for Numba's simulator
 (`NUMBA_ENABLE_CUDASIM=1`), which gives the same bits, `fma` included.
 
@@ -65,10 +65,11 @@ separated: Decorator
 if SIMULATED:
     sys.setswitchinterval(1e-4)  # threads wait for each other all the time; with Python's 5 ms it takes 25 times as long
 
-    def _as_it_is(function: Callable[..., Any]) -> Any:
-        return function
+    def _simulated(function: Callable[..., Any]) -> Any:
+        """The simulator puts its own `cuda` into the module of a kernel, and of each device function while that runs."""
+        return cuda.jit(device=True)(function) if "cuda" in function.__code__.co_names else function
 
-    inlined, separated = _as_it_is, _as_it_is
+    inlined, separated = _simulated, _simulated
 
     SHARED_ALIGNMENT = None
 

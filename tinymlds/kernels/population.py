@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tinymlds.kernels import gpu, rng
+from tinymlds.kernels import rng
 from tinymlds.kernels.cuda import (
     SIMULATED,
     CudaError,
@@ -17,11 +17,18 @@ from tinymlds.kernels.cuda import (
     require_device,
     resident_blocks,
 )
+from tinymlds.kernels.gpu import layout
+from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
 from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Stretch, adam_factors, constants
 from tinymlds.kernels.rng import Key
 from tinymlds.kernels.shape import Shape
 
-_NOT_FINITE = {gpu.NOT_DIVERGED: "", gpu.LOSS: "training loss", gpu.WEIGHTS: "weights", gpu.VALIDATION: "validation loss"}
+_NOT_FINITE = {
+    layout.NOT_DIVERGED: "",
+    layout.LOSS: "training loss",
+    layout.WEIGHTS: "weights",
+    layout.VALIDATION: "validation loss",
+}
 _MEMORY = 0.9
 """Share of the free memory that is used."""
 
@@ -45,12 +52,12 @@ class CudaBackend:
     ) -> "CudaPopulation":
         """An empty population; see `backend.PopulationBackend`."""
         shape = problems[0].shape
-        if gpu.threads(shape) > gpu.MAXIMAL_THREADS:
-            raise CudaError(f"the cuda backend takes up to {gpu.largest_hidden()} hidden units, not {shape.hidden}")
-        kernel = gpu.train(shape)
-        compile_kernel(kernel, gpu.ARGUMENTS)
+        if layout.threads(shape) > layout.MAXIMAL_THREADS:
+            raise CudaError(f"the cuda backend takes up to {layout.largest_hidden()} hidden units, not {shape.hidden}")
+        kernel = train(shape)
+        compile_kernel(kernel, ARGUMENTS)
         with failures("cannot start"):
-            places = min(most, resident_blocks(kernel, gpu.threads(shape)))
+            places = min(most, resident_blocks(kernel, layout.threads(shape)))
             if places < 1:
                 raise CudaError(f"a multiprocessor of {self.device} has no room for {shape.hidden} hidden units")
             return CudaPopulation(kernel, problems, keys, lr_at, threshold, places)
@@ -70,7 +77,7 @@ class CudaPopulation:
     ) -> None:
         first = problems[0]
         shape, steps = first.shape, first.train.inputs.shape[1]
-        arena = gpu.layout(shape, steps).size
+        arena = layout.arena(shape, steps).size
         self.places = _places_that_fit(places, problems, arena)
         self._kernel, self._shape, self._problem, self._lr_at = kernel, shape, first, lr_at
         self._minibatches = first.train.inputs.shape[0] // first.batch
@@ -96,7 +103,7 @@ class CudaPopulation:
 
     def admit(self, place: int, weights: Floats) -> None:
         with failures():
-            self._state[place, gpu.PARAMETERS].copy_to_device(np.ascontiguousarray(weights))
+            self._state[place, layout.PARAMETERS].copy_to_device(np.ascontiguousarray(weights))
 
     def start(self, jobs: Sequence[Job]) -> None:
         self._running = list(jobs)
@@ -105,7 +112,7 @@ class CudaPopulation:
             self._jobs[: len(jobs)].copy_to_device(np.array(jobs, np.int32))
             started = time.perf_counter()
             self._began.record()
-            self._kernel[len(jobs), gpu.threads(self._shape)](  # type: ignore[index]
+            self._kernel[len(jobs), layout.threads(self._shape)](  # type: ignore[index]
                 self._jobs,
                 self._problem.train.inputs.shape[1],
                 self._problem.batch,
@@ -137,7 +144,7 @@ class CudaPopulation:
 
     def weights(self, place: int) -> Floats:
         with failures():
-            weights: Floats = self._state[place, gpu.PARAMETERS].copy_to_host()
+            weights: Floats = self._state[place, layout.PARAMETERS].copy_to_host()
         return weights
 
     def _need_factors(self, epochs: int) -> None:
@@ -154,7 +161,7 @@ class CudaPopulation:
 
 
 def _fixed(problem: Problem, threshold: float, minibatches: int) -> Floats:
-    """The numbers that stay the same over a run, in the places that `gpu.py` names."""
+    """The numbers that stay the same over a run, in the places that `gpu/layout.py` names."""
     adam, mean = constants(problem)
     limit = np.float32(threshold)
     if float(limit) < threshold:  # then no float32 lies between: loss < threshold if and only if loss < limit
