@@ -1,12 +1,16 @@
 """Markdown tables of analyses, as docs/experiments.md has them.
 
 python bench/experiment_tables.py bench/results/experiments-2026-11-28.jsonl
+
+Of one case: models and features down, forms across; of several: rungs down, cases across.
 """
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+Rows = list[dict[str, Any]]
 
 FORMS = ("plain", "moved", "transformed", "canonical", "initial", "equalised")
 
@@ -19,30 +23,46 @@ def cell(row: dict[str, Any] | None) -> str:
     return f"{row['mean']:.2f} ± {row['half_width']:.2f}"
 
 
-def table(rows: list[dict[str, Any]]) -> list[str]:
+def table(cells: dict[tuple[str, str], str], columns: list[str]) -> list[str]:
+    """A line for each first name of a cell, in the order in which they come."""
+    names = dict.fromkeys(name for name, _ in cells)
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    return lines + [f"| {name} | " + " | ".join(cells.get((name, each), "") for each in columns) + " |" for name in names]
+
+
+def by_form(rows: Rows) -> list[str]:
     """Models and features down, forms across."""
-    by_rung = {row["rung"]: row for row in rows}
-    heads = dict.fromkeys(rung.rsplit("/", 1)[0] for rung in by_rung)
-    forms = [form for form in FORMS if any(f"{head}/{form}" in by_rung for head in heads)]
-    lines = ["| | " + " | ".join(forms) + " |", "|---" * (len(forms) + 1) + "|"]
-    return lines + [
-        f"| {head} | " + " | ".join(cell(by_rung.get(f"{head}/{form}")) for form in forms) + " |" for head in heads
+    cells = {tuple(row["rung"].rsplit("/", 1)): cell(row) for row in rows}
+    return table(cells, [form for form in FORMS if any(form == found for _, found in cells)])
+
+
+def by_case(rows: Rows) -> list[str]:
+    """Rungs down, cases across."""
+    cells = {(row["rung"], row["case"]): cell(row) for row in rows}
+    return table(cells, list(dict.fromkeys(row["case"] for row in rows)))
+
+
+def said(rows: Rows) -> list[str]:
+    """Notes, and reasons why rungs were skipped, once for all rungs and cases that have them."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for text in (*row["notes"], row["reason"]):
+            if text:
+                found.setdefault(text, []).append(f"{row['case']}/{row['rung']}")
+    return [
+        f"- {text}: {places[0]}{f' and {len(places) - 1} more' if places[1:] else ''}" for text, places in found.items()
     ]
 
 
 def main() -> None:
-    found: dict[tuple[str, str, bool], list[dict[str, Any]]] = {}
     for path in sys.argv[1:]:
         for analysis in map(json.loads, Path(path).read_text().splitlines()):
-            for row in analysis["rows"]:
-                found.setdefault((row["experiment"], row["case"], "--held-out" in row["command"]), []).append(row)
-    for (experiment, case, held_out), rows in found.items():
-        done = next((row for row in rows if row["status"] == "done"), rows[0])
-        title = f"{experiment}, {case}{', held out' if held_out else ''}"
-        print(f"\n**{title}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
-        print("\n".join(table(rows)))
-        reasons = dict.fromkeys(f"{row['rung']}: {text}" for row in rows for text in (*row["notes"], row["reason"]) if text)
-        print("\n" + "\n".join(f"- {text}" for text in reasons) if reasons else "")
+            rows = analysis["rows"]
+            done = next((row for row in rows if row["status"] == "done"), rows[0])
+            several = len({row["case"] for row in rows}) > 1
+            print(f"\n**{analysis['command']}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
+            print("\n".join(by_case(rows) if several else by_form(rows)))
+            print("\n" + "\n".join(said(rows)))
 
 
 if __name__ == "__main__":
