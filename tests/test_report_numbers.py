@@ -1,5 +1,6 @@
 """The numbers of a report are those of the manifest, the weights and the oracle, whatever draws them."""
 
+import dataclasses
 import re
 
 import naive
@@ -93,12 +94,29 @@ def test_a_map_beyond_its_bound_says_what_it_shows(made) -> None:
         ("eightbit", 0),
         ("direct", 0),
         ("invert", 1),
-        ("parity", 2),
-    ] or len(some.rows) == 4
+        ("xor", 2),
+    ]
     assert some.text.startswith("Shown are 4 of 15 complete networks")
     assert "evenly spread" in weightmap.map_figure(dataset, some, Options(points=4)).text
     assert spread_over(10, 4).tolist() == [0, 2, 5, 7]
     assert spread_over(3, 4).tolist() == [0, 1, 2]
+
+
+def test_a_network_far_away_does_not_make_all_others_a_dot(made) -> None:
+    dataset = tinymlds.open(made)
+    found = weightmap.weight_map(dataset, Options())
+    ordinary = weightmap.map_figure(dataset, found, Options())
+    assert all(chart.x.range is chart.y.range is None for (chart,) in ordinary.charts.values())
+    xy = np.random.default_rng(0).standard_normal((1000, 2))
+    xy[:2] = [[1e4, 0.0], [1e4, 1e4]]
+    rows = [{**found.rows[0], "index": k} for k in range(1000)]
+    figure = weightmap.map_figure(dataset, dataclasses.replace(found, rows=rows, xy=xy), Options())
+    assert "Outside of the frame: 2;" in figure.text
+    for (chart,) in figure.charts.values():
+        assert chart.title.endswith(" (2 outside of the frame)")
+        assert sum(len(points.x) for points in chart.series) == 1000, "nothing is left out of the numbers"
+        for (low, high), inside in zip((chart.x.range, chart.y.range), xy[2:].T, strict=True):
+            assert -10 < low < inside.min() < inside.max() < high < 10
 
 
 @pytest.mark.parametrize("points", [50, 3])

@@ -17,6 +17,10 @@ _WIDTH = 9.0
 """Inches."""
 _PIXELS = 100
 """Of the page, in an inch."""
+_LETTERS = 80
+"""Of names beside each other below axes as wide as the picture; longer ones are turned."""
+_INSIDE = 4
+"""Entries of a legend that has its place inside of the axes."""
 _DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#2166AC", "#92C5DE", "#FFFFFF", "#F4A582", "#B2182B"])
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
@@ -65,17 +69,18 @@ def _chart(axes: Axes, chart: Chart) -> None:
     axes.set_title(chart.title, fontsize=9, loc="left")
     for series in chart.series:
         draw(series, axes)
-    for axis, side in ((chart.x, "x"), (chart.y, "y")):
-        _axis(axes, axis, side)
+    _axis(axes, chart.x, "x", chart.share)
+    _axis(axes, chart.y, "y", chart.share)
     if chart.equal:
         axes.set_aspect("equal")
     if not chart.x.shown:
         axes.set_axis_off()
     if chart.legend and (named := axes.get_legend_handles_labels())[1]:
-        axes.legend(*named, frameon=False, fontsize=8)
+        many: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(named[1]) > _INSIDE else {}
+        axes.legend(*named, frameon=False, fontsize=8, **many)
 
 
-def _axis(axes: Axes, axis: Axis, side: str) -> None:
+def _axis(axes: Axes, axis: Axis, side: str, share: float) -> None:
     axes.set(**{f"{side}label": axis.title})
     if axis.log:
         axes.set(**{f"{side}scale": "log"})
@@ -84,7 +89,7 @@ def _axis(axes: Axes, axis: Axis, side: str) -> None:
     if axis.ticks is not None:
         axes.set(**{f"{side}ticks": [place for place, _ in axis.ticks]})
         names = [_plain(name) for _, name in axis.ticks]
-        long = side == "x" and sum(map(len, names)) > 80
+        long = side == "x" and sum(map(len, names)) > _LETTERS * share
         axes.set(**{f"{side}ticklabels": names})
         if long:
             axes.tick_params(axis="x", rotation=60)

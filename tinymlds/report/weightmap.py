@@ -111,11 +111,36 @@ def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> F
         "split": _groups(found.xy, splits, SPLITS, labels),
         "epochs": [_scaled(found.xy, epochs, "epochs", labels)],
     }
-    x, y = (Axis(f"component {k + 1} ({share:.1%} of the variance)") for k, share in enumerate(found.plane.shares))
+    frames = [_frame(values) for values in found.xy.T]
+    x, y = (
+        Axis(f"component {k + 1} ({share:.1%} of the variance)", range=frame)
+        for k, (share, frame) in enumerate(zip(found.plane.shares, frames, strict=True))
+    )
+    text, beyond = text + found.text, ""
+    if count := _outside(found.xy, frames):
+        beyond = f" ({count:,} outside of the frame)"
+        text += f" Outside of the frame: {count:,}; a double click on the page shows them too."
     charts: dict[str, tuple[Chart, ...]] = {
-        name: (Chart(f"Networks by {name}", drawn, x, y, height=560),) for name, drawn in series.items()
+        name: (Chart(f"Networks by {name}{beyond}", drawn, x, y, height=560),) for name, drawn in series.items()
     }
-    return Figure("map", "A map of weight space", text + found.text, charts, "Colour")
+    return Figure("map", "A map of weight space", text, charts, "Colour")
+
+
+def _frame(values: Values) -> tuple[float, float] | None:
+    """What is shown of an axis: twice the range of 99 % of the networks, so that one that is far away does not make all
+    others a dot; None, which is all of it, if none lies outside."""
+    low, high = np.percentile(values, [0.5, 99.5])
+    low, high = low - (high - low) / 2, high + (high - low) / 2
+    return None if low <= values.min() and values.max() <= high else (float(low), float(high))
+
+
+def _outside(xy: Values, frames: list[tuple[float, float] | None]) -> int:
+    """How many networks the frames leave out."""
+    beyond = np.zeros(len(xy), bool)
+    for values, frame in zip(xy.T, frames, strict=True):
+        if frame is not None:
+            beyond |= (values < frame[0]) | (values > frame[1])
+    return int(beyond.sum())
 
 
 def _groups(xy: Values, groups: npt.NDArray[Any], names: tuple[str, ...], labels: list[str]) -> list[Series]:
