@@ -46,8 +46,9 @@ from rivals import GraphedTorch, Jax, Population, StackedTorch
 from steps import LOSS_TOLERANCE, SEED, TASK
 
 from tinymlds import params, store, training
-from tinymlds.kernels import backend, gpu, rng
+from tinymlds.kernels import backend, rng
 from tinymlds.kernels.cpu import CpuBackend
+from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.problem import Job
 from tinymlds.spec import Recipe
 
@@ -153,7 +154,7 @@ def _same_gradients(recipe: Recipe) -> bool:
     population.admit(0, weights)
     population.start([Job(0, 0, 0, 1, 1)])
     population.finish()
-    at = gpu.layout(shape, recipe.steps).gradient
+    at = layout.arena(shape, recipe.steps).gradient
     ours = population._arenas[0].copy_to_host()[at : at + shape.size]  # type: ignore[attr-defined]
     network = CpuBackend().network(problem, weights)
     network.epoch(rng.permutation(key, 0, 1, recipe.train_sequences), 0.0)
