@@ -106,6 +106,30 @@ def packaged(learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def whole_and_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One run's dataset, and eight parts of it that were made apart. Not to be changed."""
+    from eight_parts import make_whole_and_parts
+
+    return make_whole_and_parts(tmp_path_factory.mktemp("whole-and-parts"))
+
+
+@pytest.fixture(scope="session")
+def parts(whole_and_parts: Path) -> list[Path]:
+    """The folders of the eight parts."""
+    from eight_parts import parts_in
+
+    return parts_in(whole_and_parts)
+
+
+@pytest.fixture(scope="session")
+def forged(whole_and_parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Part 3 with a network that is another one."""
+    from eight_parts import forge_third
+
+    return forge_third(whole_and_parts, tmp_path_factory.mktemp("forged") / "q3")
+
+
 @pytest.fixture
 def small_forests(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests of the analysis ask can be told by fewer trees."""

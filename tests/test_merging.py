@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from eight_parts import COUNT, PARTS, files, forge_third, held, make, make_whole_and_parts, merge, parts_in
+from eight_parts import COUNT, PARTS, files, held, make, merge
 from forging import TINY, forge_description, forge_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,34 +21,17 @@ from tinymlds.errors import DatasetError, UsageError
 from tinymlds.journal import Journal
 from tinymlds.runlock import RunLock
 
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """One run's dataset, and eight parts of it that were made apart. Not to be changed."""
-    return make_whole_and_parts(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="module")
-def parts(made):
-    return parts_in(made)
-
-
-@pytest.fixture(scope="module")
-def forged(made, tmp_path_factory):
-    return forge_third(made, tmp_path_factory.mktemp("forged") / "q3")
-
-
 # ------------------------------------------------------------------ the same as one run
 
 
-def test_eight_parts_are_one_dataset(made, parts, tmp_path, draw):
+def test_eight_parts_are_one_dataset(whole_and_parts, parts, tmp_path, draw):
     folders = [*parts, *draw.choices(parts, k=3)]
     draw.shuffle(folders)
     seen = []
     result = merge(folders, tmp_path / "all", progress=lambda *state: seen.append(state))
     assert result.ok
-    assert (result.digest, result.networks, result.total) == (tinymlds.open(made / "whole").digest, 18, 18)
-    assert files(tmp_path / "all") == files(made / "whole")
+    assert (result.digest, result.networks, result.total) == (tinymlds.open(whole_and_parts / "whole").digest, 18, 18)
+    assert files(tmp_path / "all") == files(whole_and_parts / "whole")
     assert tinymlds.verify(tmp_path / "all").ok
     assert {source.folder: source.added for source in result.sources} == {str(p): len(tinymlds.open(p)) for p in parts}
     assert set(seen) == {(str(p), n, len(tinymlds.open(p))) for p in parts for n in range(1, len(tinymlds.open(p)) + 1)}
@@ -67,7 +50,7 @@ def test_parts_with_many_shards(tmp_path, monkeypatch):
     assert tinymlds.verify(tmp_path / "small").ok
 
 
-def test_figures_are_measured_once(made, parts, forged, tmp_path, monkeypatch):
+def test_figures_are_measured_once(whole_and_parts, parts, forged, tmp_path, monkeypatch):
     """Checking a part measures its networks; sealing takes what that found, and measures what earlier merges brought."""
     measured = []
 
@@ -85,10 +68,10 @@ def test_figures_are_measured_once(made, parts, forged, tmp_path, monkeypatch):
     merge([parts[2]], tmp_path / "other")
     assert len(measured) == 18 - len(tinymlds.open(parts[2]))
     for name in ("all", "other"):
-        assert files(tmp_path / name) == files(made / "whole")
+        assert files(tmp_path / name) == files(whole_and_parts / "whole")
 
 
-def test_the_provenance_says_where_networks_come_from(made, parts, tmp_path):
+def test_the_provenance_says_where_networks_come_from(whole_and_parts, parts, tmp_path):
     merge(parts[:4], tmp_path / "some", retrain=1, seed=7)
     merge([tmp_path / "some", *parts[4:]], tmp_path / "all")
     lines = lines_of(tmp_path / "all" / store.PROVENANCE)
@@ -137,9 +120,9 @@ def law(share, figure):
     return hold
 
 
-def test_merging_is_commutative(made, law):
+def test_merging_is_commutative(whole_and_parts, law):
     def check(place, numbers, seed):
-        folders = [made / f"p{number}" for number in numbers]
+        folders = [whole_and_parts / f"p{number}" for number in numbers]
         merge(folders, place / "a")
         merge(random.Random(seed).sample(folders, len(folders)), place / "b")
         assert held(place / "a") == held(place / "b")
@@ -147,9 +130,9 @@ def test_merging_is_commutative(made, law):
     law(check, st.lists(st.integers(1, PARTS), min_size=2, max_size=12), st.integers())
 
 
-def test_merging_is_associative(made, law):
+def test_merging_is_associative(whole_and_parts, law):
     def check(place, *groups):
-        a, b, c = ([made / f"p{number}" for number in numbers] for numbers in groups)
+        a, b, c = ([whole_and_parts / f"p{number}" for number in numbers] for numbers in groups)
         merge([*a, *b], place / "ab")
         merge([place / "ab", *c], place / "(ab)c")
         merge([*b, *c], place / "bc")
@@ -159,9 +142,9 @@ def test_merging_is_associative(made, law):
     law(check, some, some, st.one_of(some, st.just(list(range(1, PARTS + 1)))))
 
 
-def test_merging_is_idempotent(made, law):
+def test_merging_is_idempotent(whole_and_parts, law):
     def check(place, numbers, again):
-        folders = [made / f"p{number}" for number in numbers]
+        folders = [whole_and_parts / f"p{number}" for number in numbers]
         merge(folders, place / "once")
         once = held(place / "once")
         merge([*folders, *(folders[k % len(folders)] for k in again)], place / "twice")
@@ -177,7 +160,7 @@ def test_merging_is_idempotent(made, law):
 # ------------------------------------------------------------------ what is missing
 
 
-def test_missing_parts_are_named_and_come_later(made, parts, tmp_path, capsys):
+def test_missing_parts_are_named_and_come_later(whole_and_parts, parts, tmp_path, capsys):
     out = tmp_path / "all"
     first = merge([p for k, p in enumerate(parts, 1) if k not in (3, 7)], out)
     assert (first.ok, first.digest, first.missing, first.problems) == (False, None, ["part 3/8", "part 7/8"], [])
@@ -189,31 +172,31 @@ def test_missing_parts_are_named_and_come_later(made, parts, tmp_path, capsys):
     assert merge([parts[2]], out).missing == ["part 7/8"]
     last = merge([parts[6]], out)
     assert (last.ok, last.missing) == (True, [])
-    assert files(out) == files(made / "whole")
+    assert files(out) == files(whole_and_parts / "whole")
 
 
-def test_train_completes_what_is_missing(made, parts, tmp_path):
+def test_train_completes_what_is_missing(whole_and_parts, parts, tmp_path):
     merge(parts[1:], tmp_path / "all")
     missing = len(tinymlds.open(parts[0]))
     assert make(tmp_path / "all") == tmp_path / "all"
     lines = lines_of(tmp_path / "all" / store.PROVENANCE)
     own = {line["run"] for line in lines if "index" not in line and "merged" not in line}
     assert len([line for line in lines if "index" in line and line["run"] in own]) == missing
-    assert files(tmp_path / "all") == files(made / "whole")
+    assert files(tmp_path / "all") == files(whole_and_parts / "whole")
 
 
-def test_without_parts_indices_are_named(made, tmp_path):
+def test_without_parts_indices_are_named(whole_and_parts, tmp_path):
     """A whole dataset of fewer networks, and one that was interrupted, merge too; nobody knows of parts."""
     make(tmp_path / "few", count=3)
-    spec = tinymlds.open(made / "whole").spec
+    spec = tinymlds.open(whole_and_parts / "whole").spec
     (tmp_path / "started").mkdir()
     Journal.create(tmp_path / "started", spec, {}, [], {}).close()
     result = merge([tmp_path / "few", tmp_path / "started"], tmp_path / "all")
     assert result.missing == ["transducer_000 3-8", "transducer_001 3-8"]
-    assert merge([made / "whole"], tmp_path / "all").ok
+    assert merge([whole_and_parts / "whole"], tmp_path / "all").ok
 
 
-def test_counts_may_differ(made, parts, tmp_path):
+def test_counts_may_differ(whole_and_parts, parts, tmp_path):
     """A part with a larger count than the others: the dataset has the larger one, and the others are short of it."""
     larger = make(tmp_path / "larger", (1, PARTS), 20)
     result = merge([larger, *parts], tmp_path / "all")
@@ -225,7 +208,7 @@ def test_counts_may_differ(made, parts, tmp_path):
     assert files(tmp_path / "all") == files(tmp_path / "once")
 
 
-def test_a_merged_dataset_grows_like_any_other(made, parts, tmp_path):
+def test_a_merged_dataset_grows_like_any_other(whole_and_parts, parts, tmp_path):
     merge(parts, tmp_path / "all")
     make(tmp_path / "all", count=12)
     make(tmp_path / "once", count=12)
@@ -256,7 +239,7 @@ def test_parts_of_another_dataset_are_refused(parts, tmp_path, options, named):
     assert held(tmp_path / "whole") == before
 
 
-def test_folders_that_cannot_be_merged(made, parts, tmp_path):
+def test_folders_that_cannot_be_merged(whole_and_parts, parts, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").touch()
@@ -288,7 +271,7 @@ def test_folders_that_cannot_be_merged(made, parts, tmp_path):
             merge(parts, tmp_path / "all", **wrong)
 
 
-def test_a_dataset_that_grows_is_merged_into(made, parts, tmp_path, monkeypatch):
+def test_a_dataset_that_grows_is_merged_into(whole_and_parts, parts, tmp_path, monkeypatch):
     """Its first shards are not in its journal."""
     monkeypatch.setattr(store, "SHARD", 2)
     make(tmp_path / "grows", count=4)
@@ -325,7 +308,7 @@ def test_a_folder_in_use_is_left_alone(parts, tmp_path):
 # ------------------------------------------------------------------ command line
 
 
-def test_command(made, parts, forged, tmp_path):
+def test_command(whole_and_parts, parts, forged, tmp_path):
     def run(*arguments):
         return CliRunner().invoke(app, ["merge", *map(str, arguments), "--workers", "1"])
 
@@ -343,7 +326,7 @@ def test_command(made, parts, forged, tmp_path):
     assert f"{forged}, part 3/8" in refused.stdout
     last = run(parts[6], parts[7], "--out", out, "--retrain", 1, "--seed", 3)
     assert last.exit_code == 0, last.stdout
-    digest = tinymlds.open(made / "whole").digest
+    digest = tinymlds.open(whole_and_parts / "whole").digest
     assert f"digest {digest}\nnext: tinymlds verify" in last.stdout
     assert "networks to train again were picked with seed 3" in last.stdout
     again = json.loads(run(*parts, "--out", out, "--json").stdout)

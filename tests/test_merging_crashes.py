@@ -7,7 +7,7 @@ import time
 from contextlib import closing
 
 import pytest
-from eight_parts import files, held, make_whole_and_parts, merge, networks_in, parts_in
+from eight_parts import files, held, merge, networks_in
 from running import ROOT, cli_command
 
 import tinymlds
@@ -17,18 +17,7 @@ from tinymlds.journal import Journal
 from tinymlds.merging.ledger import identity
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """One run's dataset, and eight parts of it that were made apart. Not to be changed."""
-    return make_whole_and_parts(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="module")
-def parts(made):
-    return parts_in(made)
-
-
-def test_merging_can_be_interrupted_anywhere(made, parts, tmp_path, monkeypatch):
+def test_merging_can_be_interrupted_anywhere(whole_and_parts, parts, tmp_path, monkeypatch):
     """Fail each transaction and each commit of a merge in turn: what was added stays, and the same merge ends the same."""
     add, commit = Journal.add, store.commit
     steps = []
@@ -55,7 +44,7 @@ def test_merging_can_be_interrupted_anywhere(made, parts, tmp_path, monkeypatch)
             kept = now
     assert failing > 10
     assert result.ok
-    assert files(tmp_path / "all") == files(made / "whole")
+    assert files(tmp_path / "all") == files(whole_and_parts / "whole")
 
 
 def networks_after(folder):
@@ -70,7 +59,7 @@ def networks_after(folder):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")
-def test_killed_merges_lose_nothing(made, parts, tmp_path, share, draw, figure):
+def test_killed_merges_lose_nothing(whole_and_parts, parts, tmp_path, share, draw, figure):
     """SIGKILL to the process group at random moments of the time that a merge takes, then the same command; a new folder
     whenever one was finished. The first merge and the last are not disturbed."""
     environment, wanted, kills, finished = os.environ | {"PYTHONPATH": str(ROOT)}, share(50, 2), 0, 0
@@ -83,7 +72,7 @@ def test_killed_merges_lose_nothing(made, parts, tmp_path, share, draw, figure):
             try:
                 process.wait(timeout=draw.uniform(0.3, seconds) if finished and kills < wanted else None)
                 assert process.returncode == 0, process.stderr.read()
-                assert files(folder) == files(made / "whole")
+                assert files(folder) == files(whole_and_parts / "whole")
                 seconds = time.monotonic() - start
                 folder, before, finished = tmp_path / f"{finished + 1}", [], finished + 1
             except subprocess.TimeoutExpired:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from eight_parts import files, forge_third, held, make_whole_and_parts, merge, parts_in
+from eight_parts import files, held, merge
 from forging import forge
 from running import lines_of
 
@@ -20,23 +20,7 @@ from tinymlds.training import Status
 from tinymlds.verification import pick
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """One run's dataset, and eight parts of it that were made apart. Not to be changed."""
-    return make_whole_and_parts(tmp_path_factory.mktemp("made"))
-
-
-@pytest.fixture(scope="module")
-def parts(made):
-    return parts_in(made)
-
-
-@pytest.fixture(scope="module")
-def forged(made, tmp_path_factory):
-    return forge_third(made, tmp_path_factory.mktemp("forged") / "q3")
-
-
-def test_a_damaged_part_is_named_and_the_others_are_merged(made, parts, tmp_path, draw):
+def test_a_damaged_part_is_named_and_the_others_are_merged(whole_and_parts, parts, tmp_path, draw):
     """Eight parts in random order, with repeats and a damaged copy of one: the right digest, and the damage is named."""
     damaged = tmp_path / "copy of p3"
     shutil.copytree(parts[2], damaged)
@@ -47,7 +31,7 @@ def test_a_damaged_part_is_named_and_the_others_are_merged(made, parts, tmp_path
     folders = [*parts, damaged, draw.choice(parts)]
     draw.shuffle(folders)
     result = merge(folders, tmp_path / "all")
-    assert result.digest == tinymlds.open(made / "whole").digest
+    assert result.digest == tinymlds.open(whole_and_parts / "whole").digest
     assert not result.ok
     assert any(str(damaged / name) in problem for problem in result.problems)
     assert [source.folder for source in result.sources if source.problems] == [str(damaged)]
@@ -55,7 +39,7 @@ def test_a_damaged_part_is_named_and_the_others_are_merged(made, parts, tmp_path
     assert (alone.digest, alone.missing) == (None, ["part 3/8"])
 
 
-def test_a_forged_twin_is_a_conflict(made, parts, forged, tmp_path, draw):
+def test_a_forged_twin_is_a_conflict(whole_and_parts, parts, forged, tmp_path, draw):
     """Nothing is chosen: neither of the two is taken, in whatever order they come."""
     folders = [*parts, forged]
     draw.shuffle(folders)
@@ -67,7 +51,7 @@ def test_a_forged_twin_is_a_conflict(made, parts, forged, tmp_path, draw):
     assert (result.ok, result.digest, result.missing) == (False, None, ["part 3/8"])
     again = merge([forged, parts[2]], tmp_path / "all", retrain=5)
     assert again.conflicts == []  # training again has refused the forged one
-    assert again.digest == tinymlds.open(made / "whole").digest
+    assert again.digest == tinymlds.open(whole_and_parts / "whole").digest
 
 
 def test_training_again_says_which_twin_is_right(parts, forged, tmp_path):
@@ -92,11 +76,11 @@ def test_a_forged_part_alone_is_caught_by_training_again(parts, forged, tmp_path
     assert merge([parts[2]], tmp_path / "all").ok
 
 
-def test_what_is_there_stays_when_a_forged_part_comes(made, parts, forged, tmp_path):
+def test_what_is_there_stays_when_a_forged_part_comes(whole_and_parts, parts, forged, tmp_path):
     merge(parts, tmp_path / "all")
     before = held(tmp_path / "all")
     result = merge([forged], tmp_path / "all")
-    assert (result.ok, result.digest) == (False, tinymlds.open(made / "whole").digest)
+    assert (result.ok, result.digest) == (False, tinymlds.open(whole_and_parts / "whole").digest)
     assert f"{tmp_path / 'all'} stays as it is" in result.problems[0]
     assert held(tmp_path / "all") == before
     merge(parts[:4], tmp_path / "some")
@@ -153,15 +137,15 @@ def damage(folder, place=0):
         connection.commit()
 
 
-def test_what_a_disk_has_damaged_comes_from_a_part_that_has_it(made, parts, tmp_path):
+def test_what_a_disk_has_damaged_comes_from_a_part_that_has_it(whole_and_parts, parts, tmp_path):
     out = tmp_path / "all"
     merge(parts[:4], out)
     damage(out)
     assert merge(parts[4:], out).missing == ["1 networks of part 1/8"], "nobody has it"
-    assert files(merge(parts, out).folder) == files(made / "whole")
+    assert files(merge(parts, out).folder) == files(whole_and_parts / "whole")
     merge(parts[:4], tmp_path / "again")
     damage(tmp_path / "again", 3)
-    assert files(merge(parts, tmp_path / "again").folder) == files(made / "whole")
+    assert files(merge(parts, tmp_path / "again").folder) == files(whole_and_parts / "whole")
 
 
 def test_a_damaged_journal_is_named_and_gives_nothing(parts, tmp_path):
