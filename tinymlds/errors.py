@@ -42,6 +42,11 @@ def going_on(safe: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, Exception):
-            error.add_note(f"{safe}, and the same command goes on")
+        note_safe(error, safe)
         raise
+
+
+def note_safe(error: BaseException, safe: str) -> None:
+    """The same for what has been caught; an error, which says itself what to do, gets no note."""
+    if not isinstance(error, Exception):
+        error.add_note(f"{safe}, and the same command goes on")

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from tinymlds import reader, store
 from tinymlds.analysis.results import Row
-from tinymlds.errors import DatasetError, TinymldsError, UsageError
+from tinymlds.errors import DatasetError, TinymldsError, UsageError, note_safe
 from tinymlds.runlock import RunLock
 from tinymlds.spec import canonical_json
 
@@ -105,8 +105,8 @@ def open_rows(out: Path | None, header: dict[str, Any]) -> Iterator[Rows]:
         try:
             yield rows
         except BaseException as error:
-            if rows.fields and not isinstance(error, Exception):
-                error.add_note(f"finished rungs are in {rows.place}, and the same command goes on")
+            if rows.fields:
+                note_safe(error, f"finished rungs are in {rows.place}")
             raise
         finally:
             rows.close()
