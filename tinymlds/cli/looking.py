@@ -55,7 +55,7 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
 
 @command
 def verify(
-    folder: Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)],
+    folder: Place,
     retrain: Annotated[
         int, typer.Option(min=0, help="Pick so many networks at random and train them again; 59 catch 5 % of forged ones.")
     ] = 0,
