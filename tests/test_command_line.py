@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import typer
 from running import ROOT, SMALL, cli_command, command_on_path, run_cli
+from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import errors, machines, store, tasks, transducers
-from tinymlds.cli import common, completion
+from tinymlds.cli import app, common, completion
 from tinymlds.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 
@@ -238,3 +239,14 @@ def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
     spec = Spec((("xor", 1), ("direct", 1)), 0, recipe_with(Recipe(), SMALL))
     begin(tmp_path / "made", spec)
     assert last_line("status", tmp_path / "made").startswith("under way")
+
+
+# ------------------------------------------------------------------ help
+
+
+def test_help_loses_no_word():
+    """What looks like markup to the library that prints it, an extra in brackets, would not be shown."""
+    for name, command in typer.main.get_command(app).commands.items():
+        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"}).stdout.split()
+        written = [command.help, *(option.help or "" for option in command.params)]
+        assert set(" ".join(written).split()) <= set(shown), name

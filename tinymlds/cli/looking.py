@@ -242,7 +242,7 @@ def analyze(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Ask what the weights reveal, from a guess up to a network that respects the symmetries. Extra [analysis].
+    """Ask what the weights reveal, from a guess up to a network that respects the symmetries; extra "analysis".
 
     Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
     """
