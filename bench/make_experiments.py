@@ -1,12 +1,13 @@
 """Makes the datasets of the experiments in full size, and asks them everything; hours, in the background.
 
-    python bench/make_experiments.py FOLDER [--ds1 1000] [--ds2 500] [--ds3 20] [--seeds 5] [--workers 2] [--rungs ...]
+    python bench/make_experiments.py FOLDER [--only tampered,...] [--ds1 1000] [--ds2 500] [--ds3 20] [--workers 2]
 
-Folders FOLDER/ds1, FOLDER/ds2 (both matched) and FOLDER/ds3 are made or grow, and so are those held out,
-FOLDER/ds1-held-out and FOLDER/ds2-held-out, with seed 1 and a tenth of the networks. A finished dataset is only opened,
-an experiment whose JSON is in FOLDER is not run again, and one that was interrupted keeps its rows, so the same command
-goes on after an interruption. At the end, the lines of all experiments, with the digests, are in
-bench/results/experiments-DATE.jsonl; `bench/experiment_tables.py` makes tables of them.
+Folders FOLDER/ds1, FOLDER/ds3 and, for each machine, FOLDER/ds2-MACHINE are made or grow (machines and twins matched), and
+so are those held out, ds1-held-out and ds2-MACHINE-held-out, with seed 1 and a tenth of the networks; of all these, what
+the experiments of --only need. A finished dataset is only opened, an experiment whose JSON is in FOLDER is not run again,
+and one that was interrupted keeps its rows, so the same command goes on after an interruption. At the end, the lines of
+these experiments, with the digests, are in bench/results/experiments-DATE.jsonl, those that an earlier command of the same
+day left there included; `bench/experiment_tables.py` makes tables of them.
 """
 
 import argparse
@@ -20,10 +21,19 @@ import tinymlds
 from tinymlds.tasks import DATASETS
 
 RESULTS = Path(__file__).parent / "results"
+HELD_OUT = "-held-out"
 HELD_OUT_SEED = 1
+
+MACHINES = ("direct", "invert", "xor", "eightbit", "parity")
+"""In the order in which twins are made: those that take least first."""
+
+TWINS = [f"ds2-{machine}" for machine in MACHINES]
 
 WITHOUT_CONTROLS = "*/plain,*/moved,*/canonical"
 """Rungs of networks held out: those that ask what is learned."""
+
+UNSEEN = "majority,linear/*/plain,linear/*/canonical,forest/*/plain,forest/*/canonical,graph/raw/plain"
+"""Rungs of tampered-unseen, in which each machine's models are trained on the networks of all others."""
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "which-machine": {"folders": ["ds1"], "experiment": "which-machine"},
@@ -33,55 +43,67 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
         "held_out": ["ds1-held-out"],
         "rungs": WITHOUT_CONTROLS,
     },
-    "tampered": {"folders": ["ds1", "ds2"], "experiment": "tampered"},
+    **{f"tampered-{machine}": {"folders": ["ds1", f"ds2-{machine}"], "experiment": "tampered"} for machine in MACHINES},
+    "tampered-all": {"folders": ["ds1", *TWINS], "experiment": "tampered", "cases": "all"},
     "tampered-held-out": {
-        "folders": ["ds1", "ds2"],
+        "folders": ["ds1", *TWINS],
         "experiment": "tampered",
-        "held_out": ["ds1-held-out", "ds2-held-out"],
+        "held_out": ["ds1-held-out", *(twin + HELD_OUT for twin in TWINS)],
         "rungs": WITHOUT_CONTROLS,
     },
-    "tampered-unseen": {"folders": ["ds1", "ds2"], "experiment": "tampered-unseen"},
+    "tampered-unseen": {"folders": ["ds1", *TWINS], "experiment": "tampered-unseen", "rungs": UNSEEN},
     "which-transducer": {"folders": ["ds3"], "experiment": "which-transducer"},
     "epochs-of-machines": {"folders": ["ds1"], "experiment": "predict-epochs"},
-    "epochs-of-modified": {"folders": ["ds2"], "experiment": "predict-epochs"},
+    "epochs-of-modified": {"folders": TWINS, "experiment": "predict-epochs"},
     "epochs-of-transducers": {"folders": ["ds3"], "experiment": "predict-epochs"},
 }
 
 
-def make(name: str, count: int, seed: int, workers: int | None) -> None:
-    """Make or extend a dataset in this folder; its name begins with that of the tasks."""
-    tasks = name[:3]
-    assert tasks in DATASETS, name
-    result = tinymlds.train(dataset=tasks, count=count, out=name, seed=seed, workers=workers, matched=tasks != "ds3")
+def make(name: str, networks: dict[str, int], workers: int | None) -> None:
+    """Make or extend a dataset in this folder; its name begins with that of its tasks, and says the machine of twins."""
+    held = name.endswith(HELD_OUT)
+    dataset, _, machine = name.removesuffix(HELD_OUT).partition("-")
+    count = -(-networks[dataset] // 10) if held else networks[dataset]
+    tasks: dict[str, Any] = {"machine": machine, "modified": True} if machine else {"dataset": dataset}
+    seed = HELD_OUT_SEED if held else 0
+    result = tinymlds.train(**tasks, count=count, out=name, seed=seed, workers=workers, matched=dataset != "ds3")
     print(f"{name}: {count} networks of each task, digest {result.digest}", flush=True)
+
+
+def experiment_names(text: str) -> list[str]:
+    """Names of experiments, with commas between them, as an option says them."""
+    names = text.split(",")
+    if unknown := [name for name in names if name not in EXPERIMENTS]:
+        raise argparse.ArgumentTypeError(f"there is no {unknown[0]!r}; there are {', '.join(EXPERIMENTS)}")
+    return names
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", type=experiment_names, default=list(EXPERIMENTS), help="experiments, with commas (all)")
     for dataset, count in (("ds1", 1000), ("ds2", 500), ("ds3", 20)):
         parser.add_argument(f"--{dataset}", type=int, default=count, help=f"networks of each task ({count})")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rungs", help="some of the ladder; all if left out, and without controls for networks held out")
+    parser.add_argument("--rungs", help="some of the ladder, for every experiment; those in EXPERIMENTS if left out")
     parser.add_argument("--workers", type=int)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     os.chdir(options.folder)  # so that commands in the results name ds1, not where it is
-    for dataset in DATASETS:
-        count = getattr(options, dataset)
-        make(dataset, count, 0, options.workers)
-        if dataset != "ds3":
-            make(f"{dataset}-held-out", -(-count // 10), HELD_OUT_SEED, options.workers)
-    for name, asked in EXPERIMENTS.items():
+    asked = {name: EXPERIMENTS[name] for name in options.only}
+    for name in dict.fromkeys(name for each in asked.values() for name in [*each["folders"], *each.get("held_out", [])]):
+        make(name, {dataset: getattr(options, dataset) for dataset in DATASETS}, options.workers)
+    for name, each in asked.items():
         out = Path(f"{name}.json")
         if not out.exists():
             show = lambda case, rung, name=name: print(f"{name}, {case}: {rung}", file=sys.stderr, flush=True)  # noqa: E731
             workers = options.workers or os.cpu_count() or 1
             common = {"seeds": options.seeds, "workers": workers, "progress": show, "out": out}
-            tinymlds.analyze(**{**asked, **common, **({"rungs": options.rungs} if options.rungs else {})})
-    lines = "".join(Path(f"{name}.json").read_text() for name in EXPERIMENTS)
+            tinymlds.analyze(**{**each, **common, **({"rungs": options.rungs} if options.rungs else {})})
     target = RESULTS / f"experiments-{time.strftime('%Y-%m-%d')}.jsonl"
-    target.write_text(lines)
+    earlier = target.read_text().splitlines(keepends=True) if target.exists() else []
+    lines = dict.fromkeys([*earlier, *(Path(f"{name}.json").read_text() for name in asked)])
+    target.write_text("".join(lines))
     print(target)
 
 
