@@ -2,7 +2,8 @@
 
 python bench/experiment_tables.py bench/results/experiments-2026-11-28.jsonl
 
-Of one case: models and features down, forms across; of several: rungs down, cases across.
+Analyses of one experiment (say, of a machine each) are one table; those of networks held out are another. Of one case:
+models and features down, forms across; of several: rungs down, cases across.
 """
 
 import json
@@ -55,14 +56,18 @@ def said(rows: Rows) -> list[str]:
 
 
 def main() -> None:
-    for path in sys.argv[1:]:
-        for analysis in map(json.loads, Path(path).read_text().splitlines()):
-            rows = analysis["rows"]
-            done = next((row for row in rows if row["status"] == "done"), rows[0])
-            several = len({row["case"] for row in rows}) > 1
-            print(f"\n**{analysis['command']}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
-            print("\n".join(by_case(rows) if several else by_form(rows)))
-            print("\n" + "\n".join(said(rows)))
+    lines = [line for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]
+    together: dict[tuple[str, bool], Rows] = {}
+    for analysis in map(json.loads, lines):
+        held_out = any(dataset["held_out"] for dataset in analysis["datasets"])
+        together.setdefault((analysis["experiment"], held_out), []).extend(analysis["rows"])
+    for (experiment, held_out), rows in together.items():
+        done = next((row for row in rows if row["status"] == "done"), rows[0])
+        several = len({row["case"] for row in rows}) > 1
+        where = ", networks held out" * held_out
+        print(f"\n**{experiment}{where}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
+        print("\n".join(by_case(rows) if several else by_form(rows)))
+        print("\n" + "\n".join(said(rows)))
 
 
 if __name__ == "__main__":
