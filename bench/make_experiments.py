@@ -32,7 +32,8 @@ TWINS = [f"ds2-{machine}" for machine in MACHINES]
 WITHOUT_CONTROLS = "*/plain,*/moved,*/canonical"
 """Rungs of networks held out: those that ask what is learned."""
 
-UNSEEN = "majority,linear/*/plain,linear/*/canonical,forest/*/plain,forest/*/canonical,graph/raw/plain"
+UNSEEN = ",".join(f"{model}/*/{form}" for model in ("linear", "forest") for form in ("plain", "canonical", "equalised"))
+UNSEEN = f"majority,{UNSEEN},graph/raw/plain,graph/raw/equalised"
 """Rungs of tampered-unseen, in which each machine's models are trained on the networks of all others."""
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {

@@ -155,6 +155,7 @@ def test_the_graph_network_waits_two_epochs(monkeypatch):
     looks.clear()
     monkeypatch.setattr(graph, "STEPS", 12)
     monkeypatch.setattr(graph, "EPOCHS", 0)
+    monkeypatch.setattr(graph, "STEPS_PER_CLASS", 5)
     graph.fit(fold, SHAPE, 0)
     assert len(looks) == 3, "the last step is one"
 
@@ -231,14 +232,27 @@ def test_a_threshold_is_chosen_where_no_penalty_helps():
         assert statistics.recognised(target[40:], statistics.predicted(scores, at)) > 0.9
 
 
-def test_thresholds():
-    def at(target, *second):
-        return statistics.threshold(np.array(target), np.stack([1 - np.array(second), second], axis=1))
+def test_networks_that_a_linear_model_is_sure_of_are_ranked():
+    """All networks tested are far on the tampered side, as those of an unseen machine may be: float32 calls each 1."""
+    fold, shown, target = tied(60)
+    shown = shown + 4.0 * (np.arange(shown.shape[1]) < 40).astype(np.float32)
+    fitted = models.fit("linear", fold, 0)
+    scores = fitted.scores(shown)
+    certain = np.exp(scores[:, 1]).astype(np.float32)
+    assert len(np.unique(certain)) == 1, "as probabilities"
+    assert len(np.unique(statistics.odds(scores))) == len(shown)
+    assert statistics.roc_auc(target, scores) > 0.9 > statistics.roc_auc(target, np.stack([1 - certain, certain], axis=1))
+    assert "the weakest penalty fits best" in fitted.notes
 
-    assert at([0, 0, 1, 1], 0.1, 0.2, 0.8, 0.9) == 0.5, "it is good enough"
-    assert at([0, 0, 1, 1], 0.1, 0.2, 0.3, 0.4) == 0.25
-    assert at([0, 1], 0.3, 0.3) == 0.5, "no other"
-    assert at([1, 0, 1, 0], 0.6, 0.7, 0.8, 0.9) == 0.5, "none is better"
+
+def test_thresholds():
+    def at(target, *odds):
+        return statistics.threshold(np.array(target), np.stack([np.zeros(len(odds)), odds], axis=1))
+
+    assert at([0, 0, 1, 1], -4.0, -3.0, 3.0, 4.0) == 0.0, "it is good enough"
+    assert at([0, 0, 1, 1], -4.0, -3.0, -2.0, -1.0) == -2.5
+    assert at([0, 1], -2.0, -2.0) == 0.0, "no other"
+    assert at([1, 0, 1, 0], 1.0, 2.0, 3.0, 4.0) == 0.0, "none is better"
     low, high = np.nextafter(1.0, 0.0), 1.0
     assert at([0, 0, 1, 1], low, low, high, high) == high, "no number is between them"
 
@@ -246,22 +260,23 @@ def test_thresholds():
 def test_thresholds_are_those_of_a_plain_search():
     draw = np.random.default_rng(0)
     for _ in range(50):
-        target, second = np.r_[0, 1, draw.integers(0, 2, 10)], draw.choice([0.0, 0.2, 0.4, 0.5, 0.55, 0.9, 1.0], 12)
-        values = np.unique(second)
+        target, odds = np.r_[0, 1, draw.integers(0, 2, 10)], draw.choice([-9.0, -3.0, -1.0, 0.0, 0.5, 4.0, 9.0], 12)
+        values = np.unique(odds)
         shares = {
-            at: statistics.recognised(target, (second >= at).astype(int)) for at in [0.5, *(values[1:] + values[:-1]) / 2]
+            at: statistics.recognised(target, (odds >= at).astype(int)) for at in [0.0, *(values[1:] + values[:-1]) / 2]
         }
         best = [at for at, share in shares.items() if share >= max(shares.values()) - 1e-12]
-        found = statistics.threshold(target, np.stack([1 - second, second], axis=1))
-        assert abs(found - 0.5) == min(abs(at - 0.5) for at in best)
+        found = statistics.threshold(target, np.stack([np.zeros(12), odds], axis=1))
+        assert abs(found) == min(abs(at) for at in best)
 
 
 def test_fitness():
-    target, sure, unsure = np.array([0, 1]), np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[0.6, 0.4], [0.5, 0.5]])
+    target, sure, unsure = np.array([0, 1]), np.log([[0.9, 0.1], [0.2, 0.8]]), np.log([[0.6, 0.4], [0.5, 0.5]])
     score, loss = statistics.fitness("roc_auc", target, sure)
     assert (score, loss) == (1.0, pytest.approx((np.log(0.9) + np.log(0.8)) / 2))
     assert statistics.fitness("roc_auc", target, sure) > statistics.fitness("roc_auc", target, unsure)
-    assert statistics.fitness("balanced_accuracy", target, np.eye(2)[::-1])[1] == pytest.approx(np.log(1e-12))
+    wrong = np.log([[1e-30, 1.0], [1.0, 1e-30]])
+    assert statistics.fitness("balanced_accuracy", target, wrong)[1] == pytest.approx(np.log(1e-12))
     assert statistics.fitness("spearman", np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 5.0])) == (1.0, -4 / 3)
 
 
@@ -409,17 +424,23 @@ def test_answers_do_not_depend_on_coordinates():
 def test_figures():
     student, deviation = 3.182446, 1.290994  # three degrees of freedom
     for ratio, variance in ((0.0, 0.25), (0.125, 0.375)):
-        mean, half_width = statistics.interval([1.0, 2.0, 3.0, 4.0], ratio, 40)
+        mean, half_width = statistics.interval([1.0, 2.0, 3.0, 4.0], ratio, 0.1)
         assert mean == 2.5
         assert half_width == pytest.approx(student * deviation * variance**0.5, rel=1e-5)
-    assert statistics.interval([1.0] * 5, 0.125, 40) == (1.0, 3 / 40)
+    assert statistics.interval([1.0] * 5, 0.125, 0.1) == (1.0, 0.1)
+    assert statistics.interval([1.0, 0.999, 1.0, 1.0, 1.0], 0.125, 0.1)[1] == 0.1, "an error does not make it narrower"
     assert statistics.interval([1.0] * 5, 0.125) == (1.0, 0.0)
-    target, scores = np.array([0, 0, 0, 1]), np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
+    assert statistics.interval([0.5, 0.5], 0.125, drawn=0.01)[1] == pytest.approx(12.7062 * 0.1, rel=1e-5)
+    labels = np.repeat([0, 1], [30, 20])
+    assert statistics.unseen_errors("roc_auc", labels) == 3 / 20, "of the twins"
+    assert statistics.unseen_errors("balanced_accuracy", labels) == 3 / 40
+    assert statistics.unseen_errors("spearman", np.arange(50.0)) == 0.0
+    target, scores = np.array([0, 0, 0, 1]), np.log([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
     assert statistics.balanced_accuracy(target, scores) == pytest.approx((2 / 3 + 1) / 2)
     assert statistics.roc_auc(target, scores) == 1.0
     assert statistics.confusion(target, statistics.predicted(scores), 2).tolist() == [[2, 1], [0, 1]]
-    assert statistics.predicted(scores, 0.65).tolist() == [0, 0, 0, 1]
-    assert statistics.predicted(scores, 0.6).tolist() == [0, 0, 1, 1], "from there on"
+    assert statistics.predicted(scores, np.log(0.65 / 0.35)).tolist() == [0, 0, 0, 1]
+    assert statistics.predicted(scores, statistics.odds(scores)[2]).tolist() == [0, 0, 1, 1], "from there on"
     assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 1])) == 1.0
     assert statistics.pairs_right(target, scores, np.array([0, 1, 2, 3])) is None
     assert statistics.pairs_right(target, scores[:, ::-1], np.array([0, 1, 2, 1])) == 0.0
@@ -431,17 +452,17 @@ def test_few_false_alarms():
     clean = np.r_[np.linspace(0.0, 0.9, 197), 0.97, 0.98, 0.99]
     second = np.r_[clean, np.full(30, 0.975), np.full(70, 0.95)]
     target = np.repeat([0, 1], [200, 100])
-    scores = np.stack([1 - second, second], axis=1)
+    scores = np.stack([np.zeros(300), second - 0.5], axis=1)
     assert statistics.recognised_at(target, scores) == 0.3
     assert statistics.recognised_at(target, scores, 0.0) == 0.0
-    found = statistics.others("roc_auc", target, scores, statistics.predicted(scores, 0.5))
+    found = statistics.others("roc_auc", target, scores, statistics.predicted(scores, 0.0))
     assert (found["tpr_at_fpr_0.01"], found["accuracy"]) == (0.3, pytest.approx((200 - sum(clean >= 0.5) + 100) / 300))
 
 
 def test_scores_that_are_nearly_equal_keep_their_order():
     """Whatever the threshold; scores of a sure model may differ in the last digits alone."""
     second = np.array([1e-24, 3e-20, 2e-20, 1e-18, 1e-17])
-    target, scores = np.array([0, 0, 1, 1, 1]), np.stack([1 - second, second], axis=1)
+    target, scores = np.array([0, 0, 1, 1, 1]), np.stack([np.log(second), np.log1p(-second)], axis=1)[:, ::-1]
 
     attempt = ladder._Attempt(
         ladder.Case("all", points(random_weights(0, 3), random_weights(1, 2))),
@@ -450,10 +471,13 @@ def test_scores_that_are_nearly_equal_keep_their_order():
     )
     attempt._target = target
     places = np.arange(5)
-    for at in (0.5, 1e-22, 1.0):
-        found = attempt._score(scores, [places, places, places], models.Fitted(None, 2, {}, ()), at)
+    fitted = models.Fitted(None, 2, {}, ())
+    for at in (0.0, -50.0, 60.0):
+        found = attempt._score(scores, [places, places, places], fitted, at)
         assert found.score == pytest.approx(5 / 6)
         assert found.confusion.sum() == 5
+    with pytest.raises(tinymlds.UsageError, match="not finite"):
+        attempt._score(scores * np.nan, [places, places, places], fitted, 0.0)
 
 
 def test_intervals_of_noise_hold_chance_with_any_number_of_seeds():
@@ -469,8 +493,28 @@ def test_intervals_of_noise_hold_chance_with_any_number_of_seeds():
             scores.append(float(np.mean(right)))
         for seeds in (5, 20):
             for kind, ratio in (("plain", 0.0), ("corrected", 5 / 40)):
-                mean, half_width = statistics.interval(scores[:seeds], ratio, 100)
+                mean, half_width = statistics.interval(scores[:seeds], ratio)
                 missed[seeds, kind] += abs(mean - 0.5) > half_width
     assert missed[20, "plain"] > 25
     assert missed[5, "corrected"] <= 10
     assert missed[20, "corrected"] <= 10
+
+
+def test_intervals_of_noise_that_is_held_out_hold_chance():
+    """Each seed tests on the same networks, so that how these were drawn does not show in how scores of seeds differ."""
+    parts, target, index = [split(0, 50, number).parts for number in range(5)], np.repeat([0, 1], 20), np.tile(range(20), 2)
+    missed = {"seeds": 0, "both": 0}
+    for number in range(60):
+        draw = np.random.default_rng(number)
+        noise, held = draw.standard_normal((2, 50, 20)), draw.standard_normal((40, 20))
+        answers = []
+        for each in parts:
+            means = noise[:, each == 0].mean(axis=1)
+            answers.append(-np.square(held[:, None] - means).sum(axis=2))
+        scores = [statistics.balanced_accuracy(target, each) for each in answers]
+        drawn = statistics.variance_of_draws("balanced_accuracy", target, answers, index)
+        for kind, variance in (("seeds", 0.0), ("both", drawn)):
+            mean, half_width = statistics.interval(scores, 5 / 40, drawn=variance)
+            missed[kind] += abs(mean - 0.5) > half_width
+    assert missed["seeds"] > 9
+    assert missed["both"] <= 6

@@ -195,6 +195,9 @@ def test_a_case_without_complete_networks_is_skipped(folders):
     )
     assert {row.case: row.status for row in found.rows} == {"xor": "skipped", "parity": "done", "all": "done"}
     assert found.rows[0].reason == "no network of tampered is complete, so there is nothing to tell apart"
+    parity, both = found.rows[1:]
+    assert both.networks == parity.networks, "clean xor networks without a twin would say something of the class"
+    assert both.notes[0] == "without 12 networks, as they have no twin that is complete"
 
 
 def test_epochs_of_networks_held_out_need_not_vary(tmp_path):

@@ -30,8 +30,8 @@ except ImportError as error:
 
 WIDTH = 16
 PASSES = 2
-STEPS, EPOCHS = 400, 20
-"""Training takes so many steps, or epochs where those are more."""
+STEPS, STEPS_PER_CLASS, EPOCHS = 400, 20, 20
+"""Training takes so many steps, or so many for each class, or epochs where those are more."""
 PATIENCE, PATIENT_EPOCHS = 200, 2
 """Steps without a fitter network (`statistics.fitness`) after which training ends, or epochs where those are more."""
 BATCH = 64
@@ -59,9 +59,9 @@ def one_thread() -> Iterator[None]:
 def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
     """Train on the weights of `fold` [n, P], and keep the network that was fittest on the validation networks.
 
-    Steps and learning rate are planned for max(STEPS, EPOCHS epochs). The validation networks are looked at every _EVERY
-    steps, or _LOOKS times an epoch where that is less often, and at the end; training ends before that when
-    max(PATIENCE, PATIENT_EPOCHS epochs) steps brought nothing fitter.
+    Steps and learning rate are planned for STEPS, STEPS_PER_CLASS for each class or EPOCHS epochs, whichever is most. The
+    validation networks are looked at every _EVERY steps, or _LOOKS times an epoch where that is less often, and at the end;
+    training ends before that when max(PATIENCE, PATIENT_EPOCHS epochs) steps brought nothing fitter.
 
     Raises:
         UsageError: a head with activation, whose symmetries this network does not have.
@@ -73,7 +73,8 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
     weights, targets = torch.from_numpy(fold.train), torch.from_numpy(target)
     loss = _loss(fold)
     epoch = -(-len(weights) // BATCH)
-    steps, patience, every = max(STEPS, EPOCHS * epoch), max(PATIENCE, PATIENT_EPOCHS * epoch), max(_EVERY, epoch // _LOOKS)
+    steps = max(STEPS, STEPS_PER_CLASS * fold.classes, EPOCHS * epoch)
+    patience, every = max(PATIENCE, PATIENT_EPOCHS * epoch), max(_EVERY, epoch // _LOOKS)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     random, order = np.random.default_rng(seed), np.empty(0, np.int64)
@@ -94,7 +95,8 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
             if step - best[1] >= patience:
                 break
     network.load_state_dict(best[2])
-    return Fitted(_Estimator(network, centre, scale), fold.classes, {"steps": best[1]}, ())
+    notes = ("its last step fits best",) if best[1] == steps else ()
+    return Fitted(_Estimator(network, centre, scale), fold.classes, {"steps": best[1]}, notes)
 
 
 def _loss(fold: Fold) -> Any:
@@ -130,10 +132,10 @@ class _Estimator:
 
     def scores(self, weights: Floats) -> Scores:
         """Of the kind that the target has."""
-        return self.predict_proba(weights) if self._network.outputs > 1 else self.predict(weights)
+        return self.log_probabilities(weights) if self._network.outputs > 1 else self.predict(weights)
 
-    def predict_proba(self, weights: Floats) -> Scores:
-        return np.asarray(torch.softmax(self._outputs(weights), dim=1).numpy(), np.float64)
+    def log_probabilities(self, weights: Floats) -> Scores:
+        return np.asarray(torch.log_softmax(self._outputs(weights), dim=1).numpy(), np.float64)
 
     def predict(self, weights: Floats) -> Scores:
         return np.asarray(self._outputs(weights)[:, 0].numpy() * self._scale + self._centre, np.float64)

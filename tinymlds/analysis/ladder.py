@@ -28,6 +28,8 @@ from tinymlds.analysis.statistics import (
     pairs_right,
     predicted,
     threshold,
+    unseen_errors,
+    variance_of_draws,
 )
 from tinymlds.errors import UsageError
 from tinymlds.manifest import SPLITS
@@ -136,7 +138,11 @@ class Climbed(NamedTuple):
     """int64 [classes, classes], or None."""
     networks: tuple[int, int, int]
     tested: npt.NDArray[np.intp]
-    """Places of the networks tested."""
+    """[n]: places of the networks tested."""
+    target: Target
+    """[n]: theirs."""
+    answered: Scores
+    """[n, classes] or [n]: what the model gave them."""
     ratio: float
     """Networks of the test part over those of the training part."""
     chosen: dict[str, Any]
@@ -173,8 +179,9 @@ def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str,
 def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
     """What came of a rung with all seeds."""
     scores, classes = tuple(one.score for one in found), attempt.classes
-    tested = None if metric == "spearman" else len(np.unique(np.concatenate([one.tested for one in found])))
-    mean, half_width = interval(scores, float(np.mean([one.ratio for one in found])), tested)
+    first = np.unique(np.concatenate([one.tested for one in found]), return_index=True)[1]
+    least = unseen_errors(metric, np.concatenate([one.target for one in found])[first])
+    mean, half_width = interval(scores, float(np.mean([one.ratio for one in found])), least, _drawn(found, attempt, metric))
     low, high = BOUNDS[metric]
     names = [name for name in found[0].others if all(name in one.others for one in found)]
     return {
@@ -190,6 +197,13 @@ def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[
         "chosen": tuple(one.chosen for one in found),
         "notes": tuple(dict.fromkeys(note for one in found for note in (*attempt.notes, *one.notes))),
     }
+
+
+def _drawn(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> float:
+    """Variance of the mean over draws of the networks held out, which are the same for each seed; 0 if there are none."""
+    if attempt.held is None:
+        return 0.0
+    return variance_of_draws(metric, found[0].target, [one.answered for one in found], attempt.held.index)
 
 
 @contextlib.contextmanager
@@ -213,6 +227,7 @@ class _Attempt:
     def __init__(self, case: Case, rungs: Sequence[Rung], setting: Setting) -> None:
         (self._rung,) = {rung.fit for rung in rungs}
         self._case, self._points, self._setting = case, case.points, setting
+        self.held = case.held
         self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
         """What it is fitted on, and what it is tested on for each rung."""
         self._strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
@@ -220,6 +235,8 @@ class _Attempt:
         self.classes, self._target, self._pair, self.notes = case.points.classes, case.points.target, case.pair, case.notes
         if self._rung.form == "equalised":
             self._equalise()
+        if self._rung.form == "initial" and self._pair is not None:
+            self.notes = *self.notes, "the two networks of a pair start from the same weights: a guess by construction"
         if self._rung.model == "graph":
             from tinymlds.analysis import graph
 
@@ -329,6 +346,8 @@ class _Attempt:
 
     def _score(self, scores: Scores, parts: list[npt.NDArray[np.intp]], fitted: models.Fitted, at: float | None) -> Climbed:
         metric, held, (train, validation, test) = self._setting.metric, self._case.held, parts
+        if not np.isfinite(scores).all():
+            raise UsageError("the model gave scores that are not finite numbers")
         if held is None:
             target, pair, tested = self._target[test], None if self._pair is None else self._pair[test], test
         else:
@@ -342,4 +361,4 @@ class _Attempt:
         if self._case.unseen is not None:  # what seeds share depends on indices, not on how many machines are trained on
             ratio *= float(np.mean(~self._case.unseen) / np.mean(self._case.unseen))
         score = METRICS[metric](target, scores)
-        return Climbed(score, further, matrix, networks, tested, ratio, fitted.chosen, fitted.notes)
+        return Climbed(score, further, matrix, networks, tested, target, scores, ratio, fitted.chosen, fitted.notes)

@@ -20,7 +20,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
-from tinymlds.analysis.statistics import Scores, Target, fitness
+from tinymlds.analysis.statistics import LEAST_PROBABILITY, Scores, Target, fitness
 from tinymlds.params import Floats
 
 MODELS = {
@@ -32,7 +32,7 @@ MODELS = {
 }
 
 NEIGHBOURS = (1, 5, 25)
-PENALTIES = (1e4, 1e2, 1.0)
+PENALTIES = (1e4, 1e2, 1.0, 1e-2)
 LEAVES = (1, 4)
 TREES = 100
 ROUNDS = 60
@@ -69,10 +69,10 @@ class Fitted(NamedTuple):
     notes: tuple[str, ...]
 
     def scores(self, features: Floats) -> Scores:
-        """[n, classes], or [n] for numbers."""
+        """Logarithms of probabilities [n, classes], or numbers [n]."""
         if not self.classes:
             return np.asarray(self.estimator.predict(features), np.float64)
-        return _columns(self.estimator.predict_proba(features), self.estimator.classes_, self.classes)
+        return _columns(self.estimator.log_probabilities(features), self.estimator.classes_, self.classes)
 
 
 class _Standard(NamedTuple):
@@ -109,9 +109,9 @@ def _standardise(features: Floats) -> _Standard:
 
 
 class _Behind(NamedTuple):
-    """An estimator of standardised features."""
+    """An estimator of features that are standardised first, or are as they should be."""
 
-    standard: _Standard
+    standard: _Standard | None
     estimator: Any
 
     @property
@@ -119,11 +119,24 @@ class _Behind(NamedTuple):
         """Of the estimator."""
         return self.estimator.classes_
 
-    def predict_proba(self, features: Floats) -> Scores:
-        return np.asarray(self.estimator.predict_proba(self.standard(features)), np.float64)
+    def log_probabilities(self, features: Floats) -> Scores:
+        """[n, classes_]. Those of a linear model come from its margins: as float32, which it computes in, a probability
+        is 1 from a margin of 17 on, and networks beyond that could not be ranked."""
+        shown = features if self.standard is None else self.standard(features)
+        if not isinstance(self.estimator, LogisticRegression):
+            return _logarithms(self.estimator.predict_proba(shown))
+        margins = np.asarray(self.estimator.decision_function(shown), np.float64)
+        if margins.ndim == 1:
+            margins = np.stack([np.zeros(len(margins)), margins], axis=1)
+        return np.asarray(margins - np.logaddexp.reduce(margins, axis=1, keepdims=True), np.float64)
 
     def predict(self, features: Floats) -> Scores:
-        return np.asarray(self.estimator.predict(self.standard(features)), np.float64)
+        shown = features if self.standard is None else self.standard(features)
+        return np.asarray(self.estimator.predict(shown), np.float64)
+
+
+def _logarithms(probabilities: Any) -> Scores:
+    return np.log(np.clip(np.asarray(probabilities, np.float64), LEAST_PROBABILITY, 1.0))
 
 
 def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
@@ -147,14 +160,15 @@ def fit(model: str, fold: Fold, seed: int, jobs: int = 1) -> Fitted:
         estimator.fit(fold.train, fold.train_target)
         if model == "forest":
             estimator.set_params(n_jobs=1)  # what trees say is added in one order
-        fitted = Fitted(estimator, fold.classes, chosen, _notes(estimator))
+        fitted = Fitted(_Behind(None, estimator), fold.classes, chosen, _notes(estimator))
         found = fitness(fold.metric, fold.validation_target, fitted.scores(shown))
         if best is None or found > best[0]:
             best = found, fitted
     if best is None:
         raise ValueError(f"there is no model {model!r}")
     fitted = best[1]
-    return fitted if standard is None else fitted._replace(estimator=_Behind(standard, fitted.estimator))
+    at_end = ("the weakest penalty fits best",) if fitted.chosen.get("penalty") == PENALTIES[-1] else ()
+    return fitted._replace(estimator=fitted.estimator._replace(standard=standard), notes=(*fitted.notes, *at_end))
 
 
 def _settings(model: str, fold: Fold, seed: int) -> Iterator[tuple[dict[str, Any], Any]]:
@@ -202,8 +216,8 @@ class _Reduced(NamedTuple):
     rounds: int
     classes_: npt.NDArray[Any]
 
-    def predict_proba(self, features: Floats) -> Scores:
-        return self._after("staged_predict_proba", features)
+    def log_probabilities(self, features: Floats) -> Scores:
+        return _logarithms(self._after("staged_predict_proba", features))
 
     def predict(self, features: Floats) -> Scores:
         return self._after("staged_predict", features)
@@ -229,16 +243,16 @@ def _fit_boosting(fold: Fold, seed: int) -> Fitted:
         validation = reducer(fold.validation)
     estimator.fit(train, fold.train_target)
     classes = estimator.classes_ if labels else np.empty(0)
-    found = [
-        fitness(fold.metric, fold.validation_target, _columns(stage, classes, fold.classes) if labels else stage)
-        for stage in (estimator.staged_predict_proba if labels else estimator.staged_predict)(validation)
-    ]
+    stages = (estimator.staged_predict_proba if labels else estimator.staged_predict)(validation)
+    scored = (_columns(_logarithms(stage), classes, fold.classes) if labels else stage for stage in stages)
+    found = [fitness(fold.metric, fold.validation_target, scores) for scores in scored]
     rounds = found.index(max(found)) + 1
+    notes += (f"all {ROUNDS} rounds fit best",) if rounds == ROUNDS else ()
     return Fitted(_Reduced(reducer, estimator, rounds, classes), fold.classes, {"rounds": rounds}, notes)
 
 
 def _columns(scores: Any, present: Any, classes: int) -> Scores:
-    """Scores [n, classes] with zeros for classes that the training networks did not have."""
-    result = np.zeros((len(scores), classes))
+    """Scores [n, classes], those of classes that the training networks did not have the least that there is."""
+    result = np.full((len(scores), classes), np.log(LEAST_PROBABILITY))
     result[:, np.asarray(present, int)] = scores
     return result

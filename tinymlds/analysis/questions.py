@@ -1,6 +1,6 @@
 """The questions that can be asked of datasets: their cases, each with its networks, checked before anything is fitted."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from typing import NamedTuple
@@ -131,6 +131,7 @@ class Plan:
         held = None if self.held is None else gather(self.held, asked.classes, self.count)
         if not asked.twins:
             return Case(asked.name, points, held, notes=self.notes)
+        points, held = _whole(points), None if held is None else _whole(held)
         machine, unseen = points.source // 2, None
         if asked.unseen is not None:
             own = np.array([one.task.removesuffix(MODIFIED) == asked.unseen for one in asked.wanted])
@@ -142,10 +143,20 @@ class Plan:
 
 def _pair(points: Points) -> Ints | None:
     """For each network the number of its pair, if all machines and twins are matched."""
-    first = points.sources[0]
-    if not all(source.recipe.matched and source[1:] == first[1:] for source in points.sources):
+    if not _matched([(source.seed, source.recipe) for source in points.sources]):
         return None
     return points.source // 2 * (int(points.index.max(initial=0)) + 1) + points.index
+
+
+def _whole(points: Points) -> Points:
+    """Without networks that have no twin: of matched ones their own, of others any of the twins of their machine.
+
+    Else, where several machines are asked about together, it would tell something which machine a network is.
+    """
+    pair = _pair(points)
+    pair = points.source // 2 if pair is None else pair
+    clean = points.source % 2 == 0
+    return points.take(np.isin(pair, np.intersect1d(pair[clean], pair[~clean])))
 
 
 def plans(
@@ -200,11 +211,41 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
         elif lacking:
             notes.append(f"without {', '.join(lacking)}, of which no network is complete")
             asked, held = _without(asked, held, sorted(labels))
+    for wanted in (asked.wanted, held) if asked.twins and not reason else ():
+        kept, alone = _twinned(wanted or [], count)
+        if wanted and not kept:
+            reason = f"no networks of a machine and its twin are complete, of {', '.join(one.task for one in wanted)}"
+        elif alone:
+            whose = "" if wanted is asked.wanted else " held out"
+            notes.append(f"without {alone} networks{whose}, as they have no twin that is complete")
     return Plan(asked, held, reason, (*notes, *_differing(asked, held)), count)
 
 
 def _complete(wanted: Wanted, count: int) -> int:
-    return sum(row["index"] < count for row in wanted.dataset.rows(wanted.task))
+    return len(_indices(wanted, count))
+
+
+def _indices(wanted: Wanted, count: int) -> set[int]:
+    return {row["index"] for row in wanted.dataset.rows(wanted.task) if row["index"] < count}
+
+
+def _twinned(wanted: list[Wanted], count: int) -> tuple[int, int]:
+    """Of machines and their twins in turn, how many complete networks `_whole` keeps, and how many it does not."""
+    kept = number = 0
+    matched = _matched([(one.dataset.spec.seed, one.dataset.spec.recipe) for one in wanted])
+    for clean, twin in zip(wanted[::2], wanted[1::2], strict=True):
+        both = _indices(clean, count), _indices(twin, count)
+        number += sum(map(len, both))
+        if matched:
+            kept += 2 * len(both[0] & both[1])
+        elif all(both):
+            kept += sum(map(len, both))
+    return kept, number - kept
+
+
+def _matched(made: Sequence[tuple[int, Recipe]]) -> bool:
+    """Whether networks of an index share what they were made from: seed and recipe of each task."""
+    return all(recipe.matched and (seed, recipe) == made[0] for seed, recipe in made)
 
 
 def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tuple[Asked, list[Wanted] | None]:

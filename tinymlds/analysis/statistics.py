@@ -15,10 +15,12 @@ Target = npt.NDArray[Any]
 LEVEL = 0.95
 INTERVAL = (
     "95 % interval of the mean over seeds, a t interval corrected for the networks that seeds share (Nadeau and Bengio "
-    "2003); where all seeds score the same, the rule of three, 3 / n for n networks tested. It covers the draw of splits, "
-    "symmetries and models from this one dataset, so another dataset may differ by more; networks held out are the same "
-    "with each seed, so their draw is not covered"
+    "2003), and at least what no error among the networks tested is compatible with (the rule of three, for the smallest "
+    "class). It covers the draw of splits, symmetries and models from this one dataset, and of networks held out their "
+    "draw too; another dataset may differ by more"
 )
+LEAST_PROBABILITY = 1e-12
+"""What probabilities are taken for if they are less: a loss has to be finite."""
 FEW_FALSE = 0.01
 """Share of class 0 that may be taken for class 1, where the share of class 1 that is recognised then is told."""
 
@@ -34,13 +36,21 @@ def recognised(target: Target, answers: Target) -> float:
 
 
 def predicted(scores: Scores, at: float | None = None) -> Target:
-    """Classes [n] of scores [n, classes]: what gets most, or, of two classes, class 1 from `at` on."""
-    return scores.argmax(axis=1) if at is None else (scores[:, 1] >= at).astype(np.int64)
+    """Classes [n] of scores [n, classes]: what gets most, or, of two classes, class 1 from odds of `at` on."""
+    return scores.argmax(axis=1) if at is None else (odds(scores) >= at).astype(np.int64)
+
+
+def odds(scores: Scores) -> Scores:
+    """Logarithm of the odds for class 1 [n], of scores [n, 2].
+
+    Models rank by them: a probability near 1 has too few digits, so that all that a model is sure of would be equal.
+    """
+    return scores[:, 1] - scores[:, 0]
 
 
 def roc_auc(target: Target, scores: Scores) -> float:
-    """Chance that a network of class 1 gets more for class 1 than one of class 0, for scores [n, 2]."""
-    return float(metrics.roc_auc_score(target, scores[:, 1]))
+    """Chance that a network of class 1 has higher odds for class 1 than one of class 0, for scores [n, 2]."""
+    return float(metrics.roc_auc_score(target, odds(scores)))
 
 
 def spearman(target: Target, scores: Scores) -> float:
@@ -60,34 +70,33 @@ METRICS: dict[str, Callable[[Target, Scores], float]] = {
 def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
     """What models are chosen by: the score, and among equals the loss with its sign changed; more is better.
 
-    The loss is the mean of -log p(class), p at least 1e-12, or the mean squared error of numbers. On few networks many
-    settings have the same score.
+    The loss is the mean of -log p(class), p at least LEAST_PROBABILITY, or the mean squared error of numbers. On few
+    networks many settings have the same score.
     """
     if metric == "spearman":
         loss = np.mean(np.square(target - scores))
     else:
-        loss = -np.mean(np.log(np.clip(scores[np.arange(len(target)), target], _LEAST, 1.0)))
+        loss = -np.mean(np.maximum(scores[np.arange(len(target)), target], np.log(LEAST_PROBABILITY)))
     return METRICS[metric](target, scores), -float(loss)
 
 
-_LEAST = 1e-12
-
-
 def threshold(target: Target, scores: Scores) -> float:
-    """What class 1 has to get to be the answer, for scores [n, 2]: that with the best balanced accuracy, nearest to 0.5.
+    """Odds (their logarithm) that class 1 must have to be the answer, for scores [n, 2]: with the best balanced accuracy,
+    and nearest to 0.
 
     A model with many more features than networks is sure of those that it was trained on, and may put all others on one
-    side of 0.5, in the right order.
+    side of 0, in the right order.
     """
-    values = np.unique(scores[:, 1])
+    found = odds(scores)
+    values = np.unique(found)
     low, high = values[:-1], values[1:]
     middle = low + (high - low) / 2
-    candidates = np.concatenate([[0.5], np.where(middle > low, middle, high)])  # of neighbouring floats none is between
-    clean, tampered = (np.sort(scores[target == label, 1]) for label in (0, 1))
+    candidates = np.concatenate([[0.0], np.where(middle > low, middle, high)])  # of neighbouring floats none is between
+    clean, tampered = (np.sort(found[target == label]) for label in (0, 1))
     below, missed = np.searchsorted(clean, candidates), np.searchsorted(tampered, candidates)
     right = below * len(tampered) - missed * len(clean)  # whole numbers, so that equals are equal
     best = candidates[right == right.max()]
-    return float(best[np.argmin(np.abs(best - 0.5))])
+    return float(best[np.argmin(np.abs(best))])
 
 
 def others(metric: str, target: Target, scores: Scores, answers: Target) -> dict[str, float]:
@@ -110,7 +119,7 @@ def recognised_at(target: Target, scores: Scores, false: float = FEW_FALSE) -> f
     The true positive rate at a false positive rate, as papers on backdoors report it; of fewer than 1 / false networks of
     class 0 none may reach it. The threshold is that of the networks tested.
     """
-    wrong, right, _ = metrics.roc_curve(target, scores[:, 1], drop_intermediate=False)
+    wrong, right, _ = metrics.roc_curve(target, odds(scores), drop_intermediate=False)
     return float(right[wrong <= false].max())
 
 
@@ -120,30 +129,65 @@ def confusion(target: Target, answers: Target, classes: int) -> npt.NDArray[np.i
 
 
 def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> float | None:
-    """Of the pairs (same number in `pair`, one network of each class) the share in which class 1 gets more for class 1.
+    """Of the pairs (same number in `pair`, one network of each class) the share in which that of class 1 has higher odds.
 
     Equal scores count one half. None if there are no pairs.
     """
-    clean = dict(zip(pair[target == 0].tolist(), scores[target == 0, 1].tolist(), strict=True))
-    tampered = dict(zip(pair[target == 1].tolist(), scores[target == 1, 1].tolist(), strict=True))
+    clean, tampered = (
+        dict(zip(pair[target == label].tolist(), odds(scores)[target == label].tolist(), strict=True)) for label in (0, 1)
+    )
     both = [(clean[number], tampered[number]) for number in sorted(clean.keys() & tampered.keys())]
     return float(np.mean([0.5 * ((high > low) + (high >= low)) for low, high in both])) if both else None
 
 
-def interval(scores: Sequence[float], ratio: float, tested: int | None = None) -> tuple[float, float]:
+def interval(scores: Sequence[float], ratio: float, least: float = 0.0, drawn: float = 0.0) -> tuple[float, float]:
     """Mean and half-width of the 95 % interval of two or more scores, one for each split of the same networks.
 
     The corrected resampled t: the variance of the mean is s^2 (1 / k + ratio), for k splits do not tell k times as much as
-    one (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52, eq. 9). Scores that are all
-    the same have no s; then it is the rule of three, 3 / n (Hanley and Lippman-Hand 1983, If nothing goes wrong, is
-    everything all right?, JAMA 249).
+    one (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52, eq. 9).
 
     Args:
         scores: one for each split.
         ratio: networks tested over networks trained on.
-        tested: n, the different networks tested with any split; None where scores are no shares of networks.
+        least: what the half-width is at least (`unseen_errors`); scores that are all the same have no s.
+        drawn: variance of the mean over draws of the networks tested (`variance_of_draws`), where all splits test the same.
     """
-    if tested is not None and len(set(scores)) == 1:
-        return float(scores[0]), 3.0 / tested
-    variance = float(np.var(scores, ddof=1)) * (1.0 / len(scores) + ratio)
-    return float(np.mean(scores)), float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * math.sqrt(variance)
+    variance = float(np.var(scores, ddof=1)) * (1.0 / len(scores) + ratio) + drawn
+    half_width = float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * math.sqrt(variance)
+    return float(np.mean(scores)), max(half_width, least)
+
+
+def unseen_errors(metric: str, target: Target) -> float:
+    """How far from 1 a score may be although no error was seen, at 95 %, for the classes [n] of all networks tested.
+
+    The rule of three: of n networks without an error the true share of errors may be 3 / n (Hanley and Lippman-Hand 1983,
+    If nothing goes wrong, is everything all right?, JAMA 249). It is largest in the smallest class. Of a balanced accuracy
+    that class is one in so many; a ROC curve loses the whole of it if that share of one class is beyond all of the other.
+    """
+    if metric == "spearman":
+        return 0.0
+    counts = np.unique(target, return_counts=True)[1]
+    return 3.0 / float(counts.min() * (len(counts) if metric == "balanced_accuracy" else 1))
+
+
+def variance_of_draws(metric: str, target: Target, scores: Sequence[Scores], group: npt.NDArray[np.int64]) -> float:
+    """Variance of the mean score over draws of the networks tested: the bootstrap, in which groups [n] stay together.
+
+    Args:
+        metric: a name in METRICS.
+        target: [n].
+        scores: those that each seed gives to the same networks.
+        group: [n]: networks of an index may share initial weights and order.
+    """
+    random, numbers = np.random.default_rng(0), np.unique(group)
+    places = [np.flatnonzero(group == number) for number in numbers]
+    found = []
+    for _ in range(_DRAWS):
+        picked = np.concatenate([places[k] for k in random.integers(len(places), size=len(places))])
+        drawn = target[picked]
+        if len(np.unique(drawn)) > 1:
+            found.append(float(np.mean([METRICS[metric](drawn, each[picked]) for each in scores])))
+    return float(np.var(found, ddof=1)) if len(found) > 1 else 0.0
+
+
+_DRAWS = 200
