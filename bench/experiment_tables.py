@@ -2,8 +2,8 @@
 
 python bench/experiment_tables.py bench/results/experiments-2026-11-28.jsonl
 
-Analyses of one experiment (say, of a machine each) are one table; those of networks held out are another. Of one case:
-models and features down, forms across; of several: rungs down, cases across.
+Analyses of one experiment are one table if they have different cases (say, a machine each); those of networks held out are
+another. Of one case: models and features down, forms across; of several: rungs down, cases across.
 """
 
 import json
@@ -55,17 +55,26 @@ def said(rows: Rows) -> list[str]:
     ]
 
 
+def cases(rows: Rows) -> set[str]:
+    """Their names."""
+    return {row["case"] for row in rows}
+
+
 def main() -> None:
     lines = [line for path in sys.argv[1:] for line in Path(path).read_text().splitlines()]
-    together: dict[tuple[str, bool], Rows] = {}
+    tables: list[tuple[str, Rows]] = []
     for analysis in map(json.loads, lines):
-        held_out = any(dataset["held_out"] for dataset in analysis["datasets"])
-        together.setdefault((analysis["experiment"], held_out), []).extend(analysis["rows"])
-    for (experiment, held_out), rows in together.items():
+        held_out = ", networks held out" * any(dataset["held_out"] for dataset in analysis["datasets"])
+        name, rows = analysis["experiment"] + held_out, analysis["rows"]
+        alike = [known for title, known in tables if title == name and not cases(known) & cases(rows)]
+        if alike:
+            alike[0].extend(rows)
+        else:
+            tables.append((name, rows))
+    for name, rows in tables:
         done = next((row for row in rows if row["status"] == "done"), rows[0])
-        several = len({row["case"] for row in rows}) > 1
-        where = ", networks held out" * held_out
-        print(f"\n**{experiment}{where}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
+        several = len(cases(rows)) > 1
+        print(f"\n**{name}** ({done['metric']}, a guess gets {done['chance']:.2f})\n")
         print("\n".join(by_case(rows) if several else by_form(rows)))
         print("\n" + "\n".join(said(rows)))
 

@@ -36,6 +36,9 @@ UNSEEN = ",".join(f"{model}/*/{form}" for model in ("linear", "forest") for form
 UNSEEN = f"majority,{UNSEEN},graph/raw/plain,graph/raw/equalised"
 """Rungs of tampered-unseen, in which each machine's models are trained on the networks of all others."""
 
+EPOCHS = "*/plain,*/canonical,*/initial"
+"""Rungs of predict-epochs; initial weights may tell how long training will take."""
+
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "which-machine": {"folders": ["ds1"], "experiment": "which-machine"},
     "which-machine-held-out": {
@@ -54,9 +57,9 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     },
     "tampered-unseen": {"folders": ["ds1", *TWINS], "experiment": "tampered-unseen", "rungs": UNSEEN},
     "which-transducer": {"folders": ["ds3"], "experiment": "which-transducer"},
-    "epochs-of-machines": {"folders": ["ds1"], "experiment": "predict-epochs"},
-    "epochs-of-modified": {"folders": TWINS, "experiment": "predict-epochs"},
-    "epochs-of-transducers": {"folders": ["ds3"], "experiment": "predict-epochs"},
+    "epochs-of-machines": {"folders": ["ds1"], "experiment": "predict-epochs", "rungs": EPOCHS},
+    "epochs-of-modified": {"folders": TWINS, "experiment": "predict-epochs", "rungs": EPOCHS},
+    "epochs-of-transducers": {"folders": ["ds3"], "experiment": "predict-epochs", "rungs": EPOCHS},
 }
 
 
