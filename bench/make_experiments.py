@@ -32,8 +32,10 @@ TWINS = [f"ds2-{machine}" for machine in MACHINES]
 WITHOUT_CONTROLS = "*/plain,*/moved,*/canonical"
 """Rungs of networks held out: those that ask what is learned."""
 
-UNSEEN = ",".join(f"{model}/*/{form}" for model in ("linear", "forest") for form in ("plain", "canonical", "equalised"))
-UNSEEN = f"majority,{UNSEEN},graph/raw/plain,graph/raw/equalised"
+UNSEEN = (
+    "majority,linear/*/plain,linear/*/canonical,linear/*/equalised,"
+    "forest/*/plain,forest/*/canonical,forest/statistics/equalised,forest/epochs/equalised,graph/raw/plain"
+)
 """Rungs of tampered-unseen, in which each machine's models are trained on the networks of all others."""
 
 EPOCHS = "*/plain,*/canonical,*/initial"
