@@ -3,11 +3,11 @@
     python bench/make_experiments.py FOLDER [--only tampered,...] [--ds1 1000] [--ds2 500] [--ds3 20] [--workers 2]
 
 Folders FOLDER/ds1, FOLDER/ds3 and, for each machine, FOLDER/ds2-MACHINE are made or grow (machines and twins matched), and
-so are those held out, ds1-held-out and ds2-MACHINE-held-out, with seed 1 and a tenth of the networks; of all these, what
-the experiments of --only need. A finished dataset is only opened, an experiment whose JSON is in FOLDER is not run again,
-and one that was interrupted keeps its rows, so the same command goes on after an interruption. At the end, the lines of
-these experiments, with the digests, are in bench/results/experiments-DATE.jsonl, those that an earlier command of the same
-day left there included; `bench/experiment_tables.py` makes tables of them.
+so are those held out, ds1-held-out, ds1-MACHINE-held-out and ds2-MACHINE-held-out, with seed 1 and a tenth of the networks;
+of all these, what the experiments of --only need. A finished dataset is only opened, an experiment whose JSON is in FOLDER
+is not run again, and one that was interrupted keeps its rows, so the same command goes on after an interruption. At the
+end, the lines of these experiments, with the digests, are in bench/results/experiments-DATE.jsonl, those that an earlier
+command of the same day left there included; `bench/experiment_tables.py` makes tables of them.
 """
 
 import argparse
@@ -51,11 +51,15 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     },
     **{f"tampered-{machine}": {"folders": ["ds1", f"ds2-{machine}"], "experiment": "tampered"} for machine in MACHINES},
     "tampered-all": {"folders": ["ds1", *TWINS], "experiment": "tampered", "cases": "all"},
-    "tampered-held-out": {
-        "folders": ["ds1", *TWINS],
-        "experiment": "tampered",
-        "held_out": ["ds1-held-out", *(twin + HELD_OUT for twin in TWINS)],
-        "rungs": WITHOUT_CONTROLS,
+    **{
+        f"tampered-{machine}-held-out": {
+            "folders": ["ds1", f"ds2-{machine}"],
+            "experiment": "tampered",
+            "cases": machine,
+            "held_out": [f"{dataset}-{machine}{HELD_OUT}" for dataset in ("ds1", "ds2")],
+            "rungs": WITHOUT_CONTROLS,
+        }
+        for machine in MACHINES
     },
     "tampered-unseen": {"folders": ["ds1", *TWINS], "experiment": "tampered-unseen", "rungs": UNSEEN},
     "which-transducer": {"folders": ["ds3"], "experiment": "which-transducer"},
@@ -70,7 +74,7 @@ def make(name: str, networks: dict[str, int], workers: int | None) -> None:
     held = name.endswith(HELD_OUT)
     dataset, _, machine = name.removesuffix(HELD_OUT).partition("-")
     count = -(-networks[dataset] // 10) if held else networks[dataset]
-    tasks: dict[str, Any] = {"machine": machine, "modified": True} if machine else {"dataset": dataset}
+    tasks: dict[str, Any] = {"machine": machine, "modified": dataset == "ds2"} if machine else {"dataset": dataset}
     seed = HELD_OUT_SEED if held else 0
     result = tinymlds.train(**tasks, count=count, out=name, seed=seed, workers=workers, matched=dataset != "ds3")
     print(f"{name}: {count} networks of each task, digest {result.digest}", flush=True)
