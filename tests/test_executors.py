@@ -57,10 +57,13 @@ def test_any_executor_makes_the_same_networks(tmp_path, expected, options):
 
 def test_status_says_who_works_on_what(tmp_path):
     """Asked from within a run, at every report of its progress."""
-    seen = []
     work = {**SMALL, "max_epochs": 40}
-    look = lambda _progress: seen.append(tinymlds.status(tmp_path))  # noqa: E731
-    tinymlds.train("xor", 20, tmp_path, executor="threads", workers=2, progress=look, **work)
+    for count in (20, 80, 320):  # on a fast machine a run may be over before anybody is seen at work
+        seen, folder = [], tmp_path / str(count)
+        look = lambda _progress, seen=seen, folder=folder: seen.append(tinymlds.status(folder))  # noqa: E731
+        tinymlds.train("xor", count, folder, executor="threads", workers=2, progress=look, **work)
+        if any(found.run.crew.members and any(unit.worker for unit in found.run.crew.under_way) for found in seen):
+            break
     known = [found for found in seen if found.run.crew.members]
     assert known, "no report while networks were being made"
     for found in known:
@@ -74,7 +77,7 @@ def test_status_says_who_works_on_what(tmp_path):
     assert working
     assert {unit.worker for unit in working} <= names
     assert all(unit.since >= known[0].run.crew.since for unit in working)
-    assert tinymlds.status(tmp_path).run is None
+    assert tinymlds.status(folder).run is None
 
 
 def test_an_interrupted_run_on_threads_goes_on(tmp_path, expected):
