@@ -122,7 +122,7 @@ class _Behind(NamedTuple):
     def log_probabilities(self, features: Floats) -> Scores:
         """[n, classes_]. Those of a linear model come from its margins: as float32, which it computes in, a probability
         is 1 from a margin of 17 on, and networks beyond that could not be ranked."""
-        shown = features if self.standard is None else self.standard(features)
+        shown = self._shown(features)
         if not isinstance(self.estimator, LogisticRegression):
             return _logarithms(self.estimator.predict_proba(shown))
         margins = np.asarray(self.estimator.decision_function(shown), np.float64)
@@ -131,8 +131,10 @@ class _Behind(NamedTuple):
         return np.asarray(margins - np.logaddexp.reduce(margins, axis=1, keepdims=True), np.float64)
 
     def predict(self, features: Floats) -> Scores:
-        shown = features if self.standard is None else self.standard(features)
-        return np.asarray(self.estimator.predict(shown), np.float64)
+        return np.asarray(self.estimator.predict(self._shown(features)), np.float64)
+
+    def _shown(self, features: Floats) -> Floats:
+        return features if self.standard is None else self.standard(features)
 
 
 def _logarithms(probabilities: Any) -> Scores:

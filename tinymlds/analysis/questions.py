@@ -131,7 +131,8 @@ class Plan:
         held = None if self.held is None else gather(self.held, asked.classes, self.count)
         if not asked.twins:
             return Case(asked.name, points, held, notes=self.notes)
-        points, held = _whole(points), None if held is None else _whole(held)
+        points = _with_twin(points, asked.wanted, self.count)
+        held = None if held is None or self.held is None else _with_twin(held, self.held, self.count)
         machine, unseen = points.source // 2, None
         if asked.unseen is not None:
             own = np.array([one.task.removesuffix(MODIFIED) == asked.unseen for one in asked.wanted])
@@ -148,15 +149,11 @@ def _pair(points: Points) -> Ints | None:
     return points.source // 2 * (int(points.index.max(initial=0)) + 1) + points.index
 
 
-def _whole(points: Points) -> Points:
-    """Without networks that have no twin: of matched ones their own, of others any of the twins of their machine.
-
-    Else, where several machines are asked about together, it would tell something which machine a network is.
-    """
-    pair = _pair(points)
-    pair = points.source // 2 if pair is None else pair
-    clean = points.source % 2 == 0
-    return points.take(np.isin(pair, np.intersect1d(pair[clean], pair[~clean])))
+def _with_twin(points: Points, wanted: list[Wanted], count: int) -> Points:
+    """Without the networks that `_twinned` leaves out."""
+    kept = _twinned(wanted, count)
+    places = zip(points.source.tolist(), points.index.tolist(), strict=True)
+    return points.take(np.array([index in kept[source] for source, index in places], bool))
 
 
 def plans(
@@ -211,11 +208,11 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
         elif lacking:
             notes.append(f"without {', '.join(lacking)}, of which no network is complete")
             asked, held = _without(asked, held, sorted(labels))
-    for wanted in (asked.wanted, held) if asked.twins and not reason else ():
-        kept, alone = _twinned(wanted or [], count)
+    for wanted in (asked.wanted, held or []) if asked.twins and not reason else ():
+        kept = sum(map(len, _twinned(wanted, count)))
         if wanted and not kept:
             reason = f"no networks of a machine and its twin are complete, of {', '.join(one.task for one in wanted)}"
-        elif alone:
+        elif alone := sum(_complete(one, count) for one in wanted) - kept:
             whose = "" if wanted is asked.wanted else " held out"
             notes.append(f"without {alone} networks{whose}, as they have no twin that is complete")
     return Plan(asked, held, reason, (*notes, *_differing(asked, held)), count)
@@ -229,18 +226,21 @@ def _indices(wanted: Wanted, count: int) -> set[int]:
     return {row["index"] for row in wanted.dataset.rows(wanted.task) if row["index"] < count}
 
 
-def _twinned(wanted: list[Wanted], count: int) -> tuple[int, int]:
-    """Of machines and their twins in turn, how many complete networks `_whole` keeps, and how many it does not."""
-    kept = number = 0
+def _twinned(wanted: list[Wanted], count: int) -> list[set[int]]:
+    """Of machines and their twins in turn, the indices of complete networks that have a complete twin.
+
+    Matched networks have a twin of their own; of others, any of the twins of their machine is one. Without this, where
+    several machines are asked about together, it would tell something which machine a network is.
+    """
     matched = _matched([(one.dataset.spec.seed, one.dataset.spec.recipe) for one in wanted])
+    result: list[set[int]] = []
     for clean, twin in zip(wanted[::2], wanted[1::2], strict=True):
         both = _indices(clean, count), _indices(twin, count)
-        number += sum(map(len, both))
         if matched:
-            kept += 2 * len(both[0] & both[1])
-        elif all(both):
-            kept += sum(map(len, both))
-    return kept, number - kept
+            result += [both[0] & both[1]] * 2
+        else:
+            result += both if all(both) else (set(), set())
+    return result
 
 
 def _matched(made: Sequence[tuple[int, Recipe]]) -> bool:

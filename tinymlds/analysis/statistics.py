@@ -21,6 +21,8 @@ INTERVAL = (
 )
 LEAST_PROBABILITY = 1e-12
 """What probabilities are taken for if they are less: a loss has to be finite."""
+_DRAWS = 200
+"""Of the networks held out, for the variance of their draw."""
 FEW_FALSE = 0.01
 """Share of class 0 that may be taken for class 1, where the share of class 1 that is recognised then is told."""
 
@@ -133,8 +135,9 @@ def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> 
 
     Equal scores count one half. None if there are no pairs.
     """
+    found = odds(scores)
     clean, tampered = (
-        dict(zip(pair[target == label].tolist(), odds(scores)[target == label].tolist(), strict=True)) for label in (0, 1)
+        dict(zip(pair[target == label].tolist(), found[target == label].tolist(), strict=True)) for label in (0, 1)
     )
     both = [(clean[number], tampered[number]) for number in sorted(clean.keys() & tampered.keys())]
     return float(np.mean([0.5 * ((high > low) + (high >= low)) for low, high in both])) if both else None
@@ -179,8 +182,7 @@ def variance_of_draws(metric: str, target: Target, scores: Sequence[Scores], gro
         scores: those that each seed gives to the same networks.
         group: [n]: networks of an index may share initial weights and order.
     """
-    random, numbers = np.random.default_rng(0), np.unique(group)
-    places = [np.flatnonzero(group == number) for number in numbers]
+    random, places = np.random.default_rng(0), [np.flatnonzero(group == number) for number in np.unique(group)]
     found = []
     for _ in range(_DRAWS):
         picked = np.concatenate([places[k] for k in random.integers(len(places), size=len(places))])
@@ -188,6 +190,3 @@ def variance_of_draws(metric: str, target: Target, scores: Sequence[Scores], gro
         if len(np.unique(drawn)) > 1:
             found.append(float(np.mean([METRICS[metric](drawn, each[picked]) for each in scores])))
     return float(np.var(found, ddof=1)) if len(found) > 1 else 0.0
-
-
-_DRAWS = 200
