@@ -1,12 +1,17 @@
-"""Compiled code on disk: keyed by shape and source, shared by processes, and never mixed up."""
+"""Compiled code on disk: keyed by all that it depends on, shared by processes, never mixed up, and out of the package."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 
 import pytest
-from running import ROOT
+from running import ROOT, contents
+
+from tinymlds.kernels import cpu
+from tinymlds.kernels.cache import source_fingerprint
+from tinymlds.kernels.shape import Shape
 
 PROGRAM = """
 import sys
@@ -22,9 +27,17 @@ for name in sys.argv[1]:
 """
 
 
-def start(names, cache, root=ROOT):
-    """Computes outputs of these shapes in a process of its own that keeps its compiled code in `cache`."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": str(root)}
+CACHE_VARIABLES = ("TINYMLDS_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "LOCALAPPDATA", "HOME", "TMPDIR")
+
+
+def start(names, cache=None, root=ROOT, **variables):
+    """Computes outputs of these shapes in a process of its own that keeps its compiled code in `cache`.
+
+    Of the variables that say where compiled code may lie it has those that are given.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in CACHE_VARIABLES}
+    variables |= {"NUMBA_CACHE_DIR": cache} if cache else {}
+    environment = kept | {"PYTHONPATH": str(root)} | {name: str(value) for name, value in variables.items()}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", PROGRAM, names], cwd=root, env=environment, **pipes)
 
@@ -89,14 +102,84 @@ def test_a_damaged_file_is_replaced(outputs, tmp_path, expected, ending, damage)
     assert code_in(tmp_path) == files, "the second time nothing was compiled"
 
 
-def test_without_a_place_for_compiled_code_every_process_compiles(tmp_path, expected):
-    file = tmp_path / "file"
+def test_where_compiled_code_lies(tmp_path, expected):
+    """In the folder that a variable names, else in the user's cache, else in that for temporary files, else nowhere."""
+    home, temporary, file = tmp_path / "home", tmp_path / "temporary", tmp_path / "file"
+    temporary.mkdir()
     file.touch()
-    assert answers(start("a", file / "below")) == expected
-    [folder] = {path.parent for path in tmp_path.rglob("*.nbc")}
-    shutil.rmtree(folder)
-    folder.touch()
-    assert answers(start("a", tmp_path)) == expected
+    own = {"TINYMLDS_CACHE_DIR": tmp_path / "own", "NUMBA_CACHE_DIR": tmp_path / "numba", "HOME": home, "TMPDIR": temporary}
+    assert answers(start("a", **own)) == expected
+    del own["TINYMLDS_CACHE_DIR"]
+    assert answers(start("a", **own)) == expected
+    own["NUMBA_CACHE_DIR"] = file / "below"
+    assert answers(start("a", **own)) == expected
+    own["HOME"] = file / "nobody"
+    assert answers(start("a", **own)) == expected
+    for folder in (tmp_path / "own", tmp_path / "numba", home, temporary):
+        assert len(code_in(folder)) == 1
+    for path in temporary.iterdir():  # anybody may write there: what is not ours is not used
+        path.chmod(0o777)
+    files = code_in(tmp_path)
+    [fallback] = {path.parent for path in code_in(temporary)}
+    assert fallback.stat().st_mode & 0o777 == 0o777
+    assert answers(start("a", **own)) == expected
+    assert code_in(tmp_path) == files
+
+
+def test_the_folder_of_the_package_stays_as_it_was_installed(tmp_path, expected):
+    """Files that pip does not know outlive an uninstallation, and hide an editable installation."""
+    shutil.copytree(ROOT / "tinymlds", tmp_path / "site" / "tinymlds", ignore=shutil.ignore_patterns("__pycache__"))
+    before = contents(tmp_path / "site")
+    variables = {"HOME": tmp_path / "home", "PYTHONDONTWRITEBYTECODE": "1"}
+    assert answers(start("a", root=tmp_path / "site", **variables)) == expected
+    assert contents(tmp_path / "site") == before
+    assert len(code_in(tmp_path / "home")) == 1
+
+
+def test_two_kinds_with_equal_sizes_have_kernels_of_their_own():
+    class Other(Shape):
+        """Another architecture."""
+
+    sizes = {"hidden": 4, "layers": 1, "maps": 2}
+    assert Other(**sizes) != Shape(**sizes)
+    assert cpu.stages(Other(**sizes)) is not cpu.stages(Shape(**sizes))
+    assert cpu.kernels(Other(**sizes)) is not cpu.kernels(Shape(**sizes))
+    identities = {cpu.kernels(kind(**sizes)).train._cache._identity for kind in (Shape, Other)}
+    assert len(identities) == 2
+
+
+def test_functions_and_constants_from_elsewhere_are_part_of_the_key(tmp_path):
+    """Of a kernel that is registered from outside, and of the modules that it is built from."""
+    helper, kernel = tmp_path / "helper.py", tmp_path / "kernel.py"
+    source = """
+import importlib.util
+from numba import njit
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("helper", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+def kernel(helper, size):
+    half = njit(helper.half)
+
+    def entry(x):
+        return half(x) + size
+
+    return entry
+"""
+    kernel.write_text(source)
+    spec = importlib.util.spec_from_file_location("kernel", kernel)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    keys = set()
+    for text, size in (("x / 2", 1), ("x / 2", 2), ("x * 0.5", 1), ("x / 2", 1)):
+        helper = tmp_path / f"{len(text)}" / "helper.py"
+        helper.parent.mkdir(exist_ok=True)
+        helper.write_text(f"def half(x):\n    return {text}\n")
+        keys.add(source_fingerprint(module.kernel(module.load(helper), size)))
+    assert len(keys) == 3
 
 
 def test_a_changed_source_is_compiled_anew(tmp_path):

@@ -1,6 +1,7 @@
 """The float32 kernels of the CPU against the oracle, and what their bits may not depend on."""
 
 import math
+from dataclasses import astuple
 
 import naive
 import numpy as np
@@ -267,7 +268,7 @@ def test_adam_cell_is_the_oracle() -> None:
     p = generator.uniform(-0.3, 0.3, size).astype(np.float32)
     m, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
     tensors = {"p": p.astype(np.float64)}
-    reference = naive.Adam(tensors, LR, *constants)
+    reference = naive.Adam(tensors, LR, *astuple(constants))
     fixed = cpu.constants(Problem(Shape(), random_sequences(16), random_sequences(16), 16, constants)).adam
     factors, _ = adam_factors(constants, LR, (1.0, 1.0), steps)
     sizes = 10.0 ** generator.uniform(-9.0, 1.0, size)  # from below eps, where only eps keeps a step small

@@ -6,6 +6,7 @@ symmetries: they act on the rows that write these numbers and on the columns tha
 
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,7 +163,7 @@ def describe(shape: Shape) -> dict[str, Any]:
     return {
         "format": 1,
         "kind": "symmetries",
-        "shape": {**shape._asdict(), "parameters": shape.size},
+        "shape": {**asdict(shape), "parameters": shape.size},
         "tensors": [{"name": name, "shape": list(sizes)} for name, sizes in shape.tensors],
         "gates": list(_GATES),
         "operations": _OPERATIONS,

@@ -1,6 +1,6 @@
 """One trained network: its weights by PyTorch's names, its outputs, a file of its own."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -57,5 +57,5 @@ class Network:
             UsageError: the path ends otherwise, or there is a file and no `force`.
             TinymldsError: the file system refused.
         """
-        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": self.shape._asdict()}
+        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": asdict(self.shape)}
         return saving.save(path, self.state_dict(), metadata, force)

@@ -1,13 +1,16 @@
-"""Compiled kernels on disk, under a key that names everything they depend on.
+"""Compiled kernels on disk, under a key that names everything that they depend on.
 
-Numba's own key for a function is its bytecode and closure; a kernel here also depends on the other files of this package
-and on the shape that it was built for, and Numba cannot hash closures that hold compiled functions. So the key is a
-fingerprint of all sources in this folder, the shape, the CPU and its features, and every key has files of its own: two
-processes that compile for different shapes or targets at once cannot mix up each other's code.
+Numba's own key for a function is its bytecode and closure; a kernel here also depends on the functions that it calls, the
+files that those stand in, and what it was built for, and Numba cannot hash closures that hold compiled functions. So the
+key is the source of each module that a function of the kernel comes from, the whole package of kernels, the identity that
+the caller gives (architecture and optimizer), and the CPU with its features. Every key has files of its own: two processes
+that compile different kernels at once cannot mix up each other's code.
+
+The files lie in TINYMLDS_CACHE_DIR, NUMBA_CACHE_DIR or the user's cache folder, in a folder for each version of tinymlds.
 
 Numba numbers the functions that it compiles from 1 in every process, and the number is what tells functions of one
-source line apart in compiled code. Code from the disk was numbered by other processes, so two shapes loaded into one
-process could share names, and a call could end in the other shape's code. So numbers start at random here.
+source line apart in compiled code. Code from the disk was numbered by other processes, so two kernels loaded into one
+process could share names, and a call could end in the other kernel's code. So numbers start at random here.
 """
 
 import contextlib
@@ -15,33 +18,104 @@ import hashlib
 import itertools
 import os
 import secrets
-from collections.abc import Callable
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numba
+import numpy as np
 from numba import njit
 from numba.core.bytecode import FunctionIdentity
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile
 from numba.core.registry import cpu_target
+from platformdirs import user_cache_path
 
-
-def _number_functions_from_anywhere() -> None:
-    FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
-
-
-_number_functions_from_anywhere()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_number_functions_from_anywhere)
+from tinymlds import __version__
 
 
 @cache
-def source_fingerprint() -> str:
-    """sha256 over the Python files of this folder."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-    return digest.hexdigest()
+def number_functions_from_anywhere() -> None:
+    """Have Numba number functions from a random number, in this process and those that are forked from it."""
+
+    def start_anywhere() -> None:
+        FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
+
+    start_anywhere()
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=start_anywhere)
+
+
+# ------------------------------------------------------------------ where
+
+
+def _candidates() -> Iterator[Path]:
+    """Folders that may hold compiled code, the best first."""
+    name = f"tinymlds-{__version__}"
+    for variable in ("TINYMLDS_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        if chosen := os.environ.get(variable):
+            yield Path(chosen).absolute() / name
+    yield user_cache_path("tinymlds", appauthor=False, version=__version__)
+    yield Path(tempfile.gettempdir()) / (f"{name}-{os.getuid()}" if hasattr(os, "getuid") else name)
+
+
+@cache
+def cache_folder() -> Path | None:
+    """The folder for compiled code: the first candidate that can be written and is nobody else's; None if there is none."""
+    for folder in _candidates():
+        if not folder.is_absolute():  # there is no home folder
+            continue
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = folder.lstat()
+            if os.name == "nt" or (found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH):
+                tempfile.TemporaryFile(dir=folder).close()  # code that others may write is not run
+                return folder
+    return None
+
+
+# ------------------------------------------------------------------ under which key
+
+
+@cache
+def _package_sources() -> tuple[Path, ...]:
+    """The Python files of the kernels, and of the architectures that they compute."""
+    root = Path(__file__).parents[1]
+    return tuple(path for folder in ("architectures", "kernels") for path in sorted((root / folder).rglob("*.py")))
+
+
+@cache
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _reached(function: Callable[..., Any]) -> Iterator[tuple[Path, str]]:
+    """Of a function, and of all that it reaches through closures and globals: its file, and the constants built into it."""
+    seen: set[int] = set()
+    waiting: list[Any] = [function]
+    while waiting:
+        value = waiting.pop()
+        value = getattr(value, "py_func", None) or getattr(value, "_defn", value)  # of a dispatcher, of an intrinsic
+        if not hasattr(value, "__code__") or id(value) in seen:
+            continue
+        seen.add(id(value))
+        names = {name: value.__globals__.get(name) for name in value.__code__.co_names}
+        for name, cell in zip(value.__code__.co_freevars, value.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # an empty cell
+                names[name] = cell.cell_contents
+        waiting += names.values()
+        constants = {name: part for name, part in names.items() if isinstance(part, int | float | str | tuple | np.generic)}
+        yield Path(value.__code__.co_filename), f"{value.__qualname__} {constants}"
+
+
+def source_fingerprint(function: Callable[..., Any]) -> str:
+    """sha256 over the sources of this package, and over file and constants of every function that a kernel consists of."""
+    reached = list(_reached(function))
+    files = dict.fromkeys([*_package_sources(), *(file.resolve() for file, _ in reached if file.is_file())])
+    text = "".join([*(_sha256(file) for file in files), *(constants for _, constants in reached)])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def target_features() -> str:
@@ -49,15 +123,48 @@ def target_features() -> str:
     return str(cpu_target.target_context.codegen().magic_tuple()[2])
 
 
+# ------------------------------------------------------------------ Numba's side
+
+
+class _Locator:
+    """Tells Numba the folder, in place of the one beside the source."""
+
+    def __init__(self, folder: Path, line: int) -> None:
+        self._folder, self._line = folder, line
+
+    @classmethod
+    def from_function(cls, function: Any, _file: str) -> "_Locator | None":
+        folder = cache_folder()
+        return None if folder is None else cls(folder, function.__code__.co_firstlineno)
+
+    def ensure_cache_path(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def get_cache_path(self) -> str:
+        return str(self._folder)
+
+    def get_source_stamp(self) -> str:
+        return ""  # the key says all
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+
+class _KernelCacheImpl(CompileResultCacheImpl):
+    _locator_classes = (_Locator,)
+
+
 class _KernelCache(FunctionCache):
     """Numba's cache of one function, keyed by `identity` in place of bytecode and closure, one pair of files a key."""
+
+    _impl_class = _KernelCacheImpl
 
     def __init__(self, function: Callable[..., Any], identity: str) -> None:
         super().__init__(function)
         self._identity = identity
 
     def _index_key(self, sig: Any, codegen: Any) -> Any:
-        return sig, codegen.magic_tuple(), self._identity
+        return sig, codegen.magic_tuple(), numba.__version__, self._identity
 
     def _file_for(self, sig: Any, codegen: Any) -> IndexDataCacheFile:
         key = hashlib.sha256(repr(self._index_key(sig, codegen)).encode()).hexdigest()[:16]
@@ -79,15 +186,16 @@ class _KernelCache(FunctionCache):
 
 
 def cached_njit(identity: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with a disk cache keyed by the sources of this folder and by `identity` (the shape).
+    """`numba.njit` with a disk cache keyed by the kernel's sources and by `identity` (architecture and optimizer).
 
-    Where no folder can be written (not the package's, nor the user's cache), the function is compiled in every process.
+    Where no folder can be written, the function is compiled in every process.
     """
+    number_functions_from_anywhere()
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = njit(**options)(function)
-        with contextlib.suppress(RuntimeError, OSError):  # Numba found no folder to write to
-            dispatcher._cache = _KernelCache(function, f"{source_fingerprint()}:{identity}")
+        if cache_folder() is not None:
+            dispatcher._cache = _KernelCache(function, f"{source_fingerprint(function)}:{identity}")
         return dispatcher
 
     return decorate

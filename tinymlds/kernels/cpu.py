@@ -245,7 +245,7 @@ def kernels(shape: Shape) -> Kernels:
     (
         start, gather, gru_forward, head_forward, error, head_backward, gru_backward, gru_gradient, finish, update
     ) = stages(shape)  # fmt: skip
-    compiled = cached_njit(repr(shape), **OPTIONS)
+    compiled = cached_njit(f"{type(shape).__module__}.{shape} with Adam", **OPTIONS)
 
     @compiled
     def train(state, sequences, order, batch, factors, fixed, work, losses):  # type: ignore[no-untyped-def]

@@ -1,5 +1,6 @@
 """What is trained on what, the same for every backend: sequences, problem, the factors of Adam's steps."""
 
+from dataclasses import astuple
 from typing import NamedTuple
 
 import numpy as np
@@ -73,7 +74,7 @@ class Constants(NamedTuple):
 
 def constants(problem: Problem) -> Constants:
     """The constants of a problem, each rounded once from float64."""
-    beta1, beta2, eps = problem.adam
+    beta1, beta2, eps = astuple(problem.adam)
     terms = problem.batch * problem.train.inputs.shape[1] * problem.shape.outputs
     return Constants(
         np.array([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps], np.float32),

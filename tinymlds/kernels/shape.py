@@ -1,13 +1,14 @@
 """The numbers that describe a network and its optimizer. No NumPy here, so that the command line can start at once."""
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 NUMERICS = 2
 """The numerics version: raised by any change that changes a bit of a trained network."""
 
 
-class Shape(NamedTuple):
+@dataclass(frozen=True)
+class Shape:
     """The sizes of a network: GRU layers, then linear maps.
 
     The parameter vector holds, layer by layer, what PyTorch calls weight_ih [3H, I], weight_hh [3H, H], bias_ih [3H] and
@@ -52,7 +53,8 @@ class Shape(NamedTuple):
         return sum(math.prod(shape) for _, shape in self.tensors)
 
 
-class Adam(NamedTuple):
+@dataclass(frozen=True)
+class Adam:
     """Constants of Adam (Kingma and Ba 2015) that stay the same over a run."""
 
     beta1: float = 0.9
