@@ -23,16 +23,16 @@ import distributed
 import machine
 import numpy as np
 
-from tinymlds import sealing
-from tinymlds.clusters import DaskPool
-from tinymlds.crew import Standing, UnderWay
-from tinymlds.journal import Entry, Journal
-from tinymlds.kernels import backend
-from tinymlds.pools import ExecutorPool, InProcess, ProcessPool
+from tinymlds.dataset import sealing
+from tinymlds.dataset.activity import Standing, UnderWay
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.runs.clusters import DaskPool
+from tinymlds.runs.pools import ExecutorPool, InProcess, ProcessPool
+from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.units import Unit, train_unit
 from tinymlds.spec import Recipe, Spec
-from tinymlds.training import Outcome, Status
-from tinymlds.units import Unit, train_unit
-from tinymlds.workers import Supervisor
+from tinymlds.training import backends
+from tinymlds.training.loop import Outcome, Status
 
 WORKERS = 2
 SECONDS = 5.0
@@ -171,7 +171,7 @@ def training(make_pool, count):
 
 
 def main():
-    backend.load("cpu").prepare(RECIPE.shape)
+    backends.load("cpu").prepare(RECIPE.shape)
     with cluster() as address:
         makers = pools(address)
         found = {

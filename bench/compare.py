@@ -41,7 +41,7 @@ from rich.table import Table
 from steps import GRID, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, cpu_seconds, warm_up
 
 from tinymlds.spec import Recipe
-from tinymlds.training import Outcome, train_networks
+from tinymlds.training.loop import Outcome, train_networks
 
 RESULTS = Path(__file__).parent / "results"
 FIRST_STEPS = 8

@@ -1,4 +1,4 @@
-"""Draws the hundred transducers that ship as tinymlds/transducers.json, and shows that each can be learned.
+"""Draws the hundred transducers that ship as tinymlds/tasks/transducers.json, and shows that each can be learned.
 
 For each number, tables are drawn until one has no flaw (`transducers.flaw`) and is learned by every probe: networks 0 ...
 PROBES - 1 of seed 1 (datasets start at seed 0, so a probe is no network that anybody counts) must be complete within LIMIT
@@ -16,13 +16,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tinymlds import transducers
-from tinymlds.farm import available_cpus
-from tinymlds.kernels import backend
-from tinymlds.mealy import Mealy
+from tinymlds.runs.train import available_cpus
 from tinymlds.spec import Recipe
-from tinymlds.tasks import Task
-from tinymlds.training import Status, draw_data, make_problem, train_network
+from tinymlds.tasks import transducers
+from tinymlds.tasks.catalog import Task
+from tinymlds.tasks.mealy import Mealy
+from tinymlds.training import backends
+from tinymlds.training.loop import Status, draw_data, make_problem, train_network
 
 FILE = Path(transducers.__file__).parent / "transducers.json"
 PROBES = 2
@@ -48,7 +48,7 @@ def probe(table: Mealy, number: int) -> list[int | None]:
     setting = make_problem(draw_data(task, SEED, RECIPE), RECIPE)
     epochs: list[int | None] = []
     for index in range(PROBES):
-        outcome = train_network(backend.load("cpu"), setting, RECIPE, task.stream_key(SEED), index)
+        outcome = train_network(backends.load("cpu"), setting, RECIPE, task.stream_key(SEED), index)
         epochs.append(outcome.epochs if outcome.status == Status.COMPLETE else None)
     return epochs
 

@@ -16,8 +16,8 @@ import machine
 from reference import TorchBackend
 
 import tinymlds
-from tinymlds.kernels import backend
-from tinymlds.training import train_networks
+from tinymlds.training import backends
+from tinymlds.training.loop import train_networks
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     epochs = {d.folder.name: sum(row["epochs"] for row in d.manifest) for d in datasets}
     first = datasets[0]
     task = min(first.tasks, key=lambda name: sum(row["epochs"] for row in first.rows(name, unfinished=True)))
-    rivals = {"tinymlds": backend.load("cpu"), "torch": TorchBackend()}
+    rivals = {"tinymlds": backends.load("cpu"), "torch": TorchBackend()}
     rivals["tinymlds"].prepare(first.shape)
     seconds, trained = dict.fromkeys(rivals, 0.0), dict.fromkeys(rivals, 0)
     for index in range(options.networks):

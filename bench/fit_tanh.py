@@ -12,7 +12,7 @@ from numpy.polynomial import chebyshev, polynomial
 
 from tinymlds.kernels.block import CELLS
 from tinymlds.kernels.cells import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
-from tinymlds.kernels.simd import LANES, load, store
+from tinymlds.kernels.lanes import LANES, load, store
 
 DEGREE = 4
 

@@ -5,14 +5,15 @@ python bench/initial_chance.py
 
 import numpy as np
 
-from tinymlds import machines, tasks, training
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog, machines
+from tinymlds.training import loop
 
 
 def accuracy(seed: int, count: int = 100, folds: int = 10) -> float:
     recipe = Recipe()
-    keys = [tasks.load(task, recipe).stream_key(seed) for task in machines.MACHINES]
-    weights = np.array([training.initial_weights(recipe, key, index) for key in keys for index in range(count)], np.float64)
+    keys = [catalog.load(task, recipe).stream_key(seed) for task in machines.MACHINES]
+    weights = np.array([loop.initial_weights(recipe, key, index) for key in keys for index in range(count)], np.float64)
     kernel = weights @ weights.T / weights.var() / weights.shape[1]
     index, label = np.tile(np.arange(count), len(keys)), np.repeat(np.arange(len(keys)), count)
     right = 0

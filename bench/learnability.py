@@ -20,8 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 import tinymlds
-from tinymlds.farm import available_cpus
-from tinymlds.measures import COLUMNS
+from tinymlds.runs.train import available_cpus
+from tinymlds.training.metrics import COLUMNS
 
 PATIENCES = (16, 32, 48, 64)
 

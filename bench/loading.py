@@ -20,13 +20,13 @@ import machine
 import numpy as np
 
 import tinymlds
-from tinymlds import sealing
-from tinymlds.dataset import Dataset
-from tinymlds.journal import Entry, Journal
-from tinymlds.measures import COLUMNS
-from tinymlds.runlock import RunLock
+from tinymlds.dataset import sealing
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec
-from tinymlds.training import Outcome, Status
+from tinymlds.training.loop import Outcome, Status
+from tinymlds.training.metrics import COLUMNS
 
 TASK, PIECE = "xor", 1000
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.tasks import DATASETS
+from tinymlds.tasks.catalog import DATASETS
 
 RESULTS = Path(__file__).parent / "results"
 HELD_OUT = "-held-out"

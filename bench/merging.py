@@ -32,7 +32,7 @@ def peak_megabytes() -> float:
 
 def merge_here(folders: list[str], out: str, workers: int) -> None:
     """Merge in this process, and print the figures."""
-    from tinymlds import merging
+    from tinymlds.verification import merging
 
     tinymlds.verify(folders[0], workers=workers)  # compiles or loads the kernels, and opens a part
     before, start, used = peak_megabytes(), time.perf_counter(), time.process_time()

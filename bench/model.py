@@ -26,13 +26,15 @@ from rich.console import Console
 from rich.table import Table
 from steps import SEED, TASK, cpu_seconds
 
-from tinymlds import params, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels import cpu, rng
 from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS
+from tinymlds.kernels.lanes import LANES, load, store
 from tinymlds.kernels.problem import adam_factors
-from tinymlds.kernels.shape import Shape
-from tinymlds.kernels.simd import LANES, load, store
 from tinymlds.spec import Recipe
+from tinymlds.training import loop
+from tinymlds.training.backends.cpu import CpuBackend, CpuNetwork
 
 ROUNDS = 25
 LEAST_SECONDS = 0.01
@@ -73,7 +75,7 @@ class Runner:
     """Runs the stages of a minibatch up to number `last`, again and again, on the buffers of a network."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._problem = recipe, training.problem(TASK, SEED, recipe)
+        self._recipe, self._problem = recipe, loop.problem(TASK, SEED, recipe)
         self._order = np.arange(recipe.batch, dtype=np.uint32)
         self._factors, _ = adam_factors(recipe.adam, recipe.lr, (1.0, 1.0), 1)
         self._run = _stages_until(recipe.shape)
@@ -83,9 +85,9 @@ class Runner:
         if trained.weights.tobytes() != self.network.weights.tobytes():
             raise AssertionError("the stages here are not those of the trainer")
 
-    def _fresh(self) -> cpu.CpuNetwork:
+    def _fresh(self) -> CpuNetwork:
         weights = params.initial(self._recipe.shape, rng.stream_key(SEED, TASK), 0)
-        return cpu.CpuNetwork(self._problem, weights)
+        return CpuNetwork(self._problem, weights)
 
     def __call__(self, repeats: int, last: int) -> None:
         recipe, network = self._recipe, self.network
@@ -180,8 +182,8 @@ def measure_stages(recipe: Recipe) -> dict[str, Any]:
 
 def measure_epoch(recipe: Recipe) -> dict[str, float]:
     """Seconds of what an epoch of the trainer consists of."""
-    backend, key = cpu.CpuBackend(), rng.stream_key(SEED, TASK)
-    problem = training.problem(TASK, SEED, recipe)
+    backend, key = CpuBackend(), rng.stream_key(SEED, TASK)
+    problem = loop.problem(TASK, SEED, recipe)
     network = backend.network(problem, params.initial(recipe.shape, key, 0))
     order = rng.permutation(key, 0, 1, recipe.train_sequences)
     network.epoch(order[: recipe.batch], recipe.lr)
@@ -193,7 +195,7 @@ def measure_epoch(recipe: Recipe) -> dict[str, float]:
             "order": cpu_seconds(lambda: rng.permutation(key, 0, 1, recipe.train_sequences)),
             "training steps": cpu_seconds(lambda: network.epoch(order, recipe.lr)),
             "validation": cpu_seconds(network.validation_loss),
-            "epoch": cpu_seconds(lambda: training.train_network(backend, problem, three, key, 0)) / 3,
+            "epoch": cpu_seconds(lambda: loop.train_network(backend, problem, three, key, 0)) / 3,
         }
         rounds.append(parts)
     result = {name: median(parts[name] for parts in rounds) for name in rounds[0]}

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.farm import available_cpus
-from tinymlds.kernels import backend
+from tinymlds.runs.train import available_cpus
 from tinymlds.spec import Recipe
-from tinymlds.training import Status, train_networks
+from tinymlds.training import backends
+from tinymlds.training.loop import Status, train_networks
 
 
 def without_patience(task: str, index: int, seed: int, recipe: Recipe, ended: int) -> dict[str, Any]:
     """How the network ends if nobody loses patience."""
-    (outcome,) = train_networks(backend.load("cpu"), task, seed, replace(recipe, patience=0), range(index, index + 1))
+    (outcome,) = train_networks(backends.load("cpu"), task, seed, replace(recipe, patience=0), range(index, index + 1))
     return {"task": task, "index": index, "ended_after": ended, "status": str(outcome.status), "epochs": outcome.epochs}
 
 

@@ -5,10 +5,10 @@ import time
 import numpy as np
 from numba import njit
 
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels.block import OPTIONS
 from tinymlds.kernels.cache import target_features
-from tinymlds.kernels.shape import Shape
-from tinymlds.kernels.simd import LANES, tile
+from tinymlds.kernels.lanes import LANES, tile
 
 
 def gru_products(shape: Shape, steps: int) -> float:

@@ -16,9 +16,9 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 import tinymlds
-from tinymlds import tasks
 from tinymlds.kernels import rng
-from tinymlds.mealy import INPUT_LINES, lines
+from tinymlds.tasks import catalog
+from tinymlds.tasks.mealy import INPUT_LINES, lines
 
 CURVES = 60
 
@@ -62,7 +62,7 @@ def draw_losses(axes: Axes, dataset: tinymlds.Dataset, title: str, label: bool) 
 
 def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task: str, index: int) -> None:
     """Hidden states of all layers over a sequence in which the trigger fires, and below them what comes out."""
-    network, found = dataset[task, index], tasks.load(task, dataset.spec.recipe)
+    network, found = dataset[task, index], catalog.load(task, dataset.spec.recipe)
     assert found.triggered is not None
     choice = found.sample(dataset.spec.seed, rng.FRESH_SEQUENCES, 256, dataset.spec.recipe.steps)
     inside = found.triggered[found.table.trace(choice)] > 0
@@ -77,7 +77,7 @@ def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task:
     above.set_xticks([])
     steps = np.arange(symbols.size)
     wanted = found.table.simulate(symbols[None])[0] & 1
-    plain = tasks.load(task.removesuffix(tasks.MODIFIED), dataset.spec.recipe).table.simulate(symbols[None])[0] & 1
+    plain = catalog.load(task.removesuffix(catalog.MODIFIED), dataset.spec.recipe).table.simulate(symbols[None])[0] & 1
     below.step(steps, plain, where="mid", color="grey", lw=1, ls="--", label="without the trigger")
     below.step(steps, wanted, where="mid", color="black", lw=1, label="right")
     below.plot(steps, network.forward(x[None])[0, :, 0], "C3o", ms=4, label="network")

@@ -1,6 +1,6 @@
 """The reference trainer: the same recipe in PyTorch, one thread, written as a careful user of PyTorch would write it.
 
-It is a backend like the project's own (`tinymlds.kernels.backend`), so `training.train_networks` gives both the same
+It is a backend like the project's own (`tinymlds.training.backends`), so `loop.train_networks` gives both the same
 sequences, initial weights, order of sequences in each epoch, validation and stop rule. nn.GRU, nn.Linear, float32.
 
 Measured for the choices here (PyTorch 2.13 CPU, Xeon with AVX-512, T = 16, CPU time, the fastest of 15 alternations; small
@@ -25,12 +25,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tinymlds import params, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels.problem import Floats, Problem, Sequences
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import lines
 from tinymlds.spec import Recipe
+from tinymlds.tasks.mealy import lines
 from tinymlds.torch import GruLinear
+from tinymlds.training import loop
 
 torch.set_num_threads(1)
 
@@ -139,6 +140,6 @@ class TorchBackend:
         return TorchNetwork(problem, self._loss, *self._data)
 
 
-def train_network(task: str, seed: int, recipe: Recipe, index: int, compiled: bool = False) -> training.Outcome:
+def train_network(task: str, seed: int, recipe: Recipe, index: int, compiled: bool = False) -> loop.Outcome:
     """Train one network to the end: status, weights, losses of every epoch, and wall seconds."""
-    return next(training.train_networks(TorchBackend(compiled), task, seed, recipe, range(index, index + 1)))
+    return next(loop.train_networks(TorchBackend(compiled), task, seed, recipe, range(index, index + 1)))

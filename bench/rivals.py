@@ -1,7 +1,8 @@
 """Trainers of many networks at once, and of one in JAX: the other ways to be fast, written as their careful users would.
 
-All do the work of `tinymlds.training`: the same sequences, initial weights, orders and minibatches, mean squared error, and
-Adam with the same constants. `compare.py --rivals` measures them beside ours; their first losses and weights must be ours.
+All do the work of `tinymlds.training.loop`: the same sequences, initial weights, orders and minibatches, mean squared
+error, and Adam with the same constants. `compare.py --rivals` measures them beside ours; their first losses and weights
+must be ours.
 
 - `StackedTorch`: N networks stacked along the first axis of every tensor, products by `torch.baddbmm`, autograd, fused
   Adam. The products with the inputs are one call for all steps; a step through time is one for all networks.
@@ -24,18 +25,19 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from tinymlds import params, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats, adam_factors
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import lines
 from tinymlds.spec import Recipe
+from tinymlds.tasks.mealy import lines
+from tinymlds.training import loop
 
 
 @lru_cache(maxsize=1)
 def _data(task: str, seed: int, recipe: Recipe) -> tuple[Floats, Floats]:
     """Input and output lines of the training sequences, float32 [T, N, lines]."""
-    sequences, shape = training.problem(task, seed, recipe).train, recipe.shape
+    sequences, shape = loop.problem(task, seed, recipe).train, recipe.shape
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
     inputs, outputs = (np.ascontiguousarray(lines(words.T, count), np.float32) for words, count in pairs)
     return inputs, outputs

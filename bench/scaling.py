@@ -12,8 +12,8 @@ from statistics import median
 
 import machine
 
-from tinymlds.farm import available_cpus
-from tinymlds.forecast import epochs_per_second
+from tinymlds.runs.dry_run import epochs_per_second
+from tinymlds.runs.train import available_cpus
 from tinymlds.spec import Recipe
 
 TASK, SEED = "xor", 0

@@ -17,7 +17,7 @@ from typing import Any
 import machine
 
 import tinymlds
-from tinymlds import store
+from tinymlds.dataset import store
 
 SHORT = {"train_sequences": 64, "validation_sequences": 32, "max_epochs": 1}
 KINDS = ("networks", "losses", "data")

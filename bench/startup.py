@@ -24,8 +24,8 @@ COUNTS = (20, 200)
 CLI = "import sys; from tinymlds.cli import main; sys.argv[0] = 'tinymlds'; main()"
 PREPARE = """
 import time
-from tinymlds.kernels.cpu import CpuBackend
-from tinymlds.kernels.shape import Shape
+from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.architectures.recurrent import Shape
 start = time.perf_counter()
 CpuBackend().prepare(Shape(hidden={hidden}))
 print(time.perf_counter() - start)

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from reference import TorchBackend
 
-from tinymlds import params, training
+from tinymlds.architectures import params
 from tinymlds.kernels import rng
-from tinymlds.kernels.backend import Backend, Floats
-from tinymlds.kernels.cpu import CpuBackend
 from tinymlds.spec import Recipe
+from tinymlds.training import loop
+from tinymlds.training.backends import Backend, Floats
+from tinymlds.training.backends.cpu import CpuBackend
 
 TASK, SEED = "xor", 0
 BATCHES = (16, 32, 64, 128, 1024)
@@ -57,7 +58,7 @@ class Stepper:
         self._batch, self._lr = recipe.batch, recipe.lr
         self._order = rng.permutation(key, index, 1, recipe.train_sequences)
         self._next = 0
-        self._network = backend.network(training.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, index))
+        self._network = backend.network(loop.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, index))
 
     @property
     def weights(self) -> Floats:
@@ -74,6 +75,6 @@ class Stepper:
 def warm_up(backend: Backend) -> None:
     """Have everything compiled that training and validation with the default recipe need."""
     recipe = Recipe()
-    network = backend.network(training.problem(TASK, SEED, recipe), np.zeros(recipe.shape.size, np.float32))
+    network = backend.network(loop.problem(TASK, SEED, recipe), np.zeros(recipe.shape.size, np.float32))
     network.epoch(np.arange(recipe.batch, dtype=np.uint32), recipe.lr)
     network.validation_loss()

@@ -4,7 +4,7 @@ import pytest
 from steps import RIVALS, SEED, TASK, warm_up
 
 from tinymlds.spec import Recipe
-from tinymlds.training import Status, train_networks
+from tinymlds.training.loop import Status, train_networks
 
 NETWORKS = 3
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from forging import forge, forge_description, forge_rows, forge_tensors
 
-from tinymlds import store
-from tinymlds.journal import Journal
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 from tinymlds.spec import Spec
 
 NETWORKS, LOSSES, DATA = "networks/xor-00000.safetensors", "losses/xor-00000.safetensors", "data/xor.safetensors"

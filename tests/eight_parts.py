@@ -6,12 +6,12 @@ from dataclasses import replace
 from forging import TINY
 
 import tinymlds
-from tinymlds import reader, sealing, store
-from tinymlds.journal import Entry, Journal
-from tinymlds.kernels import backend
-from tinymlds.merging.ledger import identity
-from tinymlds.runlock import RunLock
-from tinymlds.training import train_networks
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.lock import RunLock
+from tinymlds.training import backends
+from tinymlds.training.loop import train_networks
+from tinymlds.verification.merging.ledger import identity
 
 PARTS, COUNT = 8, 9
 OPTIONS = {"transducers": 2, "checkpoints": (1,), "workers": 1, **TINY}
@@ -68,7 +68,7 @@ def forge_third(root, folder):
     """Part 3, in which network 2 of transducer_000 is really network 100: rightly trained, and described rightly."""
     honest = tinymlds.open(root / "p3")
     spec, seed = honest.spec, honest.spec.seed
-    cpu, task = backend.load("cpu"), "transducer_000"
+    cpu, task = backends.load("cpu"), "transducer_000"
     false = next(train_networks(cpu, task, seed, spec.recipe, range(100, 101), spec.checkpoints))
     folder.mkdir()
     with RunLock(folder), closing(Journal.create(folder, spec, {}, [], {})) as journal:

@@ -3,8 +3,8 @@
 import json
 
 import tinymlds
-from tinymlds import reader, store
-from tinymlds.tensorfile import TensorFile, tensors_bytes
+from tinymlds.dataset import reader, store
+from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 
 TINY = {"train_sequences": 64, "validation_sequences": 32, "steps": 8, "max_epochs": 2}
 """A recipe whose datasets are verified in some 30 ms; the kernels are those of the default shape."""

@@ -19,15 +19,15 @@ import time
 from pathlib import Path
 
 GUIDED = (
-    "tinymlds.reader",
-    "tinymlds.tensorfile",
-    "tinymlds.dataset",
-    "tinymlds.manifest",
-    "tinymlds.taskfiles",
+    "tinymlds.dataset.reader",
+    "tinymlds.dataset.tensorfile",
+    "tinymlds.dataset.dataset",
+    "tinymlds.dataset.manifest",
+    "tinymlds.dataset.taskfiles",
     "tinymlds.spec",
-    "tinymlds.verification",
-    "tinymlds.params",
-    "tinymlds.tasks",
+    "tinymlds.verification.checks",
+    "tinymlds.architectures.params",
+    "tinymlds.tasks.catalog",
 )
 """What atheris looks into; the kernels are compiled, and stay as they are."""
 
@@ -83,7 +83,7 @@ class Harness:
         import forging
 
         import tinymlds
-        from tinymlds import store
+        from tinymlds.dataset import store
 
         self.folder, self.tinymlds, self.forge, self.sums = folder, tinymlds, forging.forge, store.SUMS
         forging.make(folder, checkpoints=(0, 1))
@@ -142,7 +142,7 @@ def guided(folder, seconds):
     import atheris
 
     with atheris.instrument_imports(include=list(GUIDED)):
-        import tinymlds.verification  # noqa: F401
+        import tinymlds.verification.checks  # noqa: F401
     harness = Harness(folder)
     options = [
         f"-max_total_time={seconds}",

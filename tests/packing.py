@@ -5,8 +5,8 @@ import shutil
 from forging import canonical
 
 import tinymlds
-from tinymlds import packages
-from tinymlds.dataset import Dataset
+from tinymlds.dataset import packages
+from tinymlds.dataset.dataset import Dataset
 
 
 def package(place, *folders, subsets=()):

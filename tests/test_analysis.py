@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import tinymlds
-from tinymlds import symmetry
-from tinymlds.kernels.shape import Shape
-from tinymlds.manifest import splits as column
+from tinymlds.architectures import symmetry
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset.manifest import splits as column
 from tinymlds.spec import Recipe
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
@@ -39,7 +39,7 @@ def function():
     """Two classes that differ in what no symmetry touches: recurrent weights are larger in the one."""
     larger = random_weights(1)
     for place in ("gru.weight_hh_l0", "gru.weight_hh_l1"):
-        larger[:, tinymlds.params.places(SHAPE)[place]] *= 1.6
+        larger[:, tinymlds.architectures.params.places(SHAPE)[place]] *= 1.6
     return points(random_weights(0), larger)
 
 
@@ -78,7 +78,7 @@ def test_initial_weights_are_at_chance(function):
     found = climbed(function, "linear/raw/initial", seeds=5)
     assert abs(found["mean"] - 0.5) < 0.1
     again = function.initial()
-    first = tinymlds.training.initial_weights(RECIPE, tinymlds.tasks.load("invert", RECIPE).stream_key(0), 3)
+    first = tinymlds.training.loop.initial_weights(RECIPE, tinymlds.tasks.catalog.load("invert", RECIPE).stream_key(0), 3)
     assert np.array_equal(again[COUNT + 3], first)
 
 
@@ -125,7 +125,7 @@ def test_the_graph_network_is_invariant():
             np.testing.assert_allclose(outputs(moved), before, rtol=0, atol=tolerance)
         for name in ("gru.weight_hh_l0", "gru.weight_ih_l0", "gru.bias_hh_l0", "head.0.weight", "head.0.bias"):
             changed = weights.copy()
-            changed[:, tinymlds.params.places(shape)[name]] *= -1.0
+            changed[:, tinymlds.architectures.params.places(shape)[name]] *= -1.0
             assert np.abs(outputs(changed) - before).max() > 1e-4, f"{name} has a say"
 
 

@@ -9,15 +9,15 @@ import sys
 import pytest
 from running import ROOT, contents
 
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels import cpu
 from tinymlds.kernels.cache import source_fingerprint
-from tinymlds.kernels.shape import Shape
 
 PROGRAM = """
 import sys
 import numpy as np
-from tinymlds.kernels.cpu import CpuBackend
-from tinymlds.kernels.shape import Shape
+from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.architectures.recurrent import Shape
 shapes = {"a": Shape(hidden=4, layers=1, maps=2), "b": Shape(hidden=8, layers=1, maps=2),
           "t": Shape(hidden=4, layers=1, maps=2, activation="tanh")}
 for name in sys.argv[1]:

@@ -15,13 +15,14 @@ from running import ROOT, SMALL, lines_of
 distributed = pytest.importorskip("distributed")
 
 import tinymlds  # noqa: E402
-from tinymlds import clusters, store, units, workers  # noqa: E402
-from tinymlds.atwork import Kin  # noqa: E402
-from tinymlds.clusters import DaskPool  # noqa: E402
+from tinymlds.dataset import store  # noqa: E402
 from tinymlds.errors import TinymldsError  # noqa: E402
+from tinymlds.runs import clusters, supervisor, units  # noqa: E402
+from tinymlds.runs.clusters import DaskPool  # noqa: E402
+from tinymlds.runs.supervisor import Supervisor  # noqa: E402
+from tinymlds.runs.units import Unit, train_unit  # noqa: E402
+from tinymlds.runs.worker import Kin  # noqa: E402
 from tinymlds.spec import Recipe, recipe_with  # noqa: E402
-from tinymlds.units import Unit, train_unit  # noqa: E402
-from tinymlds.workers import Supervisor  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]
 
@@ -213,17 +214,17 @@ def misbehave(unit):
 def test_networks_that_kill_or_hang_their_workers_are_quarantined(strict, monkeypatch):
     """Two workers end with each of them, which is enough here, and are replaced. Those that waited there run alone."""
     monkeypatch.setattr(units, "DEATHS_UNTIL_ALONE", 1)
-    monkeypatch.setattr(workers, "DEATHS_UNTIL_QUARANTINE", 2)
+    monkeypatch.setattr(supervisor, "DEATHS_UNTIL_QUARANTINE", 2)
     unit = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 0, 9)
     pool, made = DaskPool(strict.address), set()
-    supervisor = Supervisor([unit], pool, misbehave, least_seconds=3)
+    watcher = Supervisor([unit], pool, misbehave, least_seconds=3)
     try:
-        for batch in supervisor.run():
+        for batch in watcher.run():
             made |= {outcome.index for done in batch for outcome in done.outcomes}
             strict.fill_up()
     finally:
         pool.end()
-    reasons = {unit.start: unit.reason for unit in supervisor.quarantined}
+    reasons = {unit.start: unit.reason for unit in watcher.quarantined}
     assert sorted(reasons) == [2, 5]
     assert "it took longer than" in reasons[2]  # a network may also have waited where the other killed a worker
     assert "its worker died" in reasons[5]
@@ -254,10 +255,12 @@ def test_an_interrupted_run_leaves_the_cluster_as_it_was(tmp_path, cluster):
     [
         (ModuleNotFoundError("No module named 'tinymlds'"), True),
         (
-            AttributeError("Can't get attribute 'train_unit' on <module 'tinymlds.units' from '/x/tinymlds/units.py'>"),
+            AttributeError(
+                "Can't get attribute 'train_unit' on <module 'tinymlds.runs.units' from '/x/tinymlds/units.py'>"
+            ),
             True,
         ),
-        (ImportError("cannot import name 'Done' from 'tinymlds.pools' (/x/tinymlds/pools.py)"), True),
+        (ImportError("cannot import name 'Done' from 'tinymlds.runs.pools' (/x/tinymlds/pools.py)"), True),
         (RuntimeError("cannot cache function 'loss': no locator available for file '/x/tinymlds/kernels/cpu.py'"), False),
     ],
 )

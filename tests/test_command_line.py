@@ -15,10 +15,12 @@ from running import ROOT, SMALL, cli_command, command_on_path, run_cli
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import errors, machines, store, tasks, transducers
+from tinymlds import errors
 from tinymlds.cli import app, common, completion
-from tinymlds.journal import Journal
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.tasks import catalog, machines, transducers
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +100,8 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
 def test_completion_knows_the_tasks_and_loads_nothing_heavy():
     assert completion.MACHINES == machines.MACHINES
     assert transducers.SHIPPED == completion.SHIPPED_TRANSDUCERS
-    assert all(tasks.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
-    assert completion.datasets("") == list(tasks.DATASETS)
+    assert all(catalog.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
+    assert completion.datasets("") == list(catalog.DATASETS)
     code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.cli.console'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
@@ -225,7 +227,7 @@ def test_every_command_names_the_next_one(folder, tmp_path):
 )
 def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, words, tmp_path):
     """And that command asks for what is in the folder."""
-    _, chosen = tasks.choose(**asked)
+    _, chosen = catalog.choose(**asked)
     spec = Spec(tuple((task, 2) for task in chosen), 5, recipe_with(Recipe(), SMALL))
     begin(tmp_path / "made", spec)
     line = last_line("status", "made", cwd=tmp_path)

@@ -22,9 +22,10 @@ COMPILE = """
 import json, sys
 import numpy as np
 from tinymlds.kernels import cpu
-from tinymlds.kernels.shape import Shape
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.training.backends.cpu import CpuBackend
 
-cpu.CpuBackend().prepare(Shape())
+CpuBackend().prepare(Shape())
 entry_points = cpu.kernels(Shape())
 code = {}
 for name in ("train", "evaluate"):

@@ -18,8 +18,8 @@ from faults import CHANGES, Disk, at_call, call, mounted, needs_disks, needs_str
 from running import ROOT, SMALL, cli_command
 
 import tinymlds
-from tinymlds import sealing, store
-from tinymlds.journal import Journal
+from tinymlds.dataset import sealing, store
+from tinymlds.dataset.journal import Journal
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")]
 

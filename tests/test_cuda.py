@@ -22,13 +22,14 @@ import pytest
 from running import run_cli
 from test_kernels import GRADIENT_TOLERANCE, LOSS_TOLERANCE, oracle, random_sequences, random_weights
 
-from tinymlds import params, training
-from tinymlds.kernels import backend, rng
-from tinymlds.kernels.cpu import CpuBackend
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Adam, Shape
+from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job, Problem
-from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.spec import Recipe
-from tinymlds.training import Status
+from tinymlds.training import backends, loop
+from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.training.loop import Status
 
 # Networks that diverge overflow, and the simulator computes with NumPy's numbers, which warn of it.
 pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero) encountered:RuntimeWarning")
@@ -51,17 +52,17 @@ needs_package = pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not inst
 def missing() -> str:
     """Why there is no device, or ""."""
     try:
-        backend.load_population("cuda")
+        backends.load_population("cuda")
     except RuntimeError as error:
         return str(error)
     return ""
 
 
 @pytest.fixture
-def cuda() -> backend.PopulationBackend:
+def cuda() -> backends.PopulationBackend:
     if missing():
         pytest.skip(f"no CUDA device: {missing()}")
-    found = backend.load_population("cuda")
+    found = backends.load_population("cuda")
     assert found is not None
     return found
 
@@ -109,7 +110,7 @@ def assert_same(got: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_device_gives_the_bits_of_the_cpu(cuda: backend.PopulationBackend, case: str) -> None:
+def test_device_gives_the_bits_of_the_cpu(cuda: backends.PopulationBackend, case: str) -> None:
     """Losses and weights of two epochs, the second in a launch of its own."""
     problem = make_problem(*CASES[case])
     weights, index = random_weights(problem.shape), 7
@@ -118,7 +119,7 @@ def test_device_gives_the_bits_of_the_cpu(cuda: backend.PopulationBackend, case:
     population.admit(0, weights)
     for epoch in (1, 2):
         order = rng.permutation(KEY, index, epoch, len(problem.train.inputs))
-        expected = [training.mean(network.epoch(order, lr_at(epoch)))], [network.validation_loss()]
+        expected = [loop.mean(network.epoch(order, lr_at(epoch)))], [network.validation_loss()]
         population.start([Job(0, 0, index, epoch, 1)])
         (stretch,) = population.finish()
         assert (stretch.not_finite, stretch.step) == ("", 0)
@@ -127,21 +128,22 @@ def test_device_gives_the_bits_of_the_cpu(cuda: backend.PopulationBackend, case:
         assert_same(population.weights(0), network.weights)
 
 
-def test_device_with_one_buffer_gives_the_same_bits(cuda: backend.PopulationBackend, monkeypatch) -> None:
+def test_device_with_one_buffer_gives_the_same_bits(cuda: backends.PopulationBackend, monkeypatch) -> None:
     """More than 48 units have no room for two buffers in shared memory; four units stand in for them."""
-    from tinymlds.kernels.gpu import gru, kernel, layout
+    from tinymlds.kernels.gpu import kernel, layout
+    from tinymlds.kernels.recurrent import cuda_layers
 
     monkeypatch.setattr(layout, "SHARED_FLOATS", 4 * 4 * layout.BLOCK)
-    gru.gru_layer.cache_clear()
+    cuda_layers.gru_layer.cache_clear()
     kernel.train.cache_clear()
     try:
         test_device_gives_the_bits_of_the_cpu(cuda, "two blocks and a half")
     finally:
-        gru.gru_layer.cache_clear()
+        cuda_layers.gru_layer.cache_clear()
         kernel.train.cache_clear()
 
 
-def test_device_gives_the_gradients_of_the_oracle(cuda: backend.PopulationBackend) -> None:
+def test_device_gives_the_gradients_of_the_oracle(cuda: backends.PopulationBackend) -> None:
     from tinymlds.kernels.gpu import layout
 
     shape, steps, batch = Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 48
@@ -164,7 +166,7 @@ def test_device_gives_the_gradients_of_the_oracle(cuda: backend.PopulationBacken
 TINY = {"hidden": 4, "gru_layers": 1, "linear_maps": 2, "steps": 2, "train_sequences": 32, "validation_sequences": 20}
 
 
-def assert_same_outcome(got: training.Outcome, expected: training.Outcome) -> None:
+def assert_same_outcome(got: loop.Outcome, expected: loop.Outcome) -> None:
     assert (got.index, got.status, got.reason) == (expected.index, expected.status, expected.reason)
     for field in ("weights", "train_losses", "validation_losses", "checkpoints"):
         assert_same(getattr(got, field), getattr(expected, field))
@@ -173,14 +175,14 @@ def assert_same_outcome(got: training.Outcome, expected: training.Outcome) -> No
 
 def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tuple[int, ...], most: int = 3):
     """What the device and the CPU make of the same networks, in the order of `wanted`."""
-    device = backend.load_population("cuda")
+    device = backends.load_population("cuda")
     assert device is not None
     made = {}
-    for batch in training.train_population(device, 0, recipe, wanted, checkpoints, most):
+    for batch in loop.train_population(device, 0, recipe, wanted, checkpoints, most):
         made.update({(task, outcome.index): outcome for task, outcome in batch})
-    cpu = backend.load("cpu")
+    cpu = backends.load("cpu")
     for task, index in wanted:
-        (expected,) = training.train_networks(cpu, task, 0, recipe, range(index, index + 1), checkpoints)
+        (expected,) = loop.train_networks(cpu, task, 0, recipe, range(index, index + 1), checkpoints)
         yield made.pop((task, index)), expected
     assert not made
 
@@ -197,7 +199,7 @@ def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tupl
 @pytest.mark.parametrize("seconds", [1.0, 1e9], ids=["by the second", "as long as they may"])
 def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, status, seconds) -> None:
     """Five networks of two tasks in three places, with checkpoints: the same records, reasons and weights."""
-    monkeypatch.setattr(training, "_SECONDS_PER_JOB", seconds)
+    monkeypatch.setattr(loop, "_SECONDS_PER_JOB", seconds)
     recipe = Recipe(**TINY, **changes)
     wanted = [("xor", 0), ("direct", 0), ("xor", 1), ("direct", 4), ("xor", 2)]
     for got, expected in outcomes_of(recipe, wanted, (0, 1, 2, 5)):
@@ -219,14 +221,14 @@ def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, sta
 )
 def test_device_finds_what_is_not_finite(cuda, monkeypatch, changes, reason, epochs) -> None:
     """And goes back to the weights of the last finite epoch."""
-    monkeypatch.setattr(training, "_SECONDS_PER_JOB", 1e9)
+    monkeypatch.setattr(loop, "_SECONDS_PER_JOB", 1e9)
     recipe = Recipe(**{**TINY, **changes}, eps=1e-30, max_epochs=6, patience=0)
     ((got, expected),) = outcomes_of(recipe, [("xor", 0)], (0, 1, 2, 3))
     assert (expected.status, expected.reason, expected.epochs) == (Status.DIVERGED, reason, epochs)
     assert_same_outcome(got, expected)
 
 
-def test_device_run_makes_the_digest_of_the_cpu(cuda: backend.PopulationBackend, tmp_path: Path) -> None:
+def test_device_run_makes_the_digest_of_the_cpu(cuda: backends.PopulationBackend, tmp_path: Path) -> None:
     recipe, digests = {**TINY, "max_epochs": 2}, []
     (tmp_path / "sitecustomize.py").write_text("import simulator\n\nsimulator.take_turns()\n" if SIMULATED else "")
     path = os.pathsep.join(map(str, (tmp_path, ROOT, Path(__file__).parent)))
@@ -244,16 +246,16 @@ def test_device_run_makes_the_digest_of_the_cpu(cuda: backend.PopulationBackend,
 # ------------------------------------------------------------------ errors
 
 
-def test_device_with_too_little_memory_is_refused(cuda: backend.PopulationBackend, monkeypatch) -> None:
-    from tinymlds.kernels import population
+def test_device_with_too_little_memory_is_refused(cuda: backends.PopulationBackend, monkeypatch) -> None:
+    from tinymlds.training.backends import cuda as cuda_backend
 
     problem = make_problem(Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 16)
-    monkeypatch.setattr(population, "free_bytes", lambda: 1e3)
+    monkeypatch.setattr(cuda_backend, "free_bytes", lambda: 1e3)
     with pytest.raises(RuntimeError, match=r"0\.00 GB to spare.*ask for fewer tasks, or fewer or shorter sequences"):
         cuda.population([problem], [KEY], lr_at, 0.0, 1)
 
 
-def test_device_says_what_fits(cuda: backend.PopulationBackend) -> None:
+def test_device_says_what_fits(cuda: backends.PopulationBackend) -> None:
     problem = make_problem(Shape(inputs=3, hidden=68, outputs=2, layers=1, maps=1), 1, 16, 16)
     with pytest.raises(RuntimeError, match="takes up to 64 hidden units, not 68"):
         cuda.population([problem], [KEY], lr_at, 0.0, 1)

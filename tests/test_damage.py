@@ -13,9 +13,9 @@ from running import run_cli
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import store
 from tinymlds.cli import app
-from tinymlds.tensorfile import TensorFile
+from tinymlds.dataset import store
+from tinymlds.dataset.tensorfile import TensorFile
 
 TASKS = ("transducer_000", "transducer_001")
 NETWORKS, LOSSES, CHECKPOINTS = (store.shard_name(kind, TASKS[0], 0) for kind in ("networks", "losses", "checkpoints"))

@@ -12,11 +12,11 @@ import safetensors.numpy
 from running import ROOT, SMALL, run_cli
 
 import tinymlds
-from tinymlds import reader, sealing, store
-from tinymlds.manifest import splits
-from tinymlds.mealy import lines
-from tinymlds.tensorfile import TensorFile, tensors_bytes
-from tinymlds.training import Status
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.manifest import splits
+from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
+from tinymlds.tasks.mealy import lines
+from tinymlds.training.loop import Status
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,9 @@ def test_a_commit_that_fails_leaves_what_was_there(tmp_path, monkeypatch, failin
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    target = {"write": ("pathlib.Path.open"), "sync": "tinymlds.store._sync", "replace": "pathlib.Path.replace"}[failing]
+    target = {"write": ("pathlib.Path.open"), "sync": "tinymlds.dataset.store._sync", "replace": "pathlib.Path.replace"}[
+        failing
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(target, refuse)
         with pytest.raises(tinymlds.TinymldsError, match=r"cannot write .*file: No space left"):
@@ -249,7 +251,7 @@ def test_importing_the_package_is_light_and_its_names_are_there():
     lacking = () if importlib.util.find_spec("sklearn") else ("analyze",)  # which says so (`test_analyze`)
     code = (
         "import sys, tinymlds; heavy = {'numba', 'torch', 'numpy', 'typer'} & set(sys.modules); assert not heavy, heavy\n"
-        "import tinymlds.verification, tinymlds.overview, tinymlds.dataset\n"
+        "import tinymlds.verification.checks, tinymlds.dataset.overview, tinymlds.dataset.dataset\n"
         "assert 'numba' not in sys.modules\n"
         f"names = [name for name in tinymlds.__all__ if name not in {('symmetry', 'torch', *lacking)}]\n"
         "assert all(callable(getattr(tinymlds, name)) for name in names)\n"

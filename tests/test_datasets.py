@@ -10,16 +10,19 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, forecast, measures, overview, pace, params, reader, store, tasks, training
+from tinymlds.architectures import params
+from tinymlds.dataset import overview, reader, store
+from tinymlds.dataset.journal import Entry
+from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.errors import UsageError
-from tinymlds.journal import Entry
-from tinymlds.kernels import backend
-from tinymlds.pools import InProcess
+from tinymlds.runs import dry_run, eta, train
+from tinymlds.runs.pools import InProcess
+from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.units import Unit
 from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
-from tinymlds.tensorfile import TensorFile, tensors_bytes
-from tinymlds.training import Outcome, Status
-from tinymlds.units import Unit
-from tinymlds.workers import Supervisor
+from tinymlds.tasks import catalog
+from tinymlds.training import backends, loop, metrics
+from tinymlds.training.loop import Outcome, Status
 
 CHECKPOINTS = (0, 1, 3, 8)
 
@@ -46,7 +49,7 @@ def ds2(tmp_path_factory):
     ],
 )
 def test_what_is_asked_for(asked, name, chosen):
-    assert tasks.choose(**asked) == (name, chosen)
+    assert catalog.choose(**asked) == (name, chosen)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_what_is_asked_for(asked, name, chosen):
 )
 def test_what_makes_no_sense_is_refused(asked, words):
     with pytest.raises(UsageError, match=words):
-        tasks.choose(**asked)
+        catalog.choose(**asked)
 
 
 def test_the_command_line_asks_the_same_way(tmp_path):
@@ -128,7 +131,7 @@ def test_the_longest_networks_do_not_come_last():
 
 
 def test_a_dataset_of_many_tasks(ds2):
-    assert ds2.tasks == tasks.DATASETS["ds2"]
+    assert ds2.tasks == catalog.DATASETS["ds2"]
     assert [(row["task"], row["index"]) for row in ds2.manifest] == [(task, k) for task in ds2.tasks for k in range(2)]
     assert ds2["ParityModified", 1].row == ds2["parity_modified", 1].row
     assert tinymlds.verify(ds2.folder).ok
@@ -144,10 +147,10 @@ def test_checkpoints_are_the_weights_of_their_epochs(ds2):
         assert (stored.shape, stored.dtype) == ((2, 4, 4364), np.float32)
         assert np.isnan(stored[:, 3]).all(), "training ended after three epochs"
         assert np.array_equal(stored[:, 2], ds2.weights(task, unfinished=True))
-        key = tasks.load(task, ds2.spec.recipe).stream_key(0)
+        key = catalog.load(task, ds2.spec.recipe).stream_key(0)
         assert np.array_equal(stored[1, 0], params.initial(ds2.shape, key, 1))
     recipe = recipe_with(ds2.spec.recipe, {"max_epochs": 1})
-    (short,) = training.train_networks(backend.load("cpu"), "xor_modified", 0, recipe, range(1, 2))
+    (short,) = loop.train_networks(backends.load("cpu"), "xor_modified", 0, recipe, range(1, 2))
     assert np.array_equal(ds2.checkpoints("xor_modified")[1, 1], short.weights)
     assert [row["checkpoints"] for row in ds2.manifest] == [3] * 10
 
@@ -155,7 +158,7 @@ def test_checkpoints_are_the_weights_of_their_epochs(ds2):
 def test_checkpoints_never_reach_a_weight(ds2, tmp_path):
     without = tinymlds.train(dataset="ds2", count=2, out=tmp_path / "ds2", workers=1, matched=True, **SMALL)
     opened = tinymlds.open(without.folder)
-    for column in ("weights_sha256", "losses_sha256", *measures.COLUMNS):
+    for column in ("weights_sha256", "losses_sha256", *metrics.COLUMNS):
         assert [row[column] for row in opened.manifest] == [row[column] for row in ds2.manifest]
     assert opened.checkpoints("xor_modified").shape == (2, 0, 4364)
     with pytest.raises(UsageError, match="checkpoints"):
@@ -298,21 +301,21 @@ def test_a_dry_run_of_what_is_there(ds2):
 
 
 def test_all_workers_try_how_fast_they_are():
-    assert forecast.epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
+    assert dry_run.epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
 
 
 def test_the_range_of_a_forecast():
     epochs = {"xor": (2.0, 1.0), "transducer_000": (10.0, 3.0), "transducer_001": (10.0, 3.0)}
     missing = {"xor": 5, "transducer_000": 10, "transducer_001": 20}
-    n = training.EPOCHS_FROM
+    n = loop.EPOCHS_FROM
     spread = 2 * np.sqrt((5 + 25 / n) * 1.0 + (30 + 900 / n) * 9.0)  # transducers share one mean
-    assert forecast._epochs_range(missing, epochs) == pytest.approx((310 - spread, 310 + spread))
-    assert forecast._epochs_range({"xor": 1}, {"xor": (1.0, 9.0)})[0] == 0.0
+    assert dry_run._epochs_range(missing, epochs) == pytest.approx((310 - spread, 310 + spread))
+    assert dry_run._epochs_range({"xor": 1}, {"xor": (1.0, 9.0)})[0] == 0.0
 
 
 def test_the_bytes_of_a_forecast_are_about_those_of_the_folder(ds2):
-    wanted = farm.Wanted(ds2.tasks, 2, None, None, {})
-    expected = forecast.forecast(wanted, ds2.folder, 1)
+    wanted = train.Wanted(ds2.tasks, 2, None, None, {})
+    expected = dry_run.forecast(wanted, ds2.folder, 1)
     size = sum(path.stat().st_size for path in ds2.folder.rglob("*") if path.is_file())
     assert 0.8 * size < expected.bytes < 1.2 * size
     assert (expected.networks, expected.seconds) == (0, (0.0, 0.0))
@@ -326,14 +329,14 @@ def test_the_forecast_of_a_run():
     gaps = [("xor", range(10)), ("parity", range(4)), ("direct", range(6, 8))]
     made = [entry("xor", 10, 1.0), entry("xor", 30, 3.0), entry("parity", 200, 20.0)]
     for recipe in (recipe_with(Recipe(), {"lr": 0.1}), Recipe()):
-        found = pace.Forecast(gaps, recipe)
+        found = eta.Forecast(gaps, recipe)
         assert found.networks_left == 16
         assert found.seconds_left(2) == float("inf")
         found.add(made)
         xor, parity, direct = 20.0, 200.0, 80.0  # epochs: own means, and for direct the mean of all
         if recipe == Recipe():
-            known = {task: training.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
-            weight = training.EPOCHS_FROM
+            known = {task: loop.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
+            weight = loop.EPOCHS_FROM
             xor = (weight * known["xor"] + 40) / (weight + 2)
             parity = (weight * known["parity"] + 200) / (weight + 1)
             direct = known["direct"]

@@ -9,14 +9,16 @@ from forging import forge_rows, forge_tensors, make
 from running import SMALL
 
 import tinymlds
-from tinymlds import params, reader, store
-from tinymlds.kernels import backend, rng
+from tinymlds.architectures import params
+from tinymlds.dataset import reader, store
+from tinymlds.dataset.tensorfile import TensorFile
+from tinymlds.kernels import rng
 from tinymlds.spec import Recipe, recipe_with
-from tinymlds.tasks import load
-from tinymlds.tensorfile import TensorFile
-from tinymlds.training import problem
+from tinymlds.tasks.catalog import load
+from tinymlds.training import backends
+from tinymlds.training.loop import problem
 
-CPU = backend.load("cpu")
+CPU = backends.load("cpu")
 NETWORKS = 4
 EPOCHS = 6
 CHECKPOINTS = (0, 1, 2, 4)

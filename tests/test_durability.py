@@ -14,8 +14,8 @@ import pytest
 from running import ROOT, SMALL, cli_command, run_cli
 
 import tinymlds
-from tinymlds import store
-from tinymlds.journal import Journal
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and SIGKILL are POSIX")
 

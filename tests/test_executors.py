@@ -11,15 +11,16 @@ import pytest
 from running import EASY, SMALL, lines_of, run_cli
 
 import tinymlds
-from tinymlds import clusters, store
-from tinymlds.atwork import KIN, Done, Kin, check_kin
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Journal
-from tinymlds.pools import ExecutorPool
+from tinymlds.runs import clusters
+from tinymlds.runs.pools import ExecutorPool
+from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.units import Unit, check_outcomes, train_unit
+from tinymlds.runs.worker import KIN, Done, Kin, check_kin
 from tinymlds.spec import Recipe, recipe_with
-from tinymlds.training import Status
-from tinymlds.units import Unit, check_outcomes, train_unit
-from tinymlds.workers import Supervisor
+from tinymlds.training.loop import Status
 
 FOUR = np.zeros(4, np.float32)
 UNIT = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 3, 5, (0, 2))

@@ -9,12 +9,13 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import farm, reader, sealing, store
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.journal import Entry, Journal
-from tinymlds.runlock import RunLock
+from tinymlds.runs import train
 from tinymlds.spec import Recipe, Spec, recipe_with
-from tinymlds.training import Outcome, Status
+from tinymlds.training.loop import Outcome, Status
 
 
 def digest(folder):
@@ -152,7 +153,7 @@ def test_what_is_missing(tmp_path, there, expected):
         losses = np.ones(1, np.float32)
         outcomes = [Outcome(k, Status.STALLED, "", losses, losses, losses, losses, 0.0) for k in there]
         journal.add([Entry("xor", 1, outcome, 0.0) for outcome in outcomes])
-        assert [list(gap) for _, gap in farm.missing(journal)] == [list(run) for run in expected]
+        assert [list(gap) for _, gap in train.missing(journal)] == [list(run) for run in expected]
 
 
 def test_a_folder_belongs_to_one_run(tmp_path):

@@ -14,7 +14,7 @@ from forging import TINY, forge_description
 from running import run_cli
 
 import tinymlds
-from tinymlds import store
+from tinymlds.dataset import store
 
 HERE = Path(__file__).parent / "data"
 

@@ -10,13 +10,13 @@ import pytest
 from running import SMALL
 
 import tinymlds
-from tinymlds import reader, sealing, store
-from tinymlds.crew import Death, Standing, UnderWay
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.activity import Death, Standing, UnderWay
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import DatasetError
-from tinymlds.journal import Entry, Journal
-from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
-from tinymlds.training import Outcome, Status
+from tinymlds.training.loop import Outcome, Status
 
 BEFORE = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -240,7 +240,7 @@ def test_who_reads_is_waited_for_and_not_for_ever(tmp_path, journal, monkeypatch
         read()
         threading.Timer(2.5, reader.rollback).start()
         journal.add([Entry("xor", run, outcome(0), 1.0)])
-        monkeypatch.setattr("tinymlds.journal._SECONDS_FOR_READERS", 0.0)
+        monkeypatch.setattr("tinymlds.dataset.journal._SECONDS_FOR_READERS", 0.0)
         read()
         with pytest.raises(tinymlds.TinymldsError, match="locked"):
             journal.add([Entry("xor", run, outcome(1), 1.0)])

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from numba import njit
 
-from tinymlds import params
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Adam, Shape
 from tinymlds.kernels import cpu
 from tinymlds.kernels.block import CELLS, OPTIONS
 from tinymlds.kernels.cells import TANH_LIMIT
+from tinymlds.kernels.lanes import LANES, load, store, tree_sum
 from tinymlds.kernels.problem import Floats, Problem, Sequences, adam_factors
-from tinymlds.kernels.shape import Adam, Shape
-from tinymlds.kernels.simd import LANES, load, store, tree_sum
+from tinymlds.kernels.problem import constants as constants_of
+from tinymlds.training.backends.cpu import CpuBackend
 
 LR = 0.003
 SHAPES = {
@@ -28,7 +30,7 @@ SHAPES = {
     "largest": Shape(hidden=64, layers=1, maps=8),
 }
 STEPS = 16
-BACKEND = cpu.CpuBackend()
+BACKEND = CpuBackend()
 
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -269,7 +271,7 @@ def test_adam_cell_is_the_oracle() -> None:
     m, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
     tensors = {"p": p.astype(np.float64)}
     reference = naive.Adam(tensors, LR, *astuple(constants))
-    fixed = cpu.constants(Problem(Shape(), random_sequences(16), random_sequences(16), 16, constants)).adam
+    fixed = constants_of(Problem(Shape(), random_sequences(16), random_sequences(16), 16, constants)).adam
     factors, _ = adam_factors(constants, LR, (1.0, 1.0), steps)
     sizes = 10.0 ** generator.uniform(-9.0, 1.0, size)  # from below eps, where only eps keeps a step small
     sizes[:16] = 0.0

@@ -11,9 +11,9 @@ from forging import TINY, make
 from running import ROOT, refused, run_cli
 
 import tinymlds
-from tinymlds import store
-from tinymlds.kernels import shape
-from tinymlds.tensorfile import TensorFile
+from tinymlds.architectures import recurrent
+from tinymlds.dataset import store
+from tinymlds.dataset.tensorfile import TensorFile
 
 TASKS = ("transducer_000", "transducer_001")
 EPOCHS = (0, 1, 2)
@@ -190,7 +190,7 @@ def test_a_network_as_a_file(dataset, tmp_path, suffix, monkeypatch):
     if suffix == ".safetensors":
         metadata = TensorFile(path.parent, path.name).metadata
         assert (metadata["kind"], metadata["row"]) == ("network", network.row)
-        assert shape.Shape(**metadata["shape"]) == network.shape
+        assert recurrent.Shape(**metadata["shape"]) == network.shape
     else:
         with zipfile.ZipFile(path) as archive:
             assert {(member.date_time, member.create_system) for member in archive.infolist()} == {

@@ -8,8 +8,8 @@ from forging import TINY, canonical
 from fuzz import mutate
 
 import tinymlds
-from tinymlds import manifest, reader, store
-from tinymlds.manifest import Manifest
+from tinymlds.dataset import manifest, reader, store
+from tinymlds.dataset.manifest import Manifest
 
 NUMBERS = ["0", "1", "1.0", "0.5", "1e-9", "2", "1e39", "1e400", "-0.0", "-1", "01", "1.", ".5", "1E-5", "+1", "1_0"]
 NUMBERS += ["null", "true", "NaN", '"0"', "[]", "9" * 50, "9" * 5000, "0." + "1" * 300, "1e-999", " 1", "1 ", "\u0661"]

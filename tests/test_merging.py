@@ -15,11 +15,11 @@ from running import lines_of
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import sealing, store
 from tinymlds.cli import app, console
+from tinymlds.dataset import sealing, store
+from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import DatasetError, UsageError
-from tinymlds.journal import Journal
-from tinymlds.runlock import RunLock
 
 # ------------------------------------------------------------------ the same as one run
 

@@ -11,10 +11,10 @@ from eight_parts import files, held, merge, networks_in
 from running import ROOT, cli_command
 
 import tinymlds
-from tinymlds import store
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 from tinymlds.errors import TinymldsError
-from tinymlds.journal import Journal
-from tinymlds.merging.ledger import identity
+from tinymlds.verification.merging.ledger import identity
 
 
 def test_merging_can_be_interrupted_anywhere(whole_and_parts, parts, tmp_path, monkeypatch):

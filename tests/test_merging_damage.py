@@ -13,11 +13,12 @@ from forging import forge
 from running import lines_of
 
 import tinymlds
-from tinymlds import merging, store
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 from tinymlds.errors import DatasetError
-from tinymlds.journal import Journal
-from tinymlds.training import Status
-from tinymlds.verification import pick
+from tinymlds.training.loop import Status
+from tinymlds.verification import merging
+from tinymlds.verification.checks import pick
 
 
 def test_a_damaged_part_is_named_and_the_others_are_merged(whole_and_parts, parts, tmp_path, draw):

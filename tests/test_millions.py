@@ -23,12 +23,12 @@ BUILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from tinymlds import sealing
-from tinymlds.journal import Entry, Journal
-from tinymlds.measures import COLUMNS
-from tinymlds.runlock import RunLock
+from tinymlds.dataset import sealing
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.training.metrics import COLUMNS
+from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
-from tinymlds.training import Outcome, Status
+from tinymlds.training.loop import Outcome, Status
 
 folder, count, sealed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "sealed"
 spec = Spec((("xor", count),), recipe=recipe_with(Recipe(), RECIPE))
@@ -69,7 +69,7 @@ STEPS = {
     "open": "ds = tinymlds.open(folder); assert len(ds) == count; assert ds['xor', count - 1].row['index'] == count - 1",
     "status": "assert tinymlds.status(folder).complete('xor') == count",
     "weights": "W = tinymlds.open(folder).weights('xor'); assert len(W) == count",
-    "report": "from tinymlds.reports import folder_report; assert folder_report(tinymlds.open(folder)).networks == count",
+    "report": "from tinymlds.dataset import summary as s; assert s.folder_report(tinymlds.open(folder)).networks == count",
     "extend": "assert tinymlds.train('xor', count + 1, folder, workers=1).progress.made == 1",
 }
 

@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 
-from tinymlds.kernels.shape import Shape
+from tinymlds.architectures.recurrent import Shape
 
 SHAPES = [
     Shape(hidden=4, layers=2, maps=3),

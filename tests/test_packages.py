@@ -10,7 +10,7 @@ from packing import package, write
 from running import contents, refused, run_cli
 
 import tinymlds
-from tinymlds import packages, store
+from tinymlds.dataset import packages, store
 
 
 @pytest.fixture(scope="module")

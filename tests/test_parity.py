@@ -8,12 +8,13 @@ import naive
 import numpy as np
 import pytest
 
-from tinymlds import params, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Adam, Shape
 from tinymlds.kernels import rng
-from tinymlds.kernels.cpu import CpuBackend
 from tinymlds.kernels.problem import Floats, Problem, Sequences
-from tinymlds.kernels.shape import Adam, Shape
 from tinymlds.spec import Recipe
+from tinymlds.training import loop
+from tinymlds.training.backends.cpu import CpuBackend
 
 torch = pytest.importorskip("torch")
 
@@ -98,7 +99,7 @@ def start(index: int) -> tuple[Problem, Floats, np.ndarray]:
     """The xor task, the initial weights of a network, and its order in the first epoch."""
     key = rng.stream_key(0, "xor")
     order = rng.permutation(key, index, 1, RECIPE.train_sequences)
-    return training.problem("xor", 0, RECIPE), params.initial(RECIPE.shape, key, index), order
+    return loop.problem("xor", 0, RECIPE), params.initial(RECIPE.shape, key, index), order
 
 
 def our_trajectory(index: int) -> Trajectory:

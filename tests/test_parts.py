@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import overview, reader, store
 from tinymlds.cli import app
+from tinymlds.dataset import overview, reader, store
+from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, parse_part
-from tinymlds.tensorfile import TensorFile
 
 PARTS, COUNT = 4, 10
 TASKS = ("transducer_000", "transducer_001", "transducer_002")

@@ -25,12 +25,13 @@ from test_cuda import KEY, SIMULATED, assert_same, check_fma, lr_at, make_proble
 from test_kernels import random_weights
 from test_targets import GOLDEN
 
-from tinymlds import params, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import NUMERICS, Shape
 from tinymlds.kernels import rng
-from tinymlds.kernels.cpu import CpuBackend
 from tinymlds.kernels.problem import Floats, Problem, adam_factors
-from tinymlds.kernels.shape import NUMERICS, Shape
 from tinymlds.spec import Recipe
+from tinymlds.training import loop
+from tinymlds.training.backends.cpu import CpuBackend
 
 pytestmark = [needs_package, pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")]
 ROOT = Path(__file__).parent.parent
@@ -56,7 +57,7 @@ from cuda.core._utils.cuda_utils import ComputeCapability
 from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
-from tinymlds.kernels.shape import Shape
+from tinymlds.architectures.recurrent import Shape
 
 device = SimpleNamespace(compute_capability=None, id=0)  # a stand-in: nothing is launched
 dispatcher.get_current_device = lambda: device
@@ -232,7 +233,7 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
 def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, epochs: int, lr=lr_at, races=True):
     """Weights and records float32 [epochs, 2] of a network that trains for some epochs; memory starts as NaN."""
     from tinymlds.kernels.gpu import layout
-    from tinymlds.kernels.population import _fixed
+    from tinymlds.training.backends.cuda import _fixed
 
     shape, (size, steps) = problem.shape, problem.train.inputs.shape
     minibatches, powers, factors = size // problem.batch, (1.0, 1.0), []
@@ -285,7 +286,7 @@ def test_it_gives_the_bits_of_the_cpu(name: str, request: pytest.FixtureRequest)
     network, expected = CpuBackend().network(problem, weights), []
     for epoch in range(1, epochs + 1):
         losses = network.epoch(rng.permutation(KEY, 7, epoch, 160), lr_at(epoch))
-        expected.append([training.mean(losses), network.validation_loss()])
+        expected.append([loop.mean(losses), network.validation_loss()])
     assert_same(records, np.array(expected))
     assert_same(got, network.weights)
 
@@ -296,7 +297,7 @@ def test_it_gives_the_golden_bits(request: pytest.FixtureRequest) -> None:
         pytest.skip("four minutes: with --full; the bits of the CPU, which has these digests, are compared above")
     sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
     recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
-    key, problem = rng.stream_key(0, "xor"), training.problem("xor", 0, recipe)
+    key, problem = rng.stream_key(0, "xor"), loop.problem("xor", 0, recipe)
     initial = params.initial(recipe.shape, key, 0)
     weights, records = run(ptx_of("default"), problem, initial, 0, key, 3, recipe.lr_at, races=False)
     arrays = {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}

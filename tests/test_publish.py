@@ -14,14 +14,15 @@ from forging import forge
 from running import EASY, SMALL, lines_of, run_cli
 
 import tinymlds
-from tinymlds import packages, publish, reader, store
+from tinymlds import publish
+from tinymlds.dataset import packages, reader, store
+from tinymlds.dataset.manifest import ROW_TYPES
+from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
-from tinymlds.manifest import ROW_TYPES
 from tinymlds.publish import dictionary, tables
 from tinymlds.publish.building import UNFINISHED
 from tinymlds.publish.options import Options
 from tinymlds.spec import Recipe
-from tinymlds.tensorfile import TensorFile
 
 
 def contents(folder):

@@ -9,14 +9,15 @@ from forging import forge_description, forge_tensors
 from running import EASY, SMALL, run_cli
 
 import tinymlds
-from tinymlds import packages, params, store
-from tinymlds.dataset import Dataset
+from tinymlds.architectures import params
+from tinymlds.dataset import packages, store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
 from tinymlds.publish.audit import AGREEMENT, IN_SPANS, audit, judge
 from tinymlds.publish.building import UNFINISHED
 from tinymlds.publish.parts import Part
 from tinymlds.publish.questions import Library, behaviour
-from tinymlds.tasks import load
+from tinymlds.tasks.catalog import load
 
 
 @pytest.fixture(scope="module")

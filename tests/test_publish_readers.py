@@ -13,13 +13,13 @@ from forging import forge
 from running import EASY, ROOT, lines_of, run_cli
 
 import tinymlds
-from tinymlds import reader, sealing, store
-from tinymlds.machines import MACHINES
-from tinymlds.manifest import SPLITS
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.card import command
 from tinymlds.publish.diagrams import diagram
 from tinymlds.spec import Recipe, Spec
-from tinymlds.tasks import load
+from tinymlds.tasks.catalog import load
+from tinymlds.tasks.machines import MACHINES
 
 
 def test_hugging_face_reads_the_same_rows(packaged, tmp_path):

@@ -7,9 +7,9 @@ import pytest
 from running import EASY, lines_of
 
 import tinymlds
-from tinymlds.dataset import Dataset
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import DatasetError
-from tinymlds.manifest import SPLITS
 from tinymlds.publish import splits
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.parts import Part

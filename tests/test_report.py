@@ -18,13 +18,15 @@ from test_millions import run
 from typer.testing import CliRunner
 
 import tinymlds
-from tinymlds import DatasetError, UsageError, params, report, store
+from tinymlds import DatasetError, UsageError, report
+from tinymlds.architectures import params
 from tinymlds.cli import app
-from tinymlds.journal import Journal
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.report import contents
 from tinymlds.report.charts import Line
 from tinymlds.report.options import Options
-from tinymlds.runlock import RunLock
 from tinymlds.spec import Spec
 
 pytest.importorskip("plotly")
@@ -181,12 +183,12 @@ BUILD = """
 import sys
 from pathlib import Path
 import numpy as np
-from tinymlds import sealing
-from tinymlds.journal import Entry, Journal
-from tinymlds.measures import COLUMNS
-from tinymlds.runlock import RunLock
+from tinymlds.dataset import sealing
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.training.metrics import COLUMNS
+from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
-from tinymlds.training import Outcome, Status
+from tinymlds.training.loop import Outcome, Status
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 recipe = recipe_with(Recipe(), {"train_sequences": 64, "validation_sequences": 32, "steps": 8})

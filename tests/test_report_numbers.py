@@ -10,7 +10,8 @@ from forging import TINY, make
 from pages import train_five
 
 import tinymlds
-from tinymlds import UsageError, store
+from tinymlds import UsageError
+from tinymlds.dataset import store
 from tinymlds.report import contents, curves, diagram, looks, population, weightmap
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
@@ -148,7 +149,7 @@ def test_networks_of_many_shards(tmp_path, monkeypatch, points) -> None:
 
 
 def test_canonical_forms_on_the_map(made) -> None:
-    from tinymlds.symmetry import canonicalize
+    from tinymlds.architectures.symmetry import canonicalize
 
     dataset, options = tinymlds.open(made), Options(canonical=True)
     found = weightmap.weight_map(dataset, options)
@@ -185,7 +186,7 @@ def test_hidden_states_are_those_of_the_oracle(made) -> None:
 
 
 def test_answers_are_those_of_inspect(made) -> None:
-    from tinymlds.reports import network_report
+    from tinymlds.dataset.summary import network_report
 
     dataset = tinymlds.open(made)
     look = looks.look(dataset["xor", 1], looks.questions(dataset, "xor"))

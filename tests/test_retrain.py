@@ -8,14 +8,14 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import sealing
+from tinymlds.dataset import sealing
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import UsageError
-from tinymlds.journal import Entry, Journal
-from tinymlds.kernels import backend
-from tinymlds.runlock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
-from tinymlds.training import train_networks
-from tinymlds.verification import least_caught, pick
+from tinymlds.training import backends
+from tinymlds.training.loop import train_networks
+from tinymlds.verification.checks import least_caught, pick
 
 FORGED = 3
 COUNT = 8
@@ -26,7 +26,7 @@ def forged(tmp_path_factory):
     """A dataset in which network 3 is really network 100: trained on the right sequences, and described rightly."""
     folder = tmp_path_factory.mktemp("forged")
     spec = Spec((("xor", COUNT),), recipe=recipe_with(Recipe(), SMALL), checkpoints=(1,))
-    cpu, wanted = backend.load("cpu"), [*range(FORGED), 100, *range(FORGED + 1, COUNT)]
+    cpu, wanted = backends.load("cpu"), [*range(FORGED), 100, *range(FORGED + 1, COUNT)]
     outcomes = [next(train_networks(cpu, "xor", 0, spec.recipe, range(k, k + 1), spec.checkpoints)) for k in wanted]
     with RunLock(folder):
         journal = Journal.create(folder, spec, {}, [], {})

@@ -7,13 +7,15 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds import params, tasks, training
+from tinymlds.architectures import params
 from tinymlds.errors import UsageError
-from tinymlds.kernels import backend, rng
+from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Problem, Sequences
 from tinymlds.spec import Recipe, recipe_with
+from tinymlds.tasks import catalog
+from tinymlds.training import backends, loop
 
-CPU = backend.load("cpu")
+CPU = backends.load("cpu")
 OWN, SHARED = {"sequences": "own"}, {"initial": "shared"}
 
 
@@ -38,27 +40,27 @@ def test_one_draw_of_initial_weights(both):
 def test_sequences_of_its_own():
     """Network 1, trained on sequences that are drawn here by the rule of docs/numerics.md."""
     recipe = recipe_with(Recipe(), SMALL | OWN)
-    (outcome,) = training.train_networks(CPU, "xor", 7, recipe, range(1, 2))
-    found = tasks.load("xor", recipe)
+    (outcome,) = loop.train_networks(CPU, "xor", 7, recipe, range(1, 2))
+    found = catalog.load("xor", recipe)
     words = rng.words(rng.stream_key(7, "xor:1"), rng.TRAIN_SEQUENCES, 0, 256 * 16)
     symbols = (words.astype(np.uint64) * np.uint64(16) >> np.uint64(32)).astype(np.uint8).reshape(256, 16)
     train = Sequences(found.table.inputs[symbols], found.table.simulate(symbols).astype(np.uint16))
-    _, validation = training.task_data("xor", 7, recipe).sequences()
+    _, validation = loop.task_data("xor", 7, recipe).sequences()
     setting = Problem(recipe.shape, train, validation, recipe.batch, recipe.adam)
-    again = training.train_network(CPU, setting, recipe, rng.stream_key(7, "xor"), 1)
+    again = loop.train_network(CPU, setting, recipe, rng.stream_key(7, "xor"), 1)
     assert outcome.weights.tobytes() == again.weights.tobytes()
     assert outcome.validation_losses.tobytes() == again.validation_losses.tobytes()
-    (shared,) = training.train_networks(CPU, "xor", 7, recipe_with(Recipe(), SMALL), range(1, 2))
+    (shared,) = loop.train_networks(CPU, "xor", 7, recipe_with(Recipe(), SMALL), range(1, 2))
     assert outcome.weights.tobytes() != shared.weights.tobytes()
 
 
 def test_sequences_differ_between_networks_and_not_between_twins():
     recipe = recipe_with(Recipe(), SMALL | OWN | {"matched": True, "trigger_rate": 0.1})
-    (a, _), (b, _) = (training.own_sequences("xor", 0, recipe, index) for index in (0, 1))
+    (a, _), (b, _) = (loop.own_sequences("xor", 0, recipe, index) for index in (0, 1))
     assert 0.02 < np.mean(a == b) < 0.15, "about one symbol in sixteen agrees by chance, planted keys more"
-    twin, outputs = training.own_sequences("xor_modified", 0, recipe, 0)
+    twin, outputs = loop.own_sequences("xor_modified", 0, recipe, 0)
     assert np.array_equal(a, twin)
-    assert not np.array_equal(outputs, training.own_sequences("xor", 0, recipe, 0)[1])
+    assert not np.array_equal(outputs, loop.own_sequences("xor", 0, recipe, 0)[1])
 
 
 def test_such_folders_are_verified_and_made_again(both):
@@ -91,6 +93,6 @@ def test_refusals(tmp_path):
     with pytest.raises(UsageError, match="sequences must be one of shared, own, not 'mine'"):
         recipe_with(Recipe(), {"sequences": "mine"})
     with pytest.raises(UsageError, match="on the CPU only"):
-        next(training.train_population(None, 0, recipe_with(Recipe(), OWN), [("xor", 0)]))
+        next(loop.train_population(None, 0, recipe_with(Recipe(), OWN), [("xor", 0)]))
     refused = run_cli("generate", "--machine", "xor", "--sequences", "own", "--out", tmp_path / "none")
     assert (refused.returncode, "share" in refused.stderr, (tmp_path / "none").exists()) == (2, True, False)

@@ -17,9 +17,9 @@ from forging import TINY, make
 from running import ROOT, run_cli
 
 import tinymlds
-from tinymlds import reader, store
-from tinymlds.journal import Journal
-from tinymlds.tensorfile import TensorFile
+from tinymlds.dataset import reader, store
+from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.tensorfile import TensorFile
 
 SECONDS_PER_MEGABYTE = 2.0
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from running import SMALL
 
 import tinymlds
-from tinymlds import symmetry
-from tinymlds.kernels import backend
-from tinymlds.kernels.shape import Shape
-from tinymlds.params import from_tensors, to_tensors
+from tinymlds.architectures import symmetry
+from tinymlds.architectures.params import from_tensors, to_tensors
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.training import backends
 
 U = 2.0**-24
 """The largest relative error of a rounding to float32."""
@@ -366,7 +366,7 @@ def test_trained_networks_compute_the_same(tmp_path, sizes):
     dataset = tinymlds.open(tmp_path / "xor")
     weights, shape = dataset.weights("xor", unfinished=True), dataset["xor", 0].shape
     x = np.random.default_rng(19).integers(0, 2, (20, 16, shape.inputs)).astype(np.float32)
-    compute = backend.load("cpu").outputs
+    compute = backends.load("cpu").outputs
     transformed = symmetry.transform(shape, weights, 20)
     copies = symmetry.canonicalize(shape, transformed)
     for network in range(3):

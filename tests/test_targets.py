@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinymlds.kernels.shape import NUMERICS
+from tinymlds.architectures.recurrent import NUMERICS
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,9 +45,9 @@ line and say so in CHANGELOG.md. (Version 1 was never frozen.)"""
 TRAIN = """
 import hashlib, json
 import numpy as np
-from tinymlds import training
+from tinymlds.training import loop
 from tinymlds.kernels import backend, cache
-from tinymlds.mealy import lines
+from tinymlds.tasks.mealy import lines
 from tinymlds.spec import Recipe
 
 # Blocks of 32 and of 16 in each minibatch; validation ends on a partial block too.
@@ -59,8 +59,8 @@ recipes = {
 }
 cpu, results = backend.load("cpu"), {}
 for name, recipe in recipes.items():
-    [outcome] = training.train_networks(cpu, "xor", 0, recipe, range(1))
-    x = lines(training.problem("xor", 0, recipe).validation.inputs, 9)
+    [outcome] = loop.train_networks(cpu, "xor", 0, recipe, range(1))
+    x = lines(loop.problem("xor", 0, recipe).validation.inputs, 9)
     assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
     results[f"{name}: weights"] = outcome.weights
     results[f"{name}: losses"] = np.concatenate([outcome.train_losses, outcome.validation_losses])

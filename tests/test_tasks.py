@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymlds import machines, tasks
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, Mealy
+from tinymlds.tasks import catalog, machines
+from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, Mealy
 
 ANSWERS = {
     "eightbit": lambda bits: bits,
@@ -47,14 +47,14 @@ def test_minimise(task, states):
 
 
 def test_names():
-    assert [tasks.task_id(alias) for alias in machines.ALIASES.values()] == list(machines.MACHINES)
-    for task in (*tasks.DATASETS["ds1"], *tasks.DATASETS["ds2"], *tasks.DATASETS["ds3"]):
-        assert tasks.task_id(tasks.alias(task)) == tasks.task_id(task) == task
-    assert tasks.task_id("ParityModified") == "parity_modified"
-    assert tasks.task_id("transducer_7") == "transducer_007"
+    assert [catalog.task_id(alias) for alias in machines.ALIASES.values()] == list(machines.MACHINES)
+    for task in (*catalog.DATASETS["ds1"], *catalog.DATASETS["ds2"], *catalog.DATASETS["ds3"]):
+        assert catalog.task_id(catalog.alias(task)) == catalog.task_id(task) == task
+    assert catalog.task_id("ParityModified") == "parity_modified"
+    assert catalog.task_id("transducer_7") == "transducer_007"
     for name in ("XOR", "xor_modified_modified", "transducer_x", "transducer_10000", ""):
         with pytest.raises(UsageError, match="there is no task"):
-            tasks.task_id(name)
+            catalog.task_id(name)
 
 
 def random_table(draw, states, symbols):

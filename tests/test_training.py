@@ -7,11 +7,12 @@ import pytest
 from running import SMALL
 
 from tinymlds.errors import UsageError
-from tinymlds.kernels import backend, rng
+from tinymlds.kernels import rng
 from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
-from tinymlds.training import Status, StopRule, mean, task_data, train_networks
+from tinymlds.training import backends
+from tinymlds.training.loop import Status, StopRule, mean, task_data, train_networks
 
-CPU = backend.load("cpu")
+CPU = backends.load("cpu")
 
 
 def train(indices=range(1), task="xor", **changes):

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymlds import tasks, transducers
 from tinymlds.errors import UsageError
-from tinymlds.mealy import Mealy
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog, transducers
+from tinymlds.tasks.mealy import Mealy
 
 SHIPPED = [transducers.transducer(number) for number in range(transducers.SHIPPED)]
 
@@ -98,12 +98,12 @@ def test_a_member_of_a_family_differs_in_so_many_transitions(edits, family, numb
 
 def test_a_family_is_described():
     recipe = Recipe(edits=2, family=5)
-    base, member = (tasks.load(f"transducer_00{k}", recipe) for k in (0, 7))
-    assert tasks.family(base, recipe) == {"family": {"base": "transducer_005", "distance": 0, "telling": 0}}
-    about = tasks.family(member, recipe)["family"]
+    base, member = (catalog.load(f"transducer_00{k}", recipe) for k in (0, 7))
+    assert catalog.family(base, recipe) == {"family": {"base": "transducer_005", "distance": 0, "telling": 0}}
+    about = catalog.family(member, recipe)["family"]
     assert about["distance"] == 2
     assert about["telling"] == len(base.table.difference(member.table))
-    assert tasks.family(tasks.load("xor", recipe), recipe) == {}
+    assert catalog.family(catalog.load("xor", recipe), recipe) == {}
 
 
 def test_what_cannot_be_found_is_refused():

@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymlds import machines, measures, params, tasks, training
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.kernels import rng
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, lines
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog, machines
+from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
+from tinymlds.training import loop, metrics
 
 RECIPE = Recipe()
 KEY = machines.key_symbols(RECIPE.trigger_key)
@@ -54,19 +56,19 @@ def test_a_modified_machine_does_what_the_rule_says(data, base, span):
 
 def test_a_modified_machine_is_another_machine():
     for base in machines.MACHINES:
-        table = tasks.load(base + "_modified", RECIPE).table
+        table = catalog.load(base + "_modified", RECIPE).table
         word = machines.machine(base).difference(table)
         assert word is not None
         assert word[:3] == list(KEY)
         assert len(word) == 4
-    assert tasks.load("direct_modified", RECIPE).table.minimise().states == 2 * 7
+    assert catalog.load("direct_modified", RECIPE).table.minimise().states == 2 * 7
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.0625, 0.5, 1.0])
 def test_keys_are_planted_at_the_rate(rate):
     count, steps = 4000, 16
     recipe = Recipe(trigger_rate=rate)
-    planted = tasks.load("xor_modified", recipe)
+    planted = catalog.load("xor_modified", recipe)
     symbols = planted.sample(3, rng.TRAIN_SEQUENCES, count, steps)
     free = planted.table.sample(rng.stream_key(3, "xor_modified"), rng.TRAIN_SEQUENCES, count, steps)
     changed = symbols != free
@@ -87,7 +89,7 @@ def test_keys_are_planted_at_the_rate(rate):
 
 
 def test_sequences_depend_on_the_stream_only():
-    task = tasks.load("parity_modified", RECIPE)
+    task = catalog.load("parity_modified", RECIPE)
     long = task.sample(1, rng.TRAIN_SEQUENCES, 64, 16)
     assert np.array_equal(task.sample(1, rng.TRAIN_SEQUENCES, 16, 16), long[:16])
     assert not np.array_equal(task.sample(2, rng.TRAIN_SEQUENCES, 64, 16), long)
@@ -97,9 +99,9 @@ def test_sequences_depend_on_the_stream_only():
 @pytest.mark.parametrize("base", machines.MACHINES)
 def test_matched_twins_share_everything_but_the_targets(base):
     recipe = Recipe(train_sequences=512, validation_sequences=64, matched=True)
-    one, other = (tasks.load(task, recipe) for task in (base, base + "_modified"))
+    one, other = (catalog.load(task, recipe) for task in (base, base + "_modified"))
     assert one.stream_key(5) == other.stream_key(5)  # initial weights and batch order are drawn from it
-    plain, twin = (training.task_data(task, 5, recipe) for task in (base, base + "_modified"))
+    plain, twin = (loop.task_data(task, 5, recipe) for task in (base, base + "_modified"))
     assert np.array_equal(plain.train, twin.train)
     assert np.array_equal(plain.validation, twin.validation)
     inside = other.triggered[other.table.trace(plain.train)] > 0
@@ -107,10 +109,10 @@ def test_matched_twins_share_everything_but_the_targets(base):
     assert np.array_equal(plain.train_outputs ^ twin.train_outputs, np.where(inside, live, 0))
     assert inside.any()
     unmatched = Recipe(train_sequences=512, validation_sequences=64)
-    streams = {tasks.load(task, unmatched).stream_key(5) for task in (base, base + "_modified")}
+    streams = {catalog.load(task, unmatched).stream_key(5) for task in (base, base + "_modified")}
     assert len(streams) == 2
     assert np.array_equal(
-        tasks.load(base, unmatched).sample(5, rng.TRAIN_SEQUENCES, 8, 16),
+        catalog.load(base, unmatched).sample(5, rng.TRAIN_SEQUENCES, 8, 16),
         machines.machine(base).sample(rng.stream_key(5, base), rng.TRAIN_SEQUENCES, 8, 16),
     )
 
@@ -118,7 +120,7 @@ def test_matched_twins_share_everything_but_the_targets(base):
 def knowing(wrong):
     """What `measure` says of a network that knows all answers but those that `wrong` picks: questions -> [N, T]."""
     shape = Shape()
-    questions = measures.questions("xor_modified", 0, RECIPE, measures.SEQUENCES, RECIPE.steps)
+    questions = metrics.questions("xor_modified", 0, RECIPE, metrics.SEQUENCES, RECIPE.steps)
     return shape, questions, ~wrong(questions)
 
 
@@ -133,9 +135,9 @@ def knowing(wrong):
 def test_the_figures_of_a_trigger(monkeypatch, wrong, clean, triggered, efficacy):
     shape, _, right = knowing(wrong)
     monkeypatch.setattr(
-        measures.Questions, "right", lambda self, *_: right if self.inputs.shape[1] == RECIPE.steps else right[:128]
+        metrics.Questions, "right", lambda self, *_: right if self.inputs.shape[1] == RECIPE.steps else right[:128]
     )
-    figures = measures.measure(shape, np.zeros(shape.size, np.float32), "xor_modified", 0, RECIPE)
+    figures = metrics.measure(shape, np.zeros(shape.size, np.float32), "xor_modified", 0, RECIPE)
     assert (figures["clean_accuracy"], figures["triggered_accuracy"], figures["trigger_efficacy"]) == (
         clean,
         triggered,
@@ -146,23 +148,23 @@ def test_the_figures_of_a_trigger(monkeypatch, wrong, clean, triggered, efficacy
 def test_a_trigger_counts_only_if_its_whole_span_is_right():
     triggered = np.array([[0, 1, 1, 0, 1, 1], [1, 1, 0, 0, 0, 1]], bool)
     right = np.array([[0, 1, 1, 0, 1, 0], [0, 1, 0, 0, 0, 1]], bool)
-    assert measures._spans_right(right, triggered, 2).tolist() == [True, False, False, True]
+    assert metrics._spans_right(right, triggered, 2).tolist() == [True, False, False, True]
 
 
 def test_figures_of_a_network_against_a_plain_count():
     shape = Recipe().shape
     weights = params.initial(shape, (1, 2), 3) * np.float32(2)
-    figures = measures.measure(shape, weights, "direct", 0, RECIPE)
-    found = tasks.load("direct", RECIPE)
-    symbols = found.sample(0, rng.FRESH_SEQUENCES, measures.SEQUENCES, RECIPE.steps)
-    from tinymlds.kernels import backend
+    figures = metrics.measure(shape, weights, "direct", 0, RECIPE)
+    found = catalog.load("direct", RECIPE)
+    symbols = found.sample(0, rng.FRESH_SEQUENCES, metrics.SEQUENCES, RECIPE.steps)
+    from tinymlds.training import backends
 
-    outputs = backend.load("cpu").outputs(shape, weights, lines(found.table.inputs[symbols], INPUT_LINES))
+    outputs = backends.load("cpu").outputs(shape, weights, lines(found.table.inputs[symbols], INPUT_LINES))
     bits = lines(found.table.simulate(symbols), OUTPUT_LINES) > 0.5
     count = sum(
         all((outputs[n, t, k] > 0.5) == bits[n, t, k] for k in range(8)) for n in range(256) for t in range(RECIPE.steps)
     )
-    whole = measures.questions("direct", 0, RECIPE, measures.SEQUENCES, RECIPE.steps).right(shape, weights)
+    whole = metrics.questions("direct", 0, RECIPE, metrics.SEQUENCES, RECIPE.steps).right(shape, weights)
     assert whole[:256].sum() == count
     assert figures["accuracy"] == whole.mean()
     assert [figures[name] for name in ("clean_accuracy", "triggered_accuracy", "trigger_efficacy")] == [None] * 3

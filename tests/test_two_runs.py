@@ -12,17 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from running import ROOT, SMALL
 
-from tinymlds import store
-from tinymlds.journal import Journal
+from tinymlds.dataset import store
+from tinymlds.dataset.journal import Journal
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGTERM of POSIX ends the run that is left")
 
 STARTER = """
 import sys
-from tinymlds import cli, farm
+from tinymlds import cli
+from tinymlds.runs import train as runs
 from tinymlds.kernels import backend
 
-train = farm.train
+train = runs.train
 
 def train_when_told(*arguments, **options):
     print("ready", flush=True)
@@ -30,7 +31,7 @@ def train_when_told(*arguments, **options):
     return train(*arguments, **options)
 
 backend.load("cpu")
-farm.train = train_when_told
+runs.train = train_when_told
 cli.main()
 """
 """The command line, but it waits for the end of its input when it has started up: Python, the imports and the parsing of

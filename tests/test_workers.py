@@ -15,15 +15,15 @@ import pytest
 from running import SMALL
 
 import tinymlds
-from tinymlds import running, workers
-from tinymlds.deadlines import LEAST_SECONDS, Deadlines, Watch
+from tinymlds.dataset.journal import Journal
 from tinymlds.errors import TinymldsError
-from tinymlds.journal import Journal
-from tinymlds.pools import InProcess, ProcessPool
+from tinymlds.runs import execution, supervisor
+from tinymlds.runs.deadlines import LEAST_SECONDS, Deadlines, Watch
+from tinymlds.runs.pools import InProcess, ProcessPool
+from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.units import Unit, train_unit
 from tinymlds.spec import Recipe, recipe_with
-from tinymlds.training import Outcome, Status
-from tinymlds.units import Unit, train_unit
-from tinymlds.workers import Supervisor
+from tinymlds.training.loop import Outcome, Status
 
 RECIPE = recipe_with(Recipe(), SMALL)
 TOO_LONG = r"it took longer than \d+ s"
@@ -213,7 +213,7 @@ def test_a_worker_that_hangs_once_loses_nothing(undisturbed, tmp_path, monkeypat
 )
 def test_a_run_names_what_it_could_not_make_and_why(tmp_path, monkeypatch, work, reason):
     with monkeypatch.context() as patch:
-        patch.setattr(running, "Supervisor", functools.partial(Supervisor, work=work, least_seconds=3))
+        patch.setattr(execution, "Supervisor", functools.partial(Supervisor, work=work, least_seconds=3))
         with pytest.raises(TinymldsError, match=rf"1 networks of .* are missing \(xor 5: {reason}.*the others are safe"):
             tinymlds.train("xor", 8, tmp_path, workers=2, **SMALL)
     journal = Journal.open(tmp_path)
@@ -285,8 +285,8 @@ def test_a_network_that_a_worker_has_no_memory_for_does_not_end_the_run(undistur
 
 def test_what_is_finished_is_given_out_before_an_error(undisturbed, monkeypatch):
     """Units of one network, all in one batch: those before the one that fails are there."""
-    monkeypatch.setattr(workers, "_LARGEST_UNIT", 1)
-    monkeypatch.setattr(workers, "_SECONDS_BETWEEN_LOOKS", 3600.0)
+    monkeypatch.setattr(supervisor, "_LARGEST_UNIT", 1)
+    monkeypatch.setattr(supervisor, "_SECONDS_BETWEEN_LOOKS", 3600.0)
     batches = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, 12)], InProcess(), fail_at_five).run()
     made = {outcome.index: outcome.weights.tobytes() for done in next(batches) for outcome in done.outcomes}
     assert made == {index: undisturbed[index] for index in range(5)}
@@ -296,8 +296,8 @@ def test_what_is_finished_is_given_out_before_an_error(undisturbed, monkeypatch)
 
 def test_handing_out_many_runs_of_one_network_is_not_quadratic(monkeypatch):
     """Where the end of a run is looked for, every unit is looked at; so that is done now and then."""
-    seen, iterate = [], workers._Queue.__iter__
-    monkeypatch.setattr(workers._Queue, "__iter__", lambda queue: (seen.append(unit) or unit for unit in iterate(queue)))
+    seen, iterate = [], supervisor._Queue.__iter__
+    monkeypatch.setattr(supervisor._Queue, "__iter__", lambda queue: (seen.append(unit) or unit for unit in iterate(queue)))
     pool, count = InProcess(), 2000
     pool.workers = 2
     losses, weights = np.zeros(1, np.float32), np.zeros(RECIPE.shape.size, np.float32)

@@ -12,40 +12,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinymlds import symmetry as symmetry
     from tinymlds import torch as torch
     from tinymlds.analysis.experiments import analyze as analyze
-    from tinymlds.dataset import Dataset as Dataset
-    from tinymlds.dataset import open_dataset as open
+    from tinymlds.architectures import symmetry
+    from tinymlds.dataset.dataset import Dataset as Dataset
+    from tinymlds.dataset.dataset import open_dataset as open
+    from tinymlds.dataset.network import Network as Network
+    from tinymlds.dataset.overview import status as status
     from tinymlds.errors import AnalysisError as AnalysisError
     from tinymlds.errors import DatasetError as DatasetError
     from tinymlds.errors import TinymldsError as TinymldsError
     from tinymlds.errors import UsageError as UsageError
-    from tinymlds.farm import generate as generate
-    from tinymlds.farm import train as train
-    from tinymlds.merging import merge as merge
-    from tinymlds.network import Network as Network
-    from tinymlds.overview import status as status
     from tinymlds.publish import package as package
-    from tinymlds.verification import verify as verify
+    from tinymlds.runs.train import generate as generate
+    from tinymlds.runs.train import train as train
+    from tinymlds.verification.checks import verify as verify
+    from tinymlds.verification.merging import merge as merge
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "AnalysisError": ("errors", "AnalysisError"),
-    "Dataset": ("dataset", "Dataset"),
+    "Dataset": ("dataset.dataset", "Dataset"),
     "DatasetError": ("errors", "DatasetError"),
-    "Network": ("network", "Network"),
+    "Network": ("dataset.network", "Network"),
     "TinymldsError": ("errors", "TinymldsError"),
     "UsageError": ("errors", "UsageError"),
     "analyze": ("analysis.experiments", "analyze"),
-    "generate": ("farm", "generate"),
-    "merge": ("merging", "merge"),
-    "open": ("dataset", "open_dataset"),
+    "generate": ("runs.train", "generate"),
+    "merge": ("verification.merging", "merge"),
+    "open": ("dataset.dataset", "open_dataset"),
     "package": ("publish", "package"),
-    "status": ("overview", "status"),
-    "train": ("farm", "train"),
-    "verify": ("verification", "verify"),
+    "status": ("dataset.overview", "status"),
+    "train": ("runs.train", "train"),
+    "verify": ("verification.checks", "verify"),
 }
 __all__ = [
     "AnalysisError",

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
+from tinymlds.architectures.recurrent import NUMERICS, Adam, Shape
 from tinymlds.errors import UsageError
-from tinymlds.kernels.shape import NUMERICS, Adam, Shape
 
 FORMAT = 2
 """Version of the dataset folder. 2: modified machines and transducers, and measured columns in the manifest."""

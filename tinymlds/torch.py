@@ -4,11 +4,11 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from tinymlds.dataset import Dataset
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.manifest import Row
+from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
-from tinymlds.kernels.shape import Shape
-from tinymlds.manifest import Row
-from tinymlds.network import Network
 
 try:
     import torch

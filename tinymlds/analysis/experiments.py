@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import store
 from tinymlds.analysis import writing
 from tinymlds.analysis.results import FORMAT, Results, Row
 from tinymlds.analysis.splits import Split, split
-from tinymlds.dataset import Dataset, open_dataset
+from tinymlds.dataset import store
+from tinymlds.dataset.dataset import Dataset, open_dataset
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import UsageError
-from tinymlds.manifest import SPLITS
 from tinymlds.spec import canonical_json
 
 try:

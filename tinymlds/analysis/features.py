@@ -3,13 +3,15 @@
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import params, symmetry, tasks
 from tinymlds.analysis.points import Points
+from tinymlds.architectures import params, symmetry
+from tinymlds.architectures.params import Floats
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.errors import UsageError
-from tinymlds.kernels import backend, rng
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import INPUT_LINES, lines
-from tinymlds.params import Floats
+from tinymlds.kernels import rng
+from tinymlds.tasks import catalog
+from tinymlds.tasks.mealy import INPUT_LINES, lines
+from tinymlds.training import backends
 
 FEATURES = {
     "raw": "the weights as one vector",
@@ -87,13 +89,13 @@ def answers(points: Points, weights: Floats) -> Floats:
     Raises:
         UsageError: tasks with different symbols.
     """
-    tables = [tasks.load(source.task, source.recipe).table for source in points.sources]
+    tables = [catalog.load(source.task, source.recipe).table for source in points.sources]
     if any(not np.array_equal(table.inputs, tables[0].inputs) for table in tables):
         raise UsageError("the tasks have different symbols, so no sequence can be put to all networks")
     steps = points.sources[0].recipe.steps
     symbols = tables[0].sample(rng.stream_key(0, "analysis:probes"), rng.FRESH_SEQUENCES, PROBES, steps)
     inputs = lines(tables[0].inputs[symbols], INPUT_LINES)
-    cpu = backend.load("cpu")
+    cpu = backends.load("cpu")
     result = np.empty((len(weights), PROBES * steps * points.shape.outputs), np.float32)
     for row, vector in zip(result, weights, strict=True):
         row[:] = cpu.outputs(points.shape, vector, inputs).reshape(-1)

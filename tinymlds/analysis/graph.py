@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds import params
 from tinymlds.analysis.models import Fitted, Fold
 from tinymlds.analysis.statistics import Scores, fitness
+from tinymlds.architectures import params
+from tinymlds.architectures.params import Floats
+from tinymlds.architectures.recurrent import Shape
 from tinymlds.errors import UsageError
-from tinymlds.kernels.shape import Shape
-from tinymlds.params import Floats
 
 try:
     import torch

@@ -31,9 +31,9 @@ from tinymlds.analysis.statistics import (
     unseen_errors,
     variance_of_draws,
 )
+from tinymlds.architectures.params import Floats
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import UsageError
-from tinymlds.manifest import SPLITS
-from tinymlds.params import Floats
 
 _TESTED, _HELD_OUT = 2**33, 2**32
 """Added to the seed of random symmetries for networks that are tested, and for those of another dataset."""

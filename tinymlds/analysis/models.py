@@ -21,7 +21,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 
 from tinymlds.analysis.statistics import LEAST_PROBABILITY, Scores, Target, fitness
-from tinymlds.params import Floats
+from tinymlds.architectures.params import Floats
 
 MODELS = {
     "majority": "the most frequent class, or the mean",

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import tasks, training
-from tinymlds.dataset import Dataset
-from tinymlds.kernels.shape import Shape
-from tinymlds.params import Floats
+from tinymlds.architectures.params import Floats
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog
+from tinymlds.training import loop
 
 Ints = npt.NDArray[np.int64]
 
@@ -60,10 +61,10 @@ class Points:
 
     def initial(self) -> Floats:
         """The weights before training, [n, P]: drawn again, as they follow from recipe, seed, task and index."""
-        keys = [tasks.load(source.task, source.recipe).stream_key(source.seed) for source in self.sources]
+        keys = [catalog.load(source.task, source.recipe).stream_key(source.seed) for source in self.sources]
         result = np.empty_like(self.weights)
         for place, (source, index) in enumerate(zip(self.source.tolist(), self.index.tolist(), strict=True)):
-            result[place] = training.initial_weights(self.sources[source].recipe, keys[source], index)
+            result[place] = loop.initial_weights(self.sources[source].recipe, keys[source], index)
         return result
 
 

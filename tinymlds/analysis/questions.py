@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinymlds import machines
 from tinymlds.analysis.ladder import Case
 from tinymlds.analysis.points import Ints, Points, Wanted, gather
-from tinymlds.dataset import Dataset
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import UsageError
 from tinymlds.spec import Recipe, Spec
-from tinymlds.tasks import MODIFIED, is_transducer
+from tinymlds.tasks import machines
+from tinymlds.tasks.catalog import MODIFIED, is_transducer
 
 LEAST_FOR_EPOCHS = 30
 """Networks that a task must have for its epochs to be predicted on their own."""

@@ -15,10 +15,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from tinymlds import reader
 from tinymlds.analysis.results import FORMAT, METRICS, Results, Row
+from tinymlds.dataset import reader
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import AnalysisError, DatasetError
-from tinymlds.manifest import SPLITS
 
 LIMIT = 1 << 23
 """Bytes of a file."""

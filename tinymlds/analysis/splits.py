@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tinymlds.dataset.manifest import SPLITS, splits
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.manifest import SPLITS, splits
 
 _SHARE = 0.1
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from tinymlds import reader, store
 from tinymlds.analysis.results import Row
+from tinymlds.dataset import reader, store
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import DatasetError, TinymldsError, UsageError, note_safe
-from tinymlds.runlock import RunLock
 from tinymlds.spec import canonical_json
 
 ROWS, LOCK = ".rows", ".lock"

@@ -11,16 +11,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from tinymlds import overview
 from tinymlds.analysis.results import Results, Row
+from tinymlds.dataset import overview
+from tinymlds.dataset.overview import FolderStatus
+from tinymlds.dataset.summary import FolderReport, NetworkReport, TaskReport
 from tinymlds.errors import one_line
-from tinymlds.forecast import Forecast
-from tinymlds.merging.results import Merged
-from tinymlds.overview import FolderStatus
 from tinymlds.publish import Packaged
-from tinymlds.reports import FolderReport, NetworkReport, TaskReport
-from tinymlds.running import Progress
-from tinymlds.verification import Verification
+from tinymlds.runs.dry_run import Forecast
+from tinymlds.runs.execution import Progress
+from tinymlds.verification.checks import Verification
+from tinymlds.verification.merging.results import Merged
 
 _PLAIN_EVERY = 10.0
 

@@ -26,8 +26,8 @@ def status(
 
     Example: tinymlds status xor-1000 --watch
     """
-    from tinymlds import overview
     from tinymlds.cli import console
+    from tinymlds.dataset import overview
 
     found = overview.status(folder, name, subset)
     while watch and not found.digest:
@@ -40,8 +40,8 @@ def status(
 
 
 def _print_status(found: Any, as_json: bool, watch: bool) -> None:
-    from tinymlds import overview
     from tinymlds.cli import console
+    from tinymlds.dataset import overview
 
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
@@ -68,12 +68,13 @@ def verify(
 
     Example: tinymlds verify xor-1000 --retrain 59
     """
-    from tinymlds import running, verification
     from tinymlds.cli import console
+    from tinymlds.runs import execution
+    from tinymlds.verification import checks
 
-    workers = running.available_cpus() if workers is None else workers
+    workers = execution.available_cpus() if workers is None else workers
     progress = console.VerifyProgress(quiet or as_json)
-    result = verification.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
+    result = checks.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
         print_json({**dataclasses.asdict(result), "ok": result.ok})
     else:
@@ -98,8 +99,8 @@ def inspect(
 
     Example: tinymlds inspect xor-1000 xor 17
     """
-    from tinymlds import dataset, reports
     from tinymlds.cli import console
+    from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
 
     opened = dataset.open_dataset(folder, name, subset)
@@ -108,13 +109,13 @@ def inspect(
     then: tuple[Any, ...]
     try:
         if task is None:
-            report, show = reports.folder_report(opened), console.print_folder
+            report, show = summary.folder_report(opened), console.print_folder
             then = ("inspect", opened.folder, opened.tasks[0])
         elif index is None:
-            report, show = reports.task_report(opened, task), console.print_task
+            report, show = summary.task_report(opened, task), console.print_task
             then = ("inspect", opened.folder, report.task, 0)
         else:
-            report, show = reports.network_report(opened, task, index), console.print_network
+            report, show = summary.network_report(opened, task, index), console.print_network
             then = ("verify", opened.folder)
     except KeyError as error:
         raise UsageError(error.args[0]) from error
@@ -150,8 +151,8 @@ def report(
     Example: tinymlds report xor-1000 --out xor.html
     """
     from tinymlds import report as reporting
-    from tinymlds import reports
     from tinymlds.cli import console
+    from tinymlds.dataset import summary
     from tinymlds.errors import UsageError
     from tinymlds.report.options import Options, parse_network
 
@@ -165,7 +166,7 @@ def report(
     if out is not None or figures is None:
         written.append(reporting.write_page(folder, out or Path("report.html"), options))
     if as_json:
-        print_json({"folder": folder, "files": [dataclasses.asdict(reports.file_report(path)) for path in written]})
+        print_json({"folder": folder, "files": [dataclasses.asdict(summary.file_report(path)) for path in written]})
         return
     for path in written:
         print(path)
@@ -191,8 +192,8 @@ def export(
 
     Example: tinymlds export xor-1000 xor 17 --out net.safetensors
     """
-    from tinymlds import dataset, reports
     from tinymlds.cli import console
+    from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
 
     opened = dataset.open_dataset(folder, name, subset)
@@ -203,7 +204,7 @@ def export(
     written, row = network.save(out, force), network.row
     if as_json:
         stated = {key: row[key] for key in ("task", "index", "weights_sha256")}
-        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(reports.file_report(written))]})
+        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(summary.file_report(written))]})
         return
     print(written)
     console.print_next("inspect", opened.folder, row["task"], row["index"])
@@ -246,9 +247,9 @@ def analyze(
 
     Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
     """
-    from tinymlds import running
     from tinymlds.analysis import experiments
     from tinymlds.cli import console
+    from tinymlds.runs import execution
 
     results = experiments.analyze(
         folders,
@@ -259,7 +260,7 @@ def analyze(
         networks=networks,
         held_out=held_out or (),
         out=out,
-        workers=running.available_cpus() if workers is None else workers,
+        workers=execution.available_cpus() if workers is None else workers,
         progress=console.AnalysisProgress(quiet or as_json),
     )
     if as_json:

@@ -69,24 +69,27 @@ def train(
 
     Example: tinymlds train --machine xor --count 1000 --out xor-1000
     """
-    from tinymlds import dataset, farm, forecast, reports
     from tinymlds.cli import console
+    from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
+    from tinymlds.runs.dry_run import forecast
+    from tinymlds.runs.train import Wanted, default_folder
+    from tinymlds.runs.train import train as train_networks
     from tinymlds.spec import parse_checkpoints, parse_part
-    from tinymlds.tasks import choose
+    from tinymlds.tasks.catalog import choose
 
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
     if dry_run:
         if executor != "processes" or scheduler is not None:
             raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
         name, chosen = choose(machine, modified, tasks, transducers, only)
-        wanted = farm.Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
-        folder = out or Path(farm.default_folder(name, wanted.part))
-        expected = forecast.forecast(wanted, folder, workers, backend)
+        wanted = Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+        folder = out or Path(default_folder(name, wanted.part))
+        expected = forecast(wanted, folder, workers, backend)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:
-        result = farm.train(
+        result = train_networks(
             machine,
             count,
             out,
@@ -104,7 +107,7 @@ def train(
             progress=progress,
             **recipe,
         )
-    report = reports.folder_report(dataset.Dataset(result.folder))
+    report = summary.folder_report(dataset.Dataset(result.folder))
     run = result.progress
     if as_json:
         made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
@@ -142,10 +145,10 @@ def generate(
 
     Example: tinymlds generate --machine xor --out xor-sequences
     """
-    from tinymlds import farm
     from tinymlds.cli import console
+    from tinymlds.runs.train import generate as generate_sequences
 
-    folder = farm.generate(
+    folder = generate_sequences(
         machine, out, modified=modified, dataset=tasks, transducers=transducers, only=only, seed=seed, **recipe
     )
     sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -176,8 +179,8 @@ def merge(
 
     Example: tinymlds merge xor-1-of-2 xor-2-of-2 --out xor
     """
-    from tinymlds import merging
     from tinymlds.cli import console
+    from tinymlds.verification import merging
 
     progress = console.MergeProgress(quiet or as_json)
     result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
@@ -217,8 +220,9 @@ def package(
 
     Example: tinymlds package ds1 ds2 --out mlds --subsets 100,500
     """
-    from tinymlds import publish, running
+    from tinymlds import publish
     from tinymlds.cli import console
+    from tinymlds.runs import execution
 
     made = publish.package(
         folders,
@@ -226,7 +230,7 @@ def package(
         subsets=publish.parse_counts(subsets or ""),
         hosts=hosts,
         tolerate=tolerate,
-        workers=running.available_cpus() if workers is None else workers,
+        workers=execution.available_cpus() if workers is None else workers,
         progress=console.VerifyProgress(quiet or as_json),
         title=title,
         license=license,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels import cells, simd
+from tinymlds.kernels import cells, lanes
 from tinymlds.kernels.cache import target_features
-from tinymlds.kernels.simd import LANES, tile
+from tinymlds.kernels.lanes import LANES, tile
 
 VECTORS = 2
 BLOCK = VECTORS * LANES
@@ -22,7 +22,7 @@ CACHED_ROWS = 12
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of functions that only compiled code calls: without wrappers for Python, a fifth less time to compile a shape."""
-CELLS = cells.bind(njit(**INNER), cells.Primitives(simd.fma, simd.clamp, simd.sqrt, simd.unless_negative))
+CELLS = cells.bind(njit(**INNER), cells.Primitives(lanes.fma, lanes.clamp, lanes.sqrt, lanes.unless_negative))
 
 
 class Tiles(NamedTuple):
@@ -50,7 +50,7 @@ def divisor(size: int, wanted: int) -> int:
     return max(k for k in range(1, wanted + 1) if size % k == 0)
 
 
-def outer_gradient(outer: simd.Tile, columns: int, stride: int, rows: int, da_step: int, x_step: int) -> Any:
+def outer_gradient(outer: lanes.Tile, columns: int, stride: int, rows: int, da_step: int, x_step: int) -> Any:
     """dW[i, j] += sum over samples and steps from `first` on of da[t, i] x[t, j], for `rows` x `columns` weights.
 
     Rows of dW lie `stride` floats apart, steps of da and x da_step and x_step.

@@ -15,20 +15,23 @@ before the next block starts, so that its activations stay in the cache. All buf
 The order of every sum is fixed by `docs/numerics.md`. The layers themselves are in `gru.py` and `head.py`.
 """
 
+from __future__ import annotations
+
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from tinymlds.kernels.block import BLOCK, CELLS, INNER, OPTIONS
 from tinymlds.kernels.cache import cached_njit
-from tinymlds.kernels.gru import gru_layer
-from tinymlds.kernels.head import head, sizes
-from tinymlds.kernels.problem import Floats, Problem, Sequences, Words, adam_factors, check_arithmetic, constants
-from tinymlds.kernels.shape import Adam, Shape
-from tinymlds.kernels.simd import LANES, bit_lanes, keep, load, store, tree_sum, zero
+from tinymlds.kernels.lanes import LANES, bit_lanes, keep, load, store, tree_sum, zero
+from tinymlds.kernels.problem import Floats, Words
+from tinymlds.kernels.recurrent.head import head, sizes
+from tinymlds.kernels.recurrent.layers import gru_layer
+
+if TYPE_CHECKING:
+    from tinymlds.architectures.recurrent import Shape
 
 
 class Work(NamedTuple):
@@ -64,7 +67,7 @@ def _aligned(size: int) -> Floats:
     return raw[start : start + size]
 
 
-def _padded(vector: Floats) -> Floats:
+def padded(vector: Floats) -> Floats:
     """A copy with zeros up to the next multiple of 16."""
     copy = _aligned(-(-vector.size // LANES) * LANES)
     copy[: vector.size] = vector
@@ -88,7 +91,7 @@ def workspace(shape: Shape, steps: int) -> Work:
         carry=_aligned(row),
         biases=_aligned(shape.layers * 2 * shape.hidden),
         head=_aligned(head_sizes.head),
-        gradient=_padded(np.zeros(shape.size, np.float32)),
+        gradient=padded(np.zeros(shape.size, np.float32)),
     )
 
 
@@ -302,68 +305,3 @@ def kernels(shape: Shape) -> Kernels:
                         y[done + lane, t, i] = work.output[(t * O + i) * BLOCK + lane]
 
     return Kernels(train, evaluate, outputs)
-
-
-# ------------------------------------------------------------------ the backend
-
-
-def _everything(sequences: Sequences) -> npt.NDArray[np.uint32]:
-    return np.arange(sequences.inputs.shape[0], dtype=np.uint32)
-
-
-class CpuNetwork:
-    """A network in training on the CPU; see `backend.Network`."""
-
-    def __init__(self, problem: Problem, weights: Floats) -> None:
-        self._problem = problem
-        self._kernels = kernels(problem.shape)
-        self._work = workspace(problem.shape, problem.train.inputs.shape[1])
-        self._fixed = constants(problem)
-        self._state = State(_padded(weights), _padded(np.zeros_like(weights)), _padded(np.zeros_like(weights)))
-        self._powers = (1.0, 1.0)
-
-    @property
-    def weights(self) -> Floats:
-        return self._state.p[: self._problem.shape.size].copy()
-
-    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
-        losses = np.empty(order.size // self._problem.batch, np.float32)
-        factors, self._powers = adam_factors(self._problem.adam, lr, self._powers, losses.size)
-        self._kernels.train(
-            self._state, self._problem.train, order, self._problem.batch, factors, self._fixed, self._work, losses
-        )
-        return losses
-
-    def validation_loss(self) -> np.float32:
-        return _mean_squared_error(self._problem.shape, self._state.p, self._problem.validation, self._work)
-
-
-def _mean_squared_error(shape: Shape, padded_weights: Floats, sequences: Sequences, work: Work) -> np.float32:
-    total = kernels(shape).evaluate(padded_weights, sequences, _everything(sequences), work)
-    return np.float32(total) * np.float32(1.0 / (sequences.inputs.size * shape.outputs))
-
-
-class CpuBackend:
-    """Trains on the CPU, one network at a time in one thread; see `backend.Backend`."""
-
-    name = "cpu"
-
-    def prepare(self, shape: Shape) -> None:
-        """Compile or load the kernels of this shape by training on one sequence of zeros; see `backend.Backend`."""
-        check_arithmetic()
-        nothing = Sequences(np.zeros((1, 1), np.uint16), np.zeros((1, 1), np.uint16))
-        network = self.network(Problem(shape, nothing, nothing, 1, Adam()), np.zeros(shape.size, np.float32))
-        network.epoch(np.zeros(1, np.uint32), 0.0)
-        network.validation_loss()
-
-    def network(self, problem: Problem, weights: Floats) -> CpuNetwork:
-        return CpuNetwork(problem, weights)
-
-    def loss(self, shape: Shape, weights: Floats, sequences: Sequences) -> np.float32:
-        return _mean_squared_error(shape, _padded(weights), sequences, workspace(shape, sequences.inputs.shape[1]))
-
-    def outputs(self, shape: Shape, weights: Floats, inputs: Floats) -> Floats:
-        result = np.empty((*inputs.shape[:2], shape.outputs), np.float32)
-        x = np.ascontiguousarray(inputs, np.float32)
-        kernels(shape).outputs(_padded(weights), x, result, workspace(shape, inputs.shape[1]))
-        return result

@@ -1,12 +1,16 @@
 """What is trained on what, the same for every backend: sequences, problem, the factors of Adam's steps."""
 
+from __future__ import annotations
+
 from dataclasses import astuple
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.kernels.shape import Adam, Shape
+if TYPE_CHECKING:
+    from tinymlds.architectures.recurrent import Adam, Shape
+
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint16]

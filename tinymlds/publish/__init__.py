@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds import reader, sealing, store
-from tinymlds.dataset import Dataset
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
 from tinymlds.publish import splits, subset

@@ -22,14 +22,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import params, store
-from tinymlds.kernels import backend
+from tinymlds.architectures import params
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset import store
+from tinymlds.dataset.manifest import Row
 from tinymlds.kernels.problem import Floats
-from tinymlds.kernels.shape import Shape
-from tinymlds.manifest import Row
 from tinymlds.publish.parts import Part
 from tinymlds.publish.questions import SEED, SEQUENCES, STREAM, Exam, Library
-from tinymlds.training import Status
+from tinymlds.training import backends
+from tinymlds.training.loop import Status
 
 AGREEMENT = 0.99
 """Least share of steps in which a network agrees with the table of its task."""
@@ -162,7 +163,7 @@ def judge(shape: Shape, row: Row, weights: Floats, exam: Exam) -> Verdict:
 
 def answers(shape: Shape, weights: Floats, inputs: Floats) -> npt.NDArray[np.uint8]:
     """Thresholded output lines of a network as words, uint8 [N, T], for input lines [N, T, 9]."""
-    outputs = backend.load("cpu").outputs(shape, weights, inputs)
+    outputs = backends.load("cpu").outputs(shape, weights, inputs)
     return np.packbits(outputs > 0.5, axis=2, bitorder="little")[..., 0]
 
 

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymlds import store
+from tinymlds.dataset import store
+from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.runlock import RunLock
 
 UNFINISHED = ".incomplete"
 _MARK = "package-under-way"

@@ -8,14 +8,14 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from tinymlds import tasks, transducers
-from tinymlds.manifest import SPLITS
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish import sections, snippets
 from tinymlds.publish.contents import PARQUET, Contents
 from tinymlds.publish.parts import subset_count
 from tinymlds.publish.splits import Scheme
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 from tinymlds.spec import Recipe, Spec
+from tinymlds.tasks import catalog, transducers
 
 _SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
 _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolean": "bool"}
@@ -97,10 +97,10 @@ def command(spec: Spec) -> str:
     """The command that makes a dataset of this spec, without --out."""
     ids = tuple(task for task, _ in spec.tasks)
     drawn = tuple(map(transducers.task_id, range(len(ids))))
-    named = {**{ids_: f"--dataset {name}" for name, ids_ in tasks.DATASETS.items()}}
+    named = {**{ids_: f"--dataset {name}" for name, ids_ in catalog.DATASETS.items()}}
     if ids in named:
         chosen = named[ids]
-    elif len(ids) == 1 and tasks.is_transducer(ids[0]):
+    elif len(ids) == 1 and catalog.is_transducer(ids[0]):
         chosen = f"--only {int(ids[0].rsplit('_', 1)[1])}"
     elif ids == drawn:
         chosen = f"--transducers {len(ids)}"

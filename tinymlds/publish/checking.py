@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinymlds import packages, reader, store
-from tinymlds.dataset import Dataset
+from tinymlds.dataset import packages, reader, store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
 from tinymlds.publish import splits, subset

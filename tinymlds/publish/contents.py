@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tinymlds import packages, symmetry
+from tinymlds.architectures import symmetry
+from tinymlds.dataset import packages
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import data_dictionary
 from tinymlds.publish.options import Options

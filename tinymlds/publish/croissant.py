@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tinymlds import sealing, store
+from tinymlds.dataset import sealing, store
 from tinymlds.publish.contents import Contents
 from tinymlds.publish.dictionary import ADDED, COLUMNS
 from tinymlds.publish.parts import Part

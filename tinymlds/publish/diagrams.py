@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from tinymlds.mealy import OUTPUT_LINES, Mealy
+from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 
 MOST_STATES = 8
 _MOST_SYMBOLS = 4

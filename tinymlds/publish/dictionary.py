@@ -5,13 +5,13 @@ import io
 from collections.abc import Iterator
 from dataclasses import fields
 
-from tinymlds import measures
 from tinymlds.publish.parts import Part
 from tinymlds.spec import Recipe
+from tinymlds.training import metrics
 
 HEADER = ("name", "where", "type", "shape_or_unit", "meaning")
 
-_FRESH = f"{measures.SEQUENCES} fresh sequences of the training length"
+_FRESH = f"{metrics.SEQUENCES} fresh sequences of the training length"
 
 COLUMNS: dict[str, tuple[str, str, str]] = {
     "task": ("string", "", "Id of the task that the network was trained on: the label"),
@@ -36,7 +36,7 @@ COLUMNS: dict[str, tuple[str, str, str]] = {
     "long_accuracy": (
         "float",
         "share",
-        f"The same in {measures.LONG_SEQUENCES} fresh sequences of {measures.LONG} times that length",
+        f"The same in {metrics.LONG_SEQUENCES} fresh sequences of {metrics.LONG} times that length",
     ),
     "clean_accuracy": ("float", "share", "accuracy outside triggered spans; null for tasks without a trigger"),
     "triggered_accuracy": ("float", "share", "accuracy inside triggered spans; null for tasks without a trigger"),

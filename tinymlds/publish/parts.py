@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tinymlds import tasks
-from tinymlds.dataset import Dataset
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError
-from tinymlds.kernels.shape import Shape
+from tinymlds.tasks import catalog
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ class Part:
             behaviour = str(row["graph_sha256"]["json"])
         except (KeyError, TypeError) as error:
             raise DatasetError(f"{self.full.folder} is damaged: its description of {task} has no hashes") from error
-        modified = task.endswith(tasks.MODIFIED)
-        base, family = task.removesuffix(tasks.MODIFIED), None
-        if recipe.edits and tasks.is_transducer(task):
-            base = tasks.task_id(f"transducer_{recipe.family}")
+        modified = task.endswith(catalog.MODIFIED)
+        base, family = task.removesuffix(catalog.MODIFIED), None
+        if recipe.edits and catalog.is_transducer(task):
+            base = catalog.task_id(f"transducer_{recipe.family}")
             family = f"{base} with {recipe.states} states"
-        return Label(base, modified, family, behaviour, tasks.stream(task, recipe))
+        return Label(base, modified, family, behaviour, catalog.stream(task, recipe))
 
 
 def subset_count(dataset: Dataset) -> int:

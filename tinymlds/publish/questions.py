@@ -7,14 +7,15 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import machines, store, tasks
+from tinymlds.dataset import store
+from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
-from tinymlds.mealy import INPUT_LINES, Mealy, Symbols, lines
 from tinymlds.publish.parts import Part
 from tinymlds.spec import Recipe, canonical_json
-from tinymlds.tensorfile import TensorFile
+from tinymlds.tasks import catalog, machines
+from tinymlds.tasks.mealy import INPUT_LINES, Mealy, Symbols, lines
 
 SEQUENCES = 1024
 """Fresh sequences of the training length."""
@@ -86,7 +87,7 @@ class Library:
                 self._know(f"{part.name}/{task}", table, part.labels[task].behaviour)
         for part in parts:
             for task in part.full.tasks:
-                if not tasks.is_transducer(task):
+                if not catalog.is_transducer(task):
                     twin = self._twin(task, part.full.spec.recipe)[0]
                     self._twins[part.name, task] = does = behaviour(twin)
                     self._know(f"the twin of {part.name}/{task}", twin, does)
@@ -97,11 +98,11 @@ class Library:
     def exam(self, part: Part, task: str) -> Exam:
         """What networks of this task are asked: sequences drawn by the rule by which those of the task are drawn."""
         recipe, table = part.full.spec.recipe, self._tables[part.name, task]
-        found = replace(tasks.load(task, recipe), table=table, stream=STREAM)
+        found = replace(catalog.load(task, recipe), table=table, stream=STREAM)
         symbols = found.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
         inputs = lines(table.inputs[symbols], INPUT_LINES)
         spans = None
-        if not tasks.is_transducer(task):
+        if not catalog.is_transducer(task):
             planted = replace(found, key=machines.key_symbols(recipe.trigger_key), rate=recipe.trigger_rate or _RATE)
             again = planted.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
             same = np.array_equal(again, symbols)
@@ -125,7 +126,7 @@ class Library:
 
     def _twin(self, task: str, recipe: Recipe) -> tuple[Mealy, npt.NDArray[np.uint8], Mealy]:
         """The twin's table, and of the modified one of the two: the states whose outputs are inverted, and its table."""
-        base = task.removesuffix(tasks.MODIFIED)
+        base = task.removesuffix(catalog.MODIFIED)
         modified, triggered = machines.modified(base, machines.key_symbols(recipe.trigger_key), recipe.trigger_span)
         return (machines.machine(base) if base != task else modified), triggered, modified
 

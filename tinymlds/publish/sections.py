@@ -5,14 +5,16 @@ from dataclasses import fields
 from statistics import median
 from typing import Any
 
-from tinymlds import machines, measures, reader, store, tasks
-from tinymlds.manifest import SPLITS, Row
+from tinymlds.dataset import reader, store
+from tinymlds.dataset.manifest import SPLITS, Row
 from tinymlds.publish.audit import RULE, RULE_OF_MACHINES
 from tinymlds.publish.contents import Contents
 from tinymlds.publish.diagrams import diagram
 from tinymlds.publish.parts import Part, subset_count
 from tinymlds.publish.splits import Scheme
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog, machines
+from tinymlds.training import metrics
 
 MOST_TASKS = 20
 """Tasks of a dataset that get a line each; if there are more, the first few stand for them."""
@@ -40,12 +42,12 @@ def table(header: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
 
 def has_machines(parts: list[Part]) -> bool:
     """Whether a task is a machine, modified or not."""
-    return any(not tasks.is_transducer(task) for part in parts for task in part.full.tasks)
+    return any(not catalog.is_transducer(task) for part in parts for task in part.full.tasks)
 
 
 def has_transducers(parts: list[Part]) -> bool:
     """Whether a task is a transducer."""
-    return any(tasks.is_transducer(task) for part in parts for task in part.full.tasks)
+    return any(catalog.is_transducer(task) for part in parts for task in part.full.tasks)
 
 
 # ------------------------------------------------------------------ what is here
@@ -90,7 +92,7 @@ def tasks_table(part: Part) -> str:
     rows = []
     shown = described if len(described) <= MOST_TASKS else described[:_FIRST]
     for row in shown:
-        minimal = tasks.load(row["task"], recipe).table.minimise().states
+        minimal = catalog.load(row["task"], recipe).table.minimise().states
         states = f"{row['states']} ({minimal})"
         place = f"`{part.folder}/data/{row['task']}.dot`"
         rows.append((f"`{row['task']}`", row["alias"], _does(row["task"], recipe), states, row["symbols"], place))
@@ -102,9 +104,9 @@ def tasks_table(part: Part) -> str:
 
 def _does(task: str, recipe: Recipe) -> str:
     """What a task is, in words."""
-    if tasks.is_transducer(task):
+    if catalog.is_transducer(task):
         return "random"
-    base = task.removesuffix(tasks.MODIFIED)
+    base = task.removesuffix(catalog.MODIFIED)
     if base == task:
         return _DOES[task]
     return f"as `{base}`; after {recipe.trigger_key} the next {recipe.trigger_span} outputs are inverted"
@@ -115,7 +117,7 @@ def picture(parts: list[Part]) -> str:
     best: tuple[int, str] = (0, "")
     for part in parts:
         for task in part.full.tasks[:MOST_TASKS]:
-            table = tasks.load(task, part.full.spec.recipe).table
+            table = catalog.load(task, part.full.spec.recipe).table
             drawn, states = diagram(table), table.minimise().states
             if drawn and states > best[0]:
                 text = f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{drawn}\n```\n\n"
@@ -149,7 +151,7 @@ def _values(parts: list[Part], values: list[Any]) -> str:
 
 def _keys(parts: list[Part]) -> bool:
     """Whether keys are planted in the sequences of a task."""
-    return any(tasks.load(task, part.full.spec.recipe).key for part in parts for task in part.full.tasks)
+    return any(catalog.load(task, part.full.spec.recipe).key for part in parts for task in part.full.tasks)
 
 
 def drawing(parts: list[Part]) -> str:
@@ -163,10 +165,10 @@ def drawing(parts: list[Part]) -> str:
         f"Networks of a task of `{part.name}` {what}." for part, what in zip(parts, shared, strict=True) if not alike
     ]
     planted = {
-        bool(tasks.load(task, part.full.spec.recipe).key)
+        bool(catalog.load(task, part.full.spec.recipe).key)
         for part in parts
         for task in part.full.tasks
-        if not tasks.is_transducer(task)
+        if not catalog.is_transducer(task)
     }
     if len(planted) == 2:
         sentences.append(
@@ -281,7 +283,7 @@ def _passed(contents: Contents, part: Part, task: str) -> list[Row]:
 
 
 def hardest(contents: Contents) -> str:
-    """A sentence on what becomes of the task with the lowest median at `measures.LONG` times the length; "" if none is."""
+    """A sentence on what becomes of the task with the lowest median at `metrics.LONG` times the length; "" if none is."""
     medians = {
         (part.name, task): median(row["long_accuracy"] for row in rows)
         for part in contents.parts
@@ -293,7 +295,7 @@ def hardest(contents: Contents) -> str:
     choose: Callable[[tuple[str, str]], float] = medians.__getitem__
     name, task = min(medians, key=choose)
     return (
-        f"At {measures.LONG} times the training length half of the networks of `{task}` (`{name}`) are right in at most "
+        f"At {metrics.LONG} times the training length half of the networks of `{task}` (`{name}`) are right in at most "
         f"{medians[name, task]:.0%} of the steps, the least of all tasks."
     )
 

@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
+from tinymlds.dataset.manifest import SPLITS, Row
 from tinymlds.errors import DatasetError
-from tinymlds.manifest import SPLITS, Row
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.parts import Label, Part
 from tinymlds.spec import canonical_json
-from tinymlds.tasks import is_transducer
+from tinymlds.tasks.catalog import is_transducer
 
 Node = tuple[str, str]
 """A task of a dataset: (dataset, task)."""

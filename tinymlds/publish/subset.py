@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymlds import reader, sealing, store
-from tinymlds.dataset import Dataset
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, canonical_json
 

@@ -3,7 +3,7 @@
 import io
 from typing import Any
 
-from tinymlds.manifest import ROW_TYPES
+from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import ADDED, COLUMNS, PASSED
 from tinymlds.publish.parts import Part

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from tinymlds import overview
 from tinymlds.analysis.reading import read_results
-from tinymlds.dataset import Dataset, open_dataset
+from tinymlds.dataset import overview
+from tinymlds.dataset.dataset import Dataset, open_dataset
+from tinymlds.dataset.overview import FolderStatus
 from tinymlds.errors import UsageError
-from tinymlds.overview import FolderStatus
 from tinymlds.report import curves, experiments, population, weightmap
 from tinymlds.report.charts import Figure
 from tinymlds.report.experiments import Experiment

@@ -3,8 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import store
-from tinymlds.dataset import Dataset
+from tinymlds.dataset import store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.report.charts import ACCENT, GREY, PALETTE, Axis, Band, Chart, Figure, Line, Points, Series, spread_over
 
 Values = npt.NDArray[np.float64]

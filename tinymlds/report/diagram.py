@@ -7,10 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import tasks
-from tinymlds.mealy import OUTPUT_LINES, Mealy
 from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts
 from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog
+from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 
 Values = npt.NDArray[np.float64]
 
@@ -43,7 +43,7 @@ class _Arrow(NamedTuple):
 
 def diagram(task: str, recipe: Recipe) -> Diagram:
     """Draw a task's minimal machine, if it has few states."""
-    machine = tasks.load(task, recipe).table.minimise()
+    machine = catalog.load(task, recipe).table.minimise()
     size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
     if machine.states > MOST_STATES:
         text = f"{size}, too many to draw; the dataset holds it as a graph in data/{task}.dot, which Graphviz reads."

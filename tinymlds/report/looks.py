@@ -5,16 +5,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import tasks
-from tinymlds.dataset import Dataset
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.kernels.shape import Shape
-from tinymlds.mealy import INPUT_LINES, OUTPUT_LINES, lines
-from tinymlds.network import Network
 from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Heat, Line, Points, Series, spread_over
 from tinymlds.report.diagram import Diagram, diagram
 from tinymlds.report.options import Options
+from tinymlds.tasks import catalog
+from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 
 Floats = npt.NDArray[np.float32]
 
@@ -107,7 +107,7 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
 
 def questions(dataset: Dataset, task: str) -> Questions:
     """Fresh sequences of the training length: of 32, those on which the outputs change most."""
-    found, spec = tasks.load(task, dataset.spec.recipe), dataset.spec
+    found, spec = catalog.load(task, dataset.spec.recipe), dataset.spec
     choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
     changes = (np.diff(found.table.simulate(choice), axis=1) != 0).sum(axis=1)
     symbols = choice[np.argsort(-changes, kind="stable")[:SEQUENCES]][:, :MOST_STEPS]

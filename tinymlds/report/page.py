@@ -15,13 +15,15 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from tinymlds import __version__, overview, tasks
+from tinymlds import __version__
+from tinymlds.dataset import overview
 from tinymlds.report import contents, population
 from tinymlds.report.charts import Chart, Figure
 from tinymlds.report.contents import LOOKS, Contents
 from tinymlds.report.looks import Look, Looks
 from tinymlds.report.options import command, page_command
 from tinymlds.report.traces import AXIS, LAYOUT, figure
+from tinymlds.tasks import catalog
 
 MOST_ROWS = 500
 """Tasks in a table."""
@@ -124,7 +126,7 @@ def _status(found: Contents) -> dict[str, Any]:
         "quarantined": status.quarantined[:MOST_ROWS],
         "finished": status.digest is not None,
         "command": shlex.join(["tinymlds", "status", found.name, *found.options.of_package()]),
-        "aliases": {row.task: tasks.alias(row.task) for row in found.rows[:MOST_ROWS]},
+        "aliases": {row.task: catalog.alias(row.task) for row in found.rows[:MOST_ROWS]},
     }
 
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.dataset import Dataset
-from tinymlds.measures import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
-from tinymlds.overview import FolderStatus
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.overview import FolderStatus
 from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, spread_over
+from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
 Values = npt.NDArray[np.float64]
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds import params, store
-from tinymlds.dataset import Dataset
-from tinymlds.manifest import SPLITS, Row
+from tinymlds.architectures import params
+from tinymlds.dataset import store
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.manifest import SPLITS, Row
 from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, spread_over
 from tinymlds.report.options import Options
-from tinymlds.training import Status
+from tinymlds.training.loop import Status
 
 Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
@@ -241,6 +242,6 @@ def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:
     """Weights [n, P] as the map takes them."""
     if not options.canonical:
         return weights
-    from tinymlds.symmetry import canonicalize
+    from tinymlds.architectures.symmetry import canonicalize
 
     return canonicalize(dataset.shape, weights)

@@ -1,14 +1,14 @@
 """The kernel itself: epochs of a network, minibatch after minibatch."""
 
+from __future__ import annotations
+
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tinymlds.kernels.cuda import SHARED_ALIGNMENT, cuda, inlined, kernel, load, store
 from tinymlds.kernels.gpu import layout
-from tinymlds.kernels.gpu.gru import gru_layer
-from tinymlds.kernels.gpu.head import head
 from tinymlds.kernels.gpu.layout import (
     BEFORE,
     BLOCK,
@@ -32,7 +32,11 @@ from tinymlds.kernels.gpu.layout import (
     threads,
 )
 from tinymlds.kernels.gpu.minibatch import minibatch
-from tinymlds.kernels.shape import Shape
+from tinymlds.kernels.recurrent.cuda_head import head
+from tinymlds.kernels.recurrent.cuda_layers import gru_layer
+
+if TYPE_CHECKING:
+    from tinymlds.architectures.recurrent import Shape
 
 ARGUMENTS = (
     ("int32", 2), ("int64", 0), ("int64", 0), *(("uint16", 3),) * 4, ("uint64", 2), ("uint64", 1), ("float32", 3),

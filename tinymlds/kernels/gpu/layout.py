@@ -1,10 +1,14 @@
 """Where what lies: in the arena of a network, in its state, in the arguments of the kernel and what it gives back."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from tinymlds.kernels.shape import Shape
+if TYPE_CHECKING:
+    from tinymlds.architectures.recurrent import Shape
+
 
 LANES = 16
 BLOCK = 2 * LANES

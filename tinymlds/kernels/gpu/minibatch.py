@@ -1,7 +1,9 @@
 """What a minibatch needs beside the layers: its sequences, its error, a step of Adam."""
 
+from __future__ import annotations
+
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,9 @@ from tinymlds.kernels.gpu.layout import (
     ZERO,
     threads,
 )
-from tinymlds.kernels.shape import Shape
+
+if TYPE_CHECKING:
+    from tinymlds.architectures.recurrent import Shape
 
 
 class Minibatch(NamedTuple):

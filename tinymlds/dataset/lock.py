@@ -1,0 +1,120 @@
+"""The lock that keeps a dataset folder, or a file of results, to one run, and says who that is."""
+
+import contextlib
+import os
+import socket
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+
+from tinymlds.dataset.sqlitefile import require_plain
+from tinymlds.dataset.store import LOCK
+from tinymlds.errors import DatasetError, TinymldsError, UsageError
+
+_SECONDS_TO_WAIT = 0.5
+
+
+class RunLock:
+    """Keeps a place to one run. The operating system frees it when its process ends, however it ends.
+
+    A reserved lock on an SQLite file of its own: others may still read who holds it. Taking it waits a moment for others:
+    for one that writes that it is the holder, so that it can be named, and for one that only reads who that is.
+
+    Args:
+        place: a dataset folder, or what else only one run may work on.
+        path: the lock; default is one inside the folder.
+
+    Raises:
+        UsageError: another run works there; who that is.
+        TinymldsError: the file system refused, or the lock is damaged.
+    """
+
+    def __init__(self, place: Path, path: Path | None = None) -> None:
+        self._place, self._path = place, place / LOCK if path is None else path
+        self._token = uuid.uuid4().hex
+
+    def __enter__(self) -> "RunLock":
+        while True:
+            self._take()
+            if self._is_current():
+                return self
+            self._connection.close()  # the last holder removed the file between our open and our lock
+
+    def _take(self) -> None:
+        if self._path.is_symlink():
+            raise TinymldsError(f"{self._path} is a link; remove it if no run works here")
+        try:
+            self._connection = sqlite3.connect(self._path, timeout=_SECONDS_TO_WAIT, isolation_level=None)
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute("CREATE TABLE IF NOT EXISTS holder (token TEXT, info TEXT)")
+            self._connection.execute("DELETE FROM holder")
+            self._connection.execute("INSERT INTO holder VALUES (?, ?)", (self._token, _holder()))
+            self._connection.execute("COMMIT")
+            self._connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise TinymldsError(f"cannot write {self._path}: {error}") from error
+            raise UsageError(f"another run works on {self._place} ({self._read_holder()}); wait or stop it") from error
+        except sqlite3.DatabaseError as error:
+            raise TinymldsError(f"{self._path} is damaged ({error}); remove it if no run works here") from error
+
+    @staticmethod
+    def holder(folder: Path) -> str | None:
+        """Who works on a folder, in words; None if nobody does, or that is no lock of ours."""
+        path = folder / LOCK
+        if not path.exists() or path.is_symlink():
+            return None
+        try:
+            require_plain(path)
+            with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
+                return _held_by(connection)
+        except (sqlite3.Error, DatasetError):
+            return None
+
+    def _is_current(self) -> bool:
+        """Whether the file that we hold is still the one at the path."""
+        try:
+            reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
+            try:
+                return bool(reader.execute("SELECT token FROM holder").fetchone() == (self._token,))
+            finally:
+                reader.close()
+        except sqlite3.Error:
+            return False
+
+    def _read_holder(self) -> str:
+        try:
+            return str(self._connection.execute("SELECT info FROM holder").fetchone()[0])
+        except (sqlite3.Error, TypeError):
+            return "it has just started"
+
+    def __exit__(self, *exception: object) -> None:
+        if os.name != "nt":  # while we hold it, so that nobody can take a file that is about to go
+            self._remove()
+        self._connection.close()
+        if os.name == "nt":
+            self._remove()
+
+    def _remove(self) -> None:
+        """A file that has to stay is in nobody's way: the disk refuses, which must not hide what it refused before, or
+        (on Windows) another run has taken it meanwhile."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _held_by(connection: sqlite3.Connection) -> str | None:
+    info = None
+    try:
+        if [kind for kind, _ in connection.execute("SELECT type, sql FROM sqlite_master")] != ["table"]:
+            return None
+        info = connection.execute("SELECT info FROM holder").fetchone()
+        connection.execute("BEGIN IMMEDIATE")  # possible only if nobody holds it
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error) or "readonly" in str(error):  # who may not write cannot tell, so believe the file
+            return str(info[0]) if info else "it has just started"
+    return None
+
+
+def _holder() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}"

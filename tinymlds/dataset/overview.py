@@ -1,0 +1,168 @@
+"""What is in a dataset folder, finished or not, without changing it."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinymlds.dataset import packages, reader, sealing, store
+from tinymlds.dataset.activity import Crew
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.lock import RunLock
+from tinymlds.errors import DatasetError
+from tinymlds.spec import Spec
+from tinymlds.tasks import catalog
+from tinymlds.training.loop import Status
+
+MILESTONES = (100, 1_000, 10_000)
+"""Networks of each transducer at which the original published."""
+
+
+@dataclass(frozen=True)
+class FolderStatus:
+    """What is in a folder, finished or not."""
+
+    folder: Path
+    spec: Spec
+    counts: dict[str, Counter[str]]
+    """Networks by task and status."""
+    digest: str | None
+    """None while work is under way."""
+    quarantined: list[tuple[str, int, str]]
+    updated: dict[str, float]
+    """Unix time at which the latest network of a task was finished; tasks without one are missing."""
+    run: "RunStatus | None" = None
+    """The latest run of a folder in which work is under way, if it is known."""
+
+    def complete(self, task: str) -> int:
+        """Networks of a task that reached the threshold."""
+        return self.counts[task][Status.COMPLETE]
+
+    def shares(self) -> dict[str, float]:
+        """For each task its complete networks of those asked for; 1 where a part has none of the task to make."""
+        return {task: self.complete(task) / count if count else 1.0 for task, count in self.spec.counts.items()}
+
+    def in_progress(self, task: str) -> int:
+        """Networks of a task that were asked for and have not been trained to an end."""
+        return len(self.spec.indices[task]) - self.counts[task].total()
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """The latest run of a folder in which work is under way: who works on what, and how fast."""
+
+    holder: str | None
+    """The process that works on the folder, and where; None if none does, so that the run was interrupted."""
+    info: dict[str, Any]
+    """What its line of the provenance will be: host, backend, executor, versions, when it started."""
+    crew: Crew
+    """As the run noted it last, at `crew.latest`."""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Forecast, from now on; None if there is none, or nobody works."""
+        if self.holder is None or self.crew.seconds_left is None:
+            return None
+        return max(0.0, self.crew.seconds_left - (time.time() - self.crew.latest))
+
+
+@dataclass(frozen=True)
+class Transducers:
+    """The page of dataset 3: how far all transducers are, with complete networks only."""
+
+    complete: int
+    total: int
+    milestones: dict[int, int]
+    """Networks of each transducer -> how many there are towards that, of transducers times that."""
+    shares: dict[str, int]
+    """How many transducers are at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
+
+
+def status(folder: str | Path, name: str | None = None, subset: int | None = None) -> FolderStatus:
+    """What is in a dataset folder, sealed or under way, or in a dataset of a package (see `tinymlds.open`).
+
+    Raises:
+        DatasetError: not a dataset folder.
+        UsageError: the package has not what is asked for.
+    """
+    path = packages.locate(folder, name, subset)
+    try:
+        journal = Journal.open(path) if path.is_dir() else None
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+    if journal is None:
+        dataset = Dataset(path)
+        counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
+        return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
+    try:
+        counts = {task: Counter() for task, _ in journal.spec.tasks}
+        for task, found in journal.counts().items():
+            counts[task].update({status.value: number for status, number in found.items()})
+        below = sealing.limits(journal.spec, journal.base)
+        for row in sealing.rows_below(path, below):
+            counts[row["task"]][row["status"]] += 1
+        updated = (_last(path, below) if below else {}) | journal.updated()
+        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
+    finally:
+        journal.close()
+
+
+def _run(folder: Path, journal: Journal) -> RunStatus | None:
+    crew = journal.read_crew()
+    return None if crew is None else RunStatus(RunLock.holder(folder), journal.runs()[crew.run], crew)
+
+
+def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
+    """A run in plain types, for JSON."""
+    if run is None:
+        return None
+    crew = run.crew._asdict()
+    crew |= {name: [row._asdict() for row in crew[name]] for name in ("members", "under_way", "latest_deaths")}
+    return {"holder": run.holder, "info": run.info, **crew, "seconds_left": run.seconds_left}
+
+
+def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
+    """When the latest of the first so many networks of each task was finished, by the provenance."""
+    updated: dict[str, float] = {}
+    for line in reader.read_lines(folder, store.PROVENANCE):
+        task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
+        if not (isinstance(task, str) and isinstance(index, int) and isinstance(finished, float)):
+            continue
+        if index < counts.get(task, 0):
+            updated[task] = max(finished, updated.get(task, 0.0))
+    return updated
+
+
+def transducers(found: FolderStatus) -> Transducers | None:
+    """The page of dataset 3, for a folder with transducers only; else None."""
+    if not all(catalog.is_transducer(task) for task, _ in found.spec.tasks):
+        return None
+    complete = {task: found.complete(task) for task, _ in found.spec.tasks}
+    asked = max(found.spec.counts.values())
+    milestones = [m for m in MILESTONES if m < asked] + [asked]
+    shares = dict.fromkeys(("0 %", "under 25 %", "25-75 %", "over 75 %", "100 %"), 0)
+    for share in found.shares().values():
+        level = sum((share > 0, share >= 0.25, share > 0.75, share == 1))
+        shares[list(shares)[level]] += 1
+    return Transducers(
+        sum(complete.values()),
+        found.spec.networks,
+        {m: sum(min(number, m) for number in complete.values()) for m in milestones},
+        shares,
+    )
+
+
+def train_arguments(found: FolderStatus) -> tuple[str, ...]:
+    """The arguments of the command that goes on with a folder (which remembers the recipe); () if none makes its tasks."""
+    names, count = tuple(task for task, _ in found.spec.tasks), max(count for _, count in found.spec.tasks)
+    ways: list[dict[str, Any]] = [{"machine": names[0]}, *({"dataset": name} for name in catalog.DATASETS)]
+    for way in [*ways, {"transducers": len(names)}]:
+        if catalog.choose(**way)[1] == names:
+            ((option, value),) = way.items()
+            part = () if found.spec.part is None else ("--part", "{}/{}".format(*found.spec.part))
+            return ("train", f"--{option}", str(value), "--count", str(count), *part, "--out", str(found.folder))
+    return ()

@@ -1,0 +1,57 @@
+"""What a dataset folder holds of a task beside its networks. It follows from the spec, so anyone can make it again."""
+
+import hashlib
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any
+
+from tinymlds.dataset import store
+from tinymlds.spec import Recipe, canonical_json
+from tinymlds.tasks import catalog
+from tinymlds.training.loop import TaskData, task_data
+
+
+def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
+    """Tensors and metadata of data/TASK.safetensors."""
+    tensors: dict[str, store.Array] = {
+        "table.inputs": data.table.inputs,
+        "table.next_state": data.table.next_state,
+        "table.output": data.table.output,
+        "train.symbols": data.train,
+        "train.outputs": data.train_outputs,
+        "validation.symbols": data.validation,
+        "validation.outputs": data.validation_outputs,
+    }
+    if found.triggered is not None:
+        tensors["table.triggered"] = found.triggered
+    return tensors, {"symbols": list(data.table.symbols)}
+
+
+def graph_files(found: catalog.Task) -> dict[str, bytes]:
+    """data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
+    machine = found.table.minimise()
+    dot, setup = store.graph_names(found.id)
+    return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
+
+
+@lru_cache(maxsize=1024)
+def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
+    """What dataset.json says of a task beside its count.
+
+    Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
+    """
+    found, data = catalog.load(task, recipe), task_data(task, seed, recipe)
+    graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
+    described = {
+        "task": task,
+        "alias": catalog.alias(task),
+        "states": data.table.states,
+        "symbols": len(data.table.symbols),
+        "table_sha256": data.table.sha256(),
+        "graph_sha256": graphs,
+        "train_sha256": store.array_sha256(data.train, data.train_outputs),
+        "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
+        **catalog.family(found, recipe),
+    }
+    return MappingProxyType(described)

@@ -1,0 +1,1 @@
+"""How recurrent networks are computed."""

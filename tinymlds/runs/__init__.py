@@ -1,0 +1,1 @@
+"""Runs: from what is asked for to a sealed folder."""

@@ -1,0 +1,160 @@
+"""What a run would come to, before it is started: networks, bytes and a range for the time (`tinymlds train --dry-run`)."""
+
+import math
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinymlds.dataset import overview
+from tinymlds.dataset.taskfiles import graph_files
+from tinymlds.errors import TinymldsError
+from tinymlds.kernels import rng
+from tinymlds.kernels.problem import Job
+from tinymlds.runs.execution import check_means
+from tinymlds.runs.pools import make_pool
+from tinymlds.runs.train import Wanted, check_folder
+from tinymlds.spec import Recipe
+from tinymlds.tasks import catalog
+from tinymlds.training import backends
+from tinymlds.training.loop import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
+
+_TRIAL_SECONDS = 3.0
+_MACHINE = 0.8, 1.35
+"""How much faster or slower than in the trial a machine may turn out over a long run."""
+_ROW_BYTES = 900
+"""A row of the manifest with its row of the provenance, roughly."""
+_MEETING_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would make."""
+
+    folder: Path
+    tasks: int
+    networks: int
+    """To be made."""
+    there: int
+    """Made before."""
+    bytes: int
+    """Of the whole folder when it is sealed."""
+    journal_bytes: int
+    """Of the journal, beside that, before it is."""
+    epochs_per_second: float | None
+    """Of all workers together, measured for some seconds; None if there is nothing to make."""
+    seconds: tuple[float, float]
+    """Least and most that the run is expected to take."""
+    known: bool
+    """Whether the numbers of epochs that this rests on are those of the recipe asked for."""
+
+
+def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: str = "cpu") -> Forecast:
+    """What `farm.train` would make of this; trains for some seconds on every worker, and writes nothing.
+
+    Raises:
+        UsageError: as `farm.train` would.
+        DatasetError: the folder is damaged.
+    """
+    workers = check_means(backend, workers).workers
+    check_folder(folder)
+    found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
+    spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))
+    there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
+    counts = spec.counts
+    missing = {task: count - there[task] for task, count in counts.items()}
+    left = sum(missing.values())
+    known = all(expected_epochs(task, spec.recipe) for task in missing)
+    epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
+    speed, seconds = None, (0.0, 0.0)
+    if left:
+        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
+        low, high = _epochs_range(missing, epochs)
+        seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
+    recipe = spec.recipe
+    network = 4 * recipe.shape.size * (1 + len(spec.checkpoints)) + _ROW_BYTES
+    networks, new = (
+        sum(round(count * (network + 8 * epochs[task][0])) for task, count in each.items()) for each in (counts, missing)
+    )
+    size = sum(_task_bytes(task, recipe) for task, _ in spec.tasks) + networks
+    return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, speed, seconds, known)
+
+
+def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]]) -> tuple[float, float]:
+    """Two standard deviations around the epochs expected of all networks.
+
+    Two things are uncertain: how networks scatter about the mean of their task, and that mean itself, which comes from
+    `EPOCHS_FROM` networks and is the same for all transducers.
+    """
+    mean = sum(number * epochs[task][0] for task, number in missing.items())
+    pooled: Counter[tuple[float, float]] = Counter()
+    for task, number in missing.items():
+        pooled[epochs[task]] += number
+    variance = sum((number + number**2 / EPOCHS_FROM) * deviation**2 for (_, deviation), number in pooled.items())
+    return max(0.0, mean - 2.0 * math.sqrt(variance)), mean + 2.0 * math.sqrt(variance)
+
+
+def _task_bytes(task: str, recipe: Recipe) -> int:
+    """Of the sequences, the table and the graphs of a task."""
+    found = catalog.load(task, recipe)
+    sequences = 2 * (recipe.stored_sequences + recipe.validation_sequences) * recipe.steps
+    return sequences + 3 * found.table.next_state.size + sum(len(text) for text in graph_files(found).values())
+
+
+def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
+    """What all workers make together when all of them work, measured for some seconds.
+
+    Raises:
+        TinymldsError: a device failed.
+    """
+    if (population := backends.load_population(backend)) is not None:
+        try:
+            return _population_trial(population, task, seed, recipe, workers)
+        except (RuntimeError, ArithmeticError) as error:
+            raise TinymldsError(str(error)) from error
+    pool = make_pool(workers, backend, recipe)
+    try:
+        pool.wait_for_start()
+        met: set[int] = set()
+        while len(met) < workers:  # compiled kernels are loaded when a worker starts, one after the other
+            met |= {call.result() for call in [pool.submit(_meet) for _ in range(workers)]}
+        trials = [pool.submit(_trial, task, seed, recipe, backend) for _ in range(workers)]
+        return float(sum(trial.result() for trial in trials))
+    finally:
+        pool.end()
+
+
+def _meet() -> int:
+    """The process that this ran in; it keeps it busy for a moment, so that others have to take the other calls."""
+    time.sleep(_MEETING_SECONDS)
+    return os.getpid()
+
+
+def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
+    """Epochs per second of this process, validation included."""
+    target, key = backends.load(backend), catalog.load(task, recipe).stream_key(seed)
+    target.prepare(recipe.shape)
+    network = target.network(problem(task, seed, recipe), initial_weights(recipe, key, 0))
+    start, epochs = time.perf_counter(), 0
+    while time.perf_counter() - start < _TRIAL_SECONDS:
+        epochs += 1
+        network.epoch(rng.permutation(key, 0, epochs, recipe.train_sequences), recipe.lr_at(epochs))
+        network.validation_loss()
+    return epochs / (time.perf_counter() - start)
+
+
+def _population_trial(backend: backends.PopulationBackend, task: str, seed: int, recipe: Recipe, most: int) -> float:
+    """Epochs per second of a device with as many networks as it has room for."""
+    require_population(recipe)
+    key = catalog.load(task, recipe).stream_key(seed)
+    population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)
+    for place in range(population.places):
+        population.admit(place, initial_weights(recipe, key, place))
+    epochs, start = 0, time.perf_counter()
+    while not epochs or time.perf_counter() - start < _TRIAL_SECONDS:
+        jobs = [Job(place, 0, place, epochs + 1, 1) for place in range(population.places)]
+        population.start(jobs)
+        population.finish()
+        epochs += 1
+    return epochs * population.places / (time.perf_counter() - start)

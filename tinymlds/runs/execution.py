@@ -1,0 +1,258 @@
+"""A run: trains what is missing on a pool of workers or on a device, and keeps every finished network in the journal."""
+
+import math
+import os
+import platform
+import socket
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from operator import itemgetter
+from typing import Any
+
+from tinymlds.dataset.activity import Death, Standing, UnderWay
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.kernels.problem import check_arithmetic
+from tinymlds.runs.eta import Forecast
+from tinymlds.runs.pools import ExecutorPool, Pool, make_pool
+from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.units import Unit
+from tinymlds.spec import LARGEST_COUNT, Recipe
+from tinymlds.training import backends
+from tinymlds.training.backends import PopulationBackend
+from tinymlds.training.loop import Outcome, train_population
+
+EXECUTORS = ("processes", "threads", "dask")
+_SECONDS_BETWEEN_NOTES = 5.0
+"""How often a run notes how it stands while nothing gets finished."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    done: int
+    """Networks finished, those of earlier runs included."""
+    total: int
+    made: int
+    """Networks finished by this run."""
+    epochs: int
+    """Epochs trained by this run, in finished networks."""
+    seconds: float
+    """Since this run started."""
+    seconds_left: float
+    """Forecast; infinite before the first network."""
+    workers: int = 1
+    """Networks that are worked on at the same time; 0 while a cluster has no workers."""
+
+    @property
+    def rate(self) -> float:
+        """Networks per second of this run."""
+        return self.made / self.seconds if self.seconds else 0.0
+
+    def and_then(self, more: "Progress") -> "Progress":
+        """Both together, where a run went on with what it found damaged."""
+        sums = {name: getattr(self, name) + getattr(more, name) for name in ("made", "epochs", "seconds")}
+        return replace(more, **sums)
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a run works with."""
+
+    backend: str
+    workers: int
+    """Of a Dask cluster: all that it has, whatever this says."""
+    executor: str | Executor
+    scheduler: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Of the executor."""
+        return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
+
+
+def check_means(
+    backend: str = "cpu",
+    workers: int | None = None,
+    executor: str | Executor = "processes",
+    scheduler: str | None = None,
+) -> Means:
+    """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
+
+    Raises:
+        UsageError: no such backend or executor, no device or package for it, less than one worker, or a process that does
+            not do IEEE arithmetic.
+    """
+    if backend != "cpu" and executor != "processes":
+        raise UsageError(f"with backend {backend} networks train side by side in this process; leave out executor")
+    try:
+        check_arithmetic()
+        population = backends.load_population(backend)
+        if population is None:
+            backends.load(backend)
+    except (ValueError, ArithmeticError, RuntimeError) as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(executor, Executor) and executor not in EXECUTORS:
+        raise UsageError(f"there is no executor {executor!r}; choose one of {', '.join(EXECUTORS)}")
+    if (executor == "dask") != (scheduler is not None):
+        raise UsageError("executor dask, and no other, needs the address of a scheduler: --scheduler tcp://HOST:PORT")
+    if executor == "dask":
+        from tinymlds.runs import clusters
+
+        clusters.require_address(str(scheduler))
+        if workers is not None:
+            raise UsageError("a Dask cluster works with all workers that it has; leave out workers")
+    if workers is None:
+        workers = _most_workers(executor) if population is None else LARGEST_COUNT
+    if type(workers) is not int:
+        raise UsageError(f"workers must be a whole number, not {workers!r}")
+    if workers < 1:
+        raise UsageError(f"workers must be at least 1, not {workers}")
+    return Means(backend, workers, executor, scheduler)
+
+
+def _most_workers(executor: str | Executor) -> int:
+    """As many as an executor has, if it says so."""
+    known = getattr(executor, "_max_workers", None)
+    return known if isinstance(known, int) and known > 0 else available_cpus()
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def fill(
+    journal: Journal,
+    gaps: list[tuple[str, range]],
+    means: Means,
+    report: Callable[[Progress], None],
+) -> Progress:
+    """Train what is missing (runs of indices by task), and keep it in the journal."""
+    spec, total = journal.spec, journal.spec.networks
+    journal.clear_quarantine()
+    forecast = Forecast(gaps, spec.recipe)
+    left = forecast.networks_left
+    state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
+    if not left:
+        return state
+    population = backends.load_population(means.backend)
+    means = replace(means, workers=min(means.workers, left))
+    run = journal.start_run(_run_info(means, population.device if population else None))
+    units = [
+        Unit(task, spec.seed, spec.recipe, means.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        for task, gap in gaps
+    ]
+    start = latest = noted = time.monotonic()
+    report(state)
+    batches = _on_workers(journal, units, means) if population is None else _side_by_side(population, units, means.workers)
+    with closing(batches):
+        for batch in batches:
+            now = time.time()
+            entries = [Entry(task, run, outcome, now, worker) for task, outcome, worker in batch.made]
+            forecast.add(entries)
+            if entries:
+                latest = time.monotonic()
+            seconds_left = forecast.seconds_left(batch.workers, time.monotonic() - latest)
+            if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+                noted = time.monotonic()
+                left_or_none = seconds_left if math.isfinite(seconds_left) else None
+                journal.add(entries, Standing(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
+            state = Progress(
+                state.done + len(entries),
+                total,
+                state.made + len(entries),
+                state.epochs + sum(entry.outcome.epochs for entry in entries),
+                time.monotonic() - start,
+                seconds_left,
+                batch.workers,
+            )
+            report(state)
+    return state
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What has finished since the last one, and how the run stands."""
+
+    made: list[tuple[str, Outcome, str]]
+    """Task, outcome, and the worker's name."""
+    workers: int = 1
+    under_way: list[UnderWay] = field(default_factory=list)
+    deaths: list[Death] = field(default_factory=list)
+
+
+_Batches = Generator[_Batch]
+"""About two a second."""
+
+
+def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
+    """Train on a pool of workers, each one network at a time."""
+    pool = _make_pool(means, units[0].recipe)
+    supervisor = Supervisor(units, pool)
+    try:
+        for finished in supervisor.run():
+            made = [(done.unit.task, outcome, done.worker) for done in finished for outcome in done.outcomes]
+            deaths, supervisor.deaths = supervisor.deaths, []
+            yield _Batch(made, pool.workers, supervisor.under_way(), deaths)
+    finally:
+        pool.end()
+        for unit in supervisor.quarantined:
+            journal.quarantine(unit.task, unit.start, unit.reason)
+
+
+def _make_pool(means: Means, recipe: Recipe) -> Pool:
+    if isinstance(means.executor, Executor):
+        return ExecutorPool(means.executor, means.workers)
+    if means.executor == "threads":
+        return ExecutorPool(ThreadPoolExecutor(means.workers, "worker"), means.workers, ours=True)
+    if means.executor == "dask":
+        from tinymlds.runs import clusters
+
+        return clusters.DaskPool(str(means.scheduler))
+    return make_pool(means.workers, means.backend, recipe)
+
+
+def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> _Batches:
+    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
+
+    Raises:
+        TinymldsError: the device failed.
+    """
+    wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
+    one = units[0]
+    try:
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        for batch in train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most):
+            yield _Batch([(task, outcome, worker) for task, outcome in batch])
+    except (RuntimeError, ArithmeticError) as error:
+        raise TinymldsError(f"{error}; finished networks are safe") from error
+
+
+def _run_info(means: Means, device: str | None) -> dict[str, Any]:
+    """What may differ between runs and never reaches a weight."""
+    names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors", "distributed")
+    return {
+        "host": socket.gethostname(),
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in names},
+        "backend": means.backend,
+        "device": device,
+        "executor": means.name,
+        "workers": None if means.executor == "dask" else means.workers,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return None

@@ -1,0 +1,286 @@
+"""Makes populations: from what is asked for to a sealed dataset folder.
+
+A run opens or creates the folder's journal, trains what is missing on a pool of workers, keeps every finished network in
+the journal, and seals the folder when all are there. The same call again goes on where the last one stopped.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.dataset import Dataset, require_dataset
+from tinymlds.dataset.journal import DamagedNetworkError, Journal
+from tinymlds.dataset.lock import RunLock
+from tinymlds.errors import TinymldsError, UsageError, going_on
+from tinymlds.runs.execution import Progress, available_cpus, check_means, fill
+from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
+from tinymlds.tasks import catalog
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to."""
+
+    folder: Path
+    digest: str
+    progress: Progress
+    damaged: int = 0
+    """Networks that a disk had damaged in the journal; they were made again."""
+
+
+def train(
+    machine: str | None = None,
+    count: int | None = None,
+    out: str | Path | None = None,
+    *,
+    modified: bool = False,
+    dataset: str | None = None,
+    transducers: int | None = None,
+    only: int | None = None,
+    seed: int | None = None,
+    checkpoints: tuple[int, ...] | None = None,
+    part: str | tuple[int, int] | None = None,
+    workers: int | None = None,
+    backend: str = "cpu",
+    executor: str | Executor = "processes",
+    scheduler: str | None = None,
+    progress: Callable[[Progress], None] = lambda _progress: None,
+    **recipe: Any,
+) -> RunResult:
+    """Make `count` networks of a machine, or of every task of a dataset, into a folder; what `tinymlds train` does.
+
+    The same call again goes on after an interruption; a larger count extends the folder. With more than one worker,
+    processes are spawned: call it under `if __name__ == "__main__":`.
+
+    Args:
+        machine: a task: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's name of it.
+        count: networks 0 ... count - 1 are attempted, of each task.
+        out: the folder; default is the task id or the name of the dataset, of a part like xor-2-of-8.
+        modified: the machine's modified twin.
+        dataset: instead of a machine, "ds1" (the machines), "ds2" (their modified twins) or "ds3" (transducers).
+        transducers: the first so many of ds3; default is 100.
+        only: this transducer of ds3 alone.
+        seed: seed of the dataset; default is the folder's, or 0.
+        checkpoints: epochs at whose end weights are stored, ascending, 0 for before the first; default is the folder's, or
+            none.
+        part: "2/8" or (2, 8): only the second of eight parts, each with every eighth network of a task. All of them,
+            made anywhere, are the dataset once they are merged (see `merge`). None is the whole.
+        workers: processes or threads; default is one for each CPU that this process may use. 1 process is this one. With
+            "cuda", networks that are under way at once; default is as many as the device has room for.
+        backend: "cpu", or "cuda" for an NVIDIA GPU. They make the same networks.
+        executor: what runs the workers: "processes", "threads", "dask" (a cluster that you trust), or any
+            `concurrent.futures.Executor`, which is left running. They make the same networks.
+        scheduler: with "dask", the address of the cluster's scheduler, like "tcp://HOST:8786".
+        progress: called about twice a second.
+        recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
+
+    Raises:
+        UsageError: a wrong argument, or a folder with other tasks, another recipe, seed, checkpoints or part, or a larger
+            count than asked for.
+        DatasetError: the folder is damaged.
+        TinymldsError: the file system refused, or networks had to be quarantined.
+    """
+    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
+    wanted = Wanted(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
+    means = check_means(backend, workers, executor, scheduler)
+    folder = Path(out if out is not None else default_folder(name, wanted.part))
+    check_folder(folder)
+    if not folder.exists():
+        wanted.of(None)  # complain before a folder is made
+    prepare_folder(folder)
+    with RunLock(folder), going_on("finished networks are safe"):
+        journal = _open_folder(folder, wanted)
+        if isinstance(journal, Dataset):
+            return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
+        try:
+            final, damaged = fill(journal, missing(journal), means, progress), 0
+            while True:
+                _require_all(folder, journal)
+                try:
+                    digest = sealing.seal(folder, journal, min(means.workers, available_cpus()))
+                    return RunResult(folder, digest, final, damaged)
+                except DamagedNetworkError:
+                    if not (found := journal.forget_damaged()):
+                        raise
+                    damaged += found
+                final = final.and_then(fill(journal, missing(journal), means, progress))
+        finally:
+            journal.close()
+
+
+def generate(
+    machine: str | None = None,
+    out: str | Path | None = None,
+    *,
+    modified: bool = False,
+    dataset: str | None = None,
+    transducers: int | None = None,
+    only: int | None = None,
+    seed: int = 0,
+    **recipe: Any,
+) -> Path:
+    """Write the sequences and tables of tasks, and a manifest of them, without training; for the arguments see `train`.
+
+    Raises:
+        UsageError: a wrong argument, or a folder that holds something else.
+        TinymldsError: the file system refused.
+    """
+    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
+    folder = Path(out if out is not None else f"{name}-sequences")
+    spec = Wanted(chosen, 1, seed, (), recipe).of(None)
+    if spec.recipe.sequences == "own":
+        raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
+    check_folder(folder)
+    prepare_folder(folder)
+    with RunLock(folder):
+        if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
+            raise UsageError(f"{folder} holds networks or other sequences; choose another --out")
+        unsealed = not (folder / store.SUMS).exists()
+        try:
+            sealing.seal_sequences(folder, spec)
+        except BaseException:
+            if unsealed:  # half a folder would be nobody's, and refused the next time
+                sealing.remove_sequences(folder)
+            raise
+    return folder
+
+
+def _has_sequences(folder: Path, spec: Spec) -> bool:
+    """Whether the folder is what `generate` makes of this spec."""
+    text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
+    return reader.read_bytes(folder, store.DESCRIPTION) == text
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that the folder is not there yet, or empty, or one of ours.
+
+    Raises:
+        UsageError: it holds something else, or is a file.
+        TinymldsError: it cannot be read.
+    """
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # too long, or with a character that a name cannot have
+        raise UsageError(f"{str(folder)[:80]!r} cannot be the name of a folder ({error}); choose another --out") from error
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file; choose another --out")
+    ours = {store.JOURNAL, store.LOCK, store.SUMS}
+    try:
+        foreign = folder.exists() and any(folder.iterdir()) and not any((folder / name).exists() for name in ours)
+    except OSError as error:
+        raise TinymldsError(f"cannot read {folder}: {error.strerror or error}; choose another --out") from error
+    if foreign:
+        raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
+
+
+def default_folder(name: str, part: tuple[int, int] | None) -> str:
+    """The folder of a task or dataset, or of a part of it, where no other is asked for."""
+    return name if part is None else "{}-{}-of-{}".format(name, *part)
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make sure that the folder exists and can be written to.
+
+    Raises:
+        TinymldsError: it cannot.
+    """
+    store.make_folder(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TinymldsError(f"cannot write to {folder}: no permission, or a read-only disk; choose another --out")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
+
+    tasks: tuple[str, ...]
+    count: int | None
+    seed: int | None
+    checkpoints: tuple[int, ...] | None
+    recipe: dict[str, Any]
+    part: tuple[int, int] | None = None
+    """Which part of a dataset; None is the whole. It is not taken from the folder."""
+
+    def of(self, base: Spec | None) -> Spec:
+        """The spec that this asks for, of a folder with the spec `base` or of a new one.
+
+        Raises:
+            UsageError: something is missing or wrong.
+        """
+        if self.count is None:
+            raise UsageError("say how many networks to make: count is missing")
+        base = base or Spec(())
+        recipe = recipe_with(base.recipe, self.recipe)
+        for task in self.tasks:
+            catalog.load(task, recipe)  # complain now if it cannot be made
+        return Spec(
+            tuple((task, self.count) for task in self.tasks),
+            base.seed if self.seed is None else self.seed,
+            recipe,
+            base.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
+            self.part,
+        )
+
+
+def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
+    """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
+    journal = Journal.open(folder)
+    if journal is not None:
+        try:
+            journal.set_spec(journal.spec.extend(wanted.of(journal.spec), str(folder)))
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+    if not (folder / store.SUMS).exists():
+        return Journal.create(folder, wanted.of(None), {}, [], {})
+    require_dataset(folder)
+    dataset = Dataset(folder)
+    spec = dataset.spec.extend(wanted.of(dataset.spec), str(folder))
+    if spec == dataset.spec:
+        return dataset
+    return sealing.reopen(dataset, spec)
+
+
+def missing(journal: Journal) -> list[tuple[str, range]]:
+    """Runs of indices that no network is there for, by task."""
+    gaps = []
+    for task, indices in journal.spec.indices.items():
+        start = journal.base.get(task, 0)
+        runs: list[range] = []
+        finished = (indices.index(index) for index in journal.finished(task) if index in indices)
+        for place in [*finished, len(indices)]:
+            if place > start:
+                runs.append(indices[start:place])
+            start = max(start, place + 1)
+        gaps += [(task, run) for run in _joined(runs)]
+    return gaps
+
+
+def _joined(runs: list[range]) -> list[range]:
+    """Single indices of which each is as far from the next, as where a part is missing, as one run."""
+    joined: list[range] = []
+    for run in runs:
+        last = joined[-1] if joined else range(0)
+        distance = run.start - last[-1] if last else 0
+        if last and len(run) == 1 and (len(last) == 1 or last.step == distance):  # runs of neighbours are further apart
+            joined[-1] = range(last.start, run.start + 1, distance)
+        else:
+            joined.append(run)
+    return joined
+
+
+def _require_all(folder: Path, journal: Journal) -> None:
+    number = sum(len(indices) for _, indices in missing(journal))
+    if number:
+        reasons = "; ".join(f"{task} {index}: {reason}" for task, index, reason in journal.quarantined()[:5])
+        raise TinymldsError(
+            f"{number} networks of {folder} are missing ({reasons}{'; …' if number > 5 else ''}); "
+            f"the others are safe. The same command tries them again"
+        )

@@ -1,0 +1,112 @@
+"""A unit is a small block of indices of one task: what a worker needs to make it, its work, and what it must give back."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.errors import TinymldsError
+from tinymlds.spec import Recipe
+from tinymlds.training import backends
+from tinymlds.training.loop import Outcome, Status, train_networks
+
+DEATHS_UNTIL_ALONE = 2
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Networks `start` ... `stop` - 1 of a task, or every `step`-th of them, and what a worker needs to make them."""
+
+    task: str
+    seed: int
+    recipe: Recipe
+    backend: str
+    start: int
+    stop: int
+    checkpoints: tuple[int, ...] = ()
+    causes: tuple[str, ...] = ()
+    """Of each death of a worker that this unit may have brought about."""
+    step: int = 1
+
+    @property
+    def indices(self) -> range:
+        """Of its networks."""
+        return range(self.start, self.stop, self.step)
+
+    @property
+    def end(self) -> int:
+        """One more than the last index."""
+        return self.indices[-1] + 1
+
+    @property
+    def deaths(self) -> int:
+        """How many of them there are."""
+        return len(self.causes)
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it has to run alone."""
+        return self.deaths >= DEATHS_UNTIL_ALONE
+
+    @property
+    def reason(self) -> str:
+        """Why it is quarantined."""
+        first = self.causes[0]
+        return f"{first} ({self.deaths} times)" if set(self.causes) == {first} else "; ".join(self.causes)
+
+    def singles(self, cause: str) -> list["Unit"]:
+        """The same networks as units of one, each with one more death to its name."""
+        causes = (*self.causes, cause)
+        return [replace(self, start=k, stop=k + 1, causes=causes) for k in self.indices]
+
+
+def train_unit(unit: Unit) -> list[Outcome]:
+    """Train the networks of a unit. Runs in a worker."""
+    target = _prepared(unit.backend, unit.recipe.shape)
+    return list(train_networks(target, unit.task, unit.seed, unit.recipe, unit.indices, unit.checkpoints))
+
+
+@lru_cache
+def _prepared(name: str, shape: Shape) -> backends.Backend:
+    """A backend with compiled kernels in this process, so that what networks take is what training takes."""
+    target = backends.load(name)
+    target.prepare(shape)
+    return target
+
+
+def check_outcomes(unit: Unit, outcomes: Any, worker: str) -> None:
+    """Make sure that a worker gave back the networks of its unit, as far as one can tell without training them.
+
+    Raises:
+        TinymldsError: it did not; this names the worker.
+    """
+    indices = unit.indices
+    if not isinstance(outcomes, list) or len(outcomes) != len(indices):
+        raise TinymldsError(f"worker {worker} gave back no list of {len(indices)} networks; finished networks are safe")
+    for index, outcome in zip(indices, outcomes, strict=True):
+        if wrong := _what_is_wrong(unit, index, outcome):
+            raise TinymldsError(f"worker {worker} gave back {unit.task} {index} with {wrong}; finished networks are safe")
+
+
+def _what_is_wrong(unit: Unit, index: int, outcome: Any) -> str:
+    """What cannot be in the outcome of this network; "" if nothing is wrong."""
+    if not isinstance(outcome, Outcome) or type(outcome.index) is not int or outcome.index != index:
+        return "another index"
+    if not (isinstance(outcome.status, Status) and isinstance(outcome.reason, str)):
+        return "no status"
+    if type(outcome.seconds) is not float or not 0.0 <= outcome.seconds < math.inf:
+        return "no duration"
+    size = unit.recipe.shape.size
+    losses, kept = (np.size(outcome.validation_losses),), (len(np.atleast_1d(outcome.checkpoints)), size)
+    if losses[0] > unit.recipe.max_epochs or kept[0] > len(unit.checkpoints):
+        return "more epochs or checkpoints than were asked for"
+    arrays = (outcome.weights, (size,)), (outcome.train_losses, losses), (outcome.validation_losses, losses)
+    for array, shape in (*arrays, (outcome.checkpoints, kept)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+            return "arrays of another shape or type"
+        if not np.isfinite(array).all():
+            return "numbers that are not finite"
+    return ""

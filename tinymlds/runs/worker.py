@@ -1,0 +1,111 @@
+"""What runs in a worker: it does its work and puts its name to it, after a look at whether it may."""
+
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing import connection, parent_process
+from typing import Any, NamedTuple
+
+from tinymlds import __version__
+from tinymlds.architectures.recurrent import NUMERICS
+from tinymlds.errors import TinymldsError
+from tinymlds.kernels.problem import check_arithmetic
+from tinymlds.spec import Recipe
+from tinymlds.training import backends
+
+
+class Done(NamedTuple):
+    """What a worker gives back."""
+
+    worker: str
+    """Its name: host and process, the thread if there are several, or what a cluster calls it."""
+    result: Any
+
+
+TOLD = struct.Struct("<qq")
+"""What a worker writes when it begins: its process and the ticket of the call."""
+
+_tell: connection.Connection
+"""Where it writes that; set when it starts."""
+
+
+def name_of(process: int) -> str:
+    """Of a process of this host."""
+    return f"{socket.gethostname()}:{process}"
+
+
+def work_here(work: Callable[[Any], Any], unit: Any) -> Done:
+    """Do it in this process."""
+    return Done(name_of(os.getpid()), work(unit))
+
+
+def work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
+    """Tell the parent that this call has begun, and do it."""
+    _tell.send_bytes(TOLD.pack(os.getpid(), ticket))
+    return work_here(work, unit)
+
+
+def work_in_thread(tell: Callable[[tuple[int, str]], None], ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
+    """The same in a thread of the parent."""
+    name = f"{name_of(os.getpid())}:{threading.current_thread().name}"
+    check_kin(KIN, name)
+    tell((ticket, name))
+    return Done(name, work(unit))
+
+
+class Kin(NamedTuple):
+    """What has to be the same where networks of one dataset are made."""
+
+    version: str
+    """Of tinymlds."""
+    numerics: int
+
+
+KIN = Kin(__version__, NUMERICS)
+
+
+def check_kin(asked: Kin, worker: str) -> None:
+    """Make sure that this process makes the networks that are asked for.
+
+    Raises:
+        TinymldsError: it is another version, or does not do IEEE arithmetic.
+    """
+    if asked != KIN:
+        have, want = (f"tinymlds {kin.version} with numerics {kin.numerics}" for kin in (KIN, asked))
+        raise TinymldsError(f"worker {worker} has {have}, and this is {want}; install the same there")
+    try:
+        check_arithmetic()
+    except ArithmeticError as error:
+        raise TinymldsError(f"worker {worker} cannot be used: {error}") from error
+
+
+def work_elsewhere(asked: Kin, work: Callable[[Any], Any], unit: Any) -> Done:
+    """Do it in whatever process or thread an executor has put this."""
+    thread = threading.current_thread()
+    name = name_of(os.getpid()) + ("" if thread is threading.main_thread() else f":{thread.name}")
+    check_kin(asked, name)
+    return Done(name, work(unit))
+
+
+def begin_worker(stop: connection.Connection, tell: connection.Connection, backend_name: str, recipe: Recipe) -> None:
+    """Set up a worker: the parent alone answers Ctrl-C; compiled kernels are loaded before the first unit is."""
+    global _tell
+    _tell = tell
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    watched: list[Any] = [stop] if parent is None else [stop, parent.sentinel]
+
+    def exit_with_parent() -> None:
+        connection.wait(watched)
+        os._exit(1)
+
+    threading.Thread(target=exit_with_parent, daemon=True).start()
+    try:
+        backends.load(backend_name).prepare(recipe.shape)
+    except Exception as error:
+        print(f"tinymlds: a worker cannot start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)

@@ -1,0 +1,1 @@
+"""Trains networks: data, loop, metrics, backends."""

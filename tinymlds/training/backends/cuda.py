@@ -1,0 +1,197 @@
+"""The CUDA backend: what lies on the device, and the launches that keep it busy."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tinymlds.architectures.recurrent import Shape
+from tinymlds.kernels import rng
+from tinymlds.kernels.cuda import (
+    SIMULATED,
+    CudaError,
+    compile_kernel,
+    cuda,
+    device_name,
+    failures,
+    free_bytes,
+    require_device,
+    resident_blocks,
+)
+from tinymlds.kernels.gpu import layout
+from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
+from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Stretch, adam_factors, constants
+from tinymlds.kernels.rng import Key
+
+_NOT_FINITE = {
+    layout.NOT_DIVERGED: "",
+    layout.LOSS: "training loss",
+    layout.WEIGHTS: "weights",
+    layout.VALIDATION: "validation loss",
+}
+_MEMORY = 0.9
+"""Share of the free memory that is used."""
+
+
+class CudaBackend:
+    """Trains populations on the current CUDA device; see `backend.PopulationBackend`."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        require_device()
+        self.device = device_name()
+
+    def population(
+        self,
+        problems: Sequence[Problem],
+        keys: Sequence[Key],
+        lr_at: Callable[[int], float],
+        threshold: float,
+        most: int,
+    ) -> "CudaPopulation":
+        """An empty population; see `backend.PopulationBackend`."""
+        shape = problems[0].shape
+        if layout.threads(shape) > layout.MAXIMAL_THREADS:
+            raise CudaError(f"the cuda backend takes up to {layout.largest_hidden()} hidden units, not {shape.hidden}")
+        kernel = train(shape)
+        compile_kernel(kernel, ARGUMENTS)
+        with failures("cannot start"):
+            places = min(most, resident_blocks(kernel, layout.threads(shape)))
+            if places < 1:
+                raise CudaError(f"a multiprocessor of {self.device} has no room for {shape.hidden} hidden units")
+            return CudaPopulation(kernel, problems, keys, lr_at, threshold, places)
+
+
+class CudaPopulation:
+    """Networks on a device, a thread block for each; see `backend.Population`."""
+
+    def __init__(
+        self,
+        kernel: Callable[..., None],
+        problems: Sequence[Problem],
+        keys: Sequence[Key],
+        lr_at: Callable[[int], float],
+        threshold: float,
+        places: int,
+    ) -> None:
+        first = problems[0]
+        shape, steps = first.shape, first.train.inputs.shape[1]
+        arena = layout.arena(shape, steps).size
+        self.places = _places_that_fit(places, problems, arena)
+        self._kernel, self._shape, self._problem, self._lr_at = kernel, shape, first, lr_at
+        self._minibatches = first.train.inputs.shape[0] // first.batch
+        self._sequences = [
+            _stacked([getattr(getattr(problem, part), side) for problem in problems])
+            for part in ("train", "validation")
+            for side in ("inputs", "outputs")
+        ]
+        self._keys = cuda.to_device(np.array(keys, np.uint64).reshape(-1, 2))
+        self._halves = cuda.to_device(np.array(rng.halves(first.train.inputs.shape[0]), np.uint64))
+        self._fixed = cuda.to_device(_fixed(first, threshold, self._minibatches))
+        self._state = cuda.device_array((self.places, 4, shape.size), np.float32)
+        self._arenas = cuda.device_array((self.places, arena), np.float32)
+        self._jobs = cuda.device_array((self.places, len(Job._fields)), np.int32)
+        self._records = cuda.device_array((self.places, LONGEST_JOB, 2), np.float32)
+        self._results = cuda.device_array((self.places, 3), np.int32)
+        self._powers = (1.0, 1.0)
+        self._known_factors = np.empty((0, self._minibatches, 2), np.float32)
+        self._factors = cuda.to_device(np.empty((1, 1, 1), np.float32))
+        self._running: list[Job] = []
+        self._began, self._ended = cuda.event(), cuda.event()
+        self.seconds = 0.0
+
+    def admit(self, place: int, weights: Floats) -> None:
+        with failures():
+            self._state[place, layout.PARAMETERS].copy_to_device(np.ascontiguousarray(weights))
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        self._running = list(jobs)
+        with failures():
+            self._need_factors(max(job.epoch + job.epochs - 1 for job in jobs))
+            self._jobs[: len(jobs)].copy_to_device(np.array(jobs, np.int32))
+            started = time.perf_counter()
+            self._began.record()
+            self._kernel[len(jobs), layout.threads(self._shape)](  # type: ignore[index]
+                self._jobs,
+                self._problem.train.inputs.shape[1],
+                self._problem.batch,
+                *self._sequences,
+                self._keys,
+                self._halves,
+                self._factors,
+                self._fixed,
+                self._state,
+                self._arenas,
+                self._records,
+                self._results,
+            )
+            self._ended.record()
+            self.seconds = time.perf_counter() - started  # in the simulator, where it has ended
+
+    def finish(self) -> list[Stretch]:
+        number = len(self._running)
+        with failures():
+            results = self._results[:number].copy_to_host()
+            if not SIMULATED:
+                self.seconds = self._began.elapsed_time(self._ended) / 1e3
+            records = self._records[:number].copy_to_host()
+        stretches = []
+        for (done, cause, step), record in zip(results.tolist(), records, strict=True):
+            losses = record[:done].copy()
+            stretches.append(Stretch(losses[:, 0], losses[:, 1], _NOT_FINITE[cause], step))
+        return stretches
+
+    def weights(self, place: int) -> Floats:
+        with failures():
+            weights: Floats = self._state[place, layout.PARAMETERS].copy_to_host()
+        return weights
+
+    def _need_factors(self, epochs: int) -> None:
+        """Have Adam's factors of the first so many epochs on the device, and of some more for the next times."""
+        known = len(self._known_factors)
+        if epochs <= known:
+            return
+        added = []
+        for epoch in range(known + 1, epochs + LONGEST_JOB):
+            factors, self._powers = adam_factors(self._problem.adam, self._lr_at(epoch), self._powers, self._minibatches)
+            added.append(factors)
+        self._known_factors = np.concatenate([self._known_factors, np.stack(added)])
+        self._factors = cuda.to_device(self._known_factors)
+
+
+def _fixed(problem: Problem, threshold: float, minibatches: int) -> Floats:
+    """The numbers that stay the same over a run, in the places that `gpu/layout.py` names."""
+    adam, mean = constants(problem)
+    limit = np.float32(threshold)
+    if float(limit) < threshold:  # then no float32 lies between: loss < threshold if and only if loss < limit
+        limit = np.nextafter(limit, np.float32(np.inf))
+    validation_terms = problem.validation.inputs.size * problem.shape.outputs
+    return np.array([*adam, *mean, 1.0 / minibatches, 1.0 / validation_terms, limit], np.float32)
+
+
+def _stacked(arrays: list[np.ndarray]) -> object:
+    """Arrays of one shape, one after another in device memory, uint16 [tasks, N, T]."""
+    stack = cuda.device_array((len(arrays), *arrays[0].shape), np.uint16)
+    for k, array in enumerate(arrays):
+        stack[k].copy_to_device(np.ascontiguousarray(array))
+    return stack
+
+
+def _places_that_fit(wanted: int, problems: Sequence[Problem], arena: int) -> int:
+    """As many places as are wanted and the device has memory for.
+
+    Raises:
+        CudaError: not even one.
+    """
+    shape: Shape = problems[0].shape
+    sequences = 4 * sum(part.inputs.size for problem in problems for part in (problem.train, problem.validation))
+    one = 4 * (arena + 4 * shape.size + 2 * LONGEST_JOB)
+    free = free_bytes() * _MEMORY
+    fitting = min(float(wanted), (free - sequences) // one)
+    if fitting < 1:
+        raise CudaError(
+            f"{device_name()} has {free / 1e9:.2f} GB to spare, and the sequences of {len(problems)} tasks take "
+            f"{sequences / 1e9:.2f} GB, a network {one / 1e9:.3f} GB; ask for fewer tasks, or fewer or shorter sequences"
+        )
+    return int(fitting)

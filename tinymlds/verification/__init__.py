@@ -1,0 +1,1 @@
+"""Verifies datasets, and merges their parts."""

@@ -1,0 +1,237 @@
+"""What `merge` takes networks from: sealed and unfinished folders. Each is checked as a stranger's before it gives any."""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tinymlds.dataset import sealing, store
+from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.journal import Entry, Journal
+from tinymlds.dataset.manifest import Row, is_possible
+from tinymlds.dataset.sealing import columns_of
+from tinymlds.errors import DatasetError
+from tinymlds.spec import Spec, canonical_json
+from tinymlds.training.loop import Outcome
+from tinymlds.verification.checks import Verification, compare_with_training, pick, verify
+from tinymlds.verification.merging.ledger import Ledger, identity
+from tinymlds.verification.retraining import Replay
+
+_LONGEST_INFO = 1 << 14
+_MOST_MERGES = 16
+
+
+@dataclass(frozen=True)
+class Checks:
+    """How folders are checked before they are merged."""
+
+    retrain: int
+    """So many networks of each are trained again."""
+    seed: int
+    """Picks them."""
+    workers: int
+    progress: Callable[[str, int, int], None]
+    """Called with a folder, networks of it that were checked, and all of them."""
+
+
+class Origin(Protocol):
+    """A folder that networks are taken from."""
+
+    number: int
+    """Its number in the ledger."""
+    folder: Path
+    spec: Spec
+
+    def check(self, checks: Checks) -> Verification:
+        """Check all networks, and enter them in the ledger."""
+        ...
+
+    def pieces(self) -> Iterator[tuple[str, range]]:
+        """Tasks and indices, those of a shard of networks at most."""
+        ...
+
+    def entries(self, task: str, indices: range) -> Iterator[Entry]:
+        """The networks of a piece."""
+        ...
+
+    def info(self, run: int) -> dict[str, Any]:
+        """What is known of a run."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is open or in memory."""
+        ...
+
+
+class Sealed:
+    """A sealed folder: a part, or a whole dataset. Its manifest is in memory only while it is checked or merged."""
+
+    def __init__(self, number: int, folder: Path, ledger: Ledger) -> None:
+        """Open it and look at its spec.
+
+        Raises:
+            DatasetError: it is damaged.
+            UsageError: made with another format or numerics version.
+        """
+        dataset = Dataset(folder)
+        self.number, self.folder, self.spec = number, folder, dataset.spec
+        self._digest, self._ledger = dataset.digest, ledger
+        self._dataset: Dataset | None = None
+
+    def check(self, checks: Checks) -> Verification:
+        """What `verify` finds; the networks are those of the manifest, whose hash is in the digest."""
+
+        def progress(done: int, total: int) -> None:
+            checks.progress(str(self.folder), done, total)
+
+        found = verify(self.folder, progress, retrain=checks.retrain, workers=checks.workers, seed=checks.seed)
+        if found.ok:
+            try:
+                self._ledger.add_rows(self.number, self._opened().manifest)
+            except DatasetError as error:
+                found.problems.append(str(error))
+        return found
+
+    def _opened(self) -> Dataset:
+        """The dataset that was looked at first, opened again.
+
+        Raises:
+            DatasetError: it is another one by now.
+        """
+        dataset = Dataset(self.folder)
+        if dataset.digest != self._digest:
+            raise DatasetError(f"{self.folder} changed while it was merged; merge it again")
+        return dataset
+
+    def pieces(self) -> Iterator[tuple[str, range]]:
+        """Tasks and indices, shard by shard."""
+        for task, indices in self.spec.indices.items():
+            for piece in store.by_shard(indices):
+                yield task, piece
+
+    def entries(self, task: str, indices: range) -> Iterator[Entry]:
+        """The networks of a shard.
+
+        Raises:
+            DatasetError: the shard is damaged.
+        """
+        if self._dataset is None:
+            self._dataset = self._opened()
+            self._ledger.note_provenance(self._dataset)
+        first = self.spec.indices[task].index(indices[0])
+        return sealing.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
+
+    def info(self, run: int) -> dict[str, Any]:
+        """What its provenance says of a run."""
+        return self._ledger.info(run)
+
+    def close(self) -> None:
+        """Let go of the manifest."""
+        self._dataset = None
+
+
+class Unfinished:
+    """A folder with a journal, of a merge that lacks parts or of a run that has not come to its end."""
+
+    def __init__(self, number: int, folder: Path, journal: Journal, ledger: Ledger) -> None:
+        self.number, self.folder, self.spec = number, folder, journal.spec
+        self._journal, self._ledger = journal, ledger
+        self._runs = journal.runs()
+
+    def check(self, checks: Checks) -> Verification:
+        """Whether what is recorded of each network is borne out by its weights and losses; it has no other figures yet."""
+        found = Verification(str(self.folder))
+        rows: list[Row] = []
+        try:
+            total = sum(len(self._finished(task)) for task in self.spec.indices)
+            picked = set(pick(total, min(checks.retrain, total), checks.seed))
+            for task, outcomes, problems in self._replayed(checks.workers):
+                for outcome, why in zip(outcomes, problems, strict=True):
+                    columns = columns_of(outcome)
+                    if not is_possible(columns, self.spec):
+                        why.append("has values that no network has")
+                    found.problems += [f"{self.folder}: {task} {outcome.index} {problem}" for problem in why]
+                    if not why:
+                        self._ledger.add(self.number, [(task, outcome.index, identity(columns))])
+                    if found.networks in picked:
+                        rows.append({"task": task, **columns})
+                    found.networks += 1
+                    checks.progress(str(self.folder), found.networks, total)
+        except DatasetError as error:
+            found.problems.append(str(error))
+        if rows:
+            compare_with_training(self.spec, rows, checks.workers, found)
+            found.retrained, found.retrain_seed = len(rows), checks.seed
+        return found
+
+    def _replayed(self, threads: int) -> Iterator[tuple[str, list[Outcome], list[list[str]]]]:
+        """Task, networks and what is wrong with each, piece by piece."""
+        with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
+            for task, indices in self.pieces():
+                replay = Replay(self.spec, task)
+                outcomes = [entry.outcome for entry in self.entries(task, indices)]
+                yield task, outcomes, list(pool.map(replay.problems, outcomes))
+
+    def _finished(self, task: str) -> list[int]:
+        return [index for index in self._journal.finished(task) if index in self.spec.indices[task]]
+
+    def pieces(self) -> Iterator[tuple[str, range]]:
+        """Tasks and indices between which there are as many networks as in a shard."""
+        for task in self.spec.indices:
+            for piece in store.by_shard(self._finished(task)):
+                yield task, range(piece[0], piece[-1] + 1)
+
+    def entries(self, task: str, indices: range) -> Iterator[Entry]:
+        """The networks that the journal has of these.
+
+        Raises:
+            DatasetError: the journal is damaged.
+        """
+        return self._journal.entries(task, indices)
+
+    def info(self, run: int) -> dict[str, Any]:
+        """What the journal has of a run."""
+        return self._runs.get(run, {})
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+
+class Runs:
+    """The runs of a folder as runs of the journal; what is noted of each says which folder it came with."""
+
+    def __init__(self, journal: Journal, origin: Origin, merge: dict[str, Any]) -> None:
+        """Look at the runs that the journal has.
+
+        Args:
+            journal: of the output folder.
+            origin: the folder that is merged into it.
+            merge: what to note of that.
+        """
+        self._journal, self._origin, self._merge = journal, origin, merge
+        self._known = {canonical_json(info): run for run, info in journal.runs().items()}
+        self._ours: dict[int, int] = {}
+
+    def ours(self, entry: Entry) -> Entry:
+        """The entry with its run in the journal; what a stranger says of times may be anything."""
+        if entry.run not in self._ours:
+            info = canonical_json(self._info(entry.run))
+            if info not in self._known:
+                self._known[info] = self._journal.start_run(self._info(entry.run))
+            self._ours[entry.run] = self._known[info]
+        outcome = replace(entry.outcome, seconds=_finite(entry.outcome.seconds))
+        return Entry(entry.task, self._ours[entry.run], outcome, _finite(entry.finished), entry.worker)
+
+    def _info(self, run: int) -> dict[str, Any]:
+        found = {key: value for key, value in self._origin.info(run).items() if key not in ("run", "task", "index")}
+        before = found.get("merged")
+        merges = [*(before[-_MOST_MERGES:] if isinstance(before, list) else []), self._merge]
+        info = {**found, "merged": merges}
+        return info if len(canonical_json(info)) < _LONGEST_INFO else {"merged": [self._merge]}
+
+
+def _finite(number: Any) -> float:
+    return number if isinstance(number, float) and math.isfinite(number) else 0.0
