@@ -41,7 +41,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def nothing(index, seconds):
-    losses, weights = np.zeros(20, np.float32), np.zeros(RECIPE.shape.size, np.float32)
+    losses, weights = np.zeros(20, np.float32), np.zeros(RECIPE.architecture.size, np.float32)
     return Outcome(index, Status.COMPLETE, "", weights, losses, losses, np.zeros((0, weights.size), np.float32), seconds)
 
 
@@ -171,7 +171,7 @@ def training(make_pool, count):
 
 
 def main():
-    backends.load("cpu").prepare(RECIPE.shape)
+    backends.load("cpu").prepare(RECIPE.architecture)
     with cluster() as address:
         makers = pools(address)
         found = {

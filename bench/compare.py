@@ -79,7 +79,7 @@ def other_trainers(recipe: Recipe) -> dict[str, Callable[[], Any]]:
 
 def compare_steps(recipe: Recipe, makers: dict[str, Callable[[], Any]], rounds: int) -> Figures:
     """Sample-steps per second of each rival, and the ratios of ours, the first, to the others."""
-    names, size = list(makers), f"T = {recipe.steps}, B = {recipe.batch}, H = {recipe.hidden}"
+    names, size = list(makers), f"T = {recipe.steps}, B = {recipe.batch}, H = {recipe.architecture.hidden}"
     steppers = {name: make() for name, make in makers.items()}
     first = {name: stepper(FIRST_STEPS) for name, stepper in steppers.items()}
     for name in names[1:]:
@@ -98,7 +98,7 @@ def compare_steps(recipe: Recipe, makers: dict[str, Callable[[], Any]], rounds: 
     ours = rates[names[0]]
     ratios = {name: sorted(a / b for a, b in zip(ours, rates[name], strict=True)) for name in names[1:]}
     return {
-        **{"size": size, "steps": recipe.steps, "batch": recipe.batch, "hidden": recipe.hidden},
+        **{"size": size, "steps": recipe.steps, "batch": recipe.batch, "hidden": recipe.architecture.hidden},
         "sample_steps_per_second": {name: median(values) for name, values in rates.items()},
         "ratio": {name: median(values) for name, values in ratios.items()},
         "ratio_range": {name: [values[0], values[-1]] for name, values in ratios.items()},
@@ -179,12 +179,12 @@ def rivals_table(figures: Figures) -> Table:
 def measure(names: list[str], networks: int, rounds: int, with_rivals: bool) -> Figures:
     """All figures of a run."""
     figures: Figures = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine.describe()}
-    per_sample_step, peak = products(Recipe().shape, Recipe().steps), measure_peak()
+    per_sample_step, peak = products(Recipe().architecture, Recipe().steps), measure_peak()
     figures["peak"] = {"fused_multiply_adds_per_second": peak, "fused_multiply_adds_per_sample_step": per_sample_step}
     figures["steps"] = []
     for recipe in GRID:
         row = compare_steps(recipe, {name: partial(_stepper, name, recipe) for name in names}, rounds)
-        needed = products(recipe.shape, recipe.steps)
+        needed = products(recipe.architecture, recipe.steps)
         row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * needed / peak
         note(f"steps, {row['size']}: {row['ratio']}")
         figures["steps"].append(row)

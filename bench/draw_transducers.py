@@ -22,7 +22,8 @@ from tinymlds.tasks import transducers
 from tinymlds.tasks.catalog import Task
 from tinymlds.tasks.mealy import Mealy
 from tinymlds.training import backends
-from tinymlds.training.loop import Status, draw_data, make_problem, train_network
+from tinymlds.training.data import draw_data, make_problem
+from tinymlds.training.loop import Status, train_network
 
 FILE = Path(transducers.__file__).parent / "transducers.json"
 PROBES = 2

@@ -1,4 +1,4 @@
-"""How the coefficients of tanh in `tinymlds/kernels/cells.py` were found: `python bench/fit_tanh.py`.
+"""How the coefficients of tanh in `tinymlds/kernels/activations.py` were found: `python bench/fit_tanh.py`.
 
 tanh(x) ~ x N(x^2) / D(x^2) on [0, limit], both polynomials of degree 4 with constant term 1 (nearly the least relative
 error). The linearised rational fit N - f D = 0, with f = tanh(x) / x, is solved again and again by least squares: each
@@ -10,8 +10,8 @@ import numpy as np
 from numba import njit
 from numpy.polynomial import chebyshev, polynomial
 
-from tinymlds.kernels.block import CELLS
-from tinymlds.kernels.cells import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
+from tinymlds.kernels.activations import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
+from tinymlds.kernels.block import MATH
 from tinymlds.kernels.lanes import LANES, load, store
 
 DEGREE = 4
@@ -51,7 +51,7 @@ def _powers(series: np.ndarray, limit: float) -> np.ndarray:
     return result
 
 
-_tanh = CELLS.tanh
+_tanh = MATH.tanh
 
 
 @njit
@@ -81,7 +81,7 @@ def main() -> None:
     print("numerator  ", ", ".join(map(str, top)))
     print("denominator", ", ".join(map(str, bottom)))
     same = np.array_equal(top, np.float32(TANH_NUMERATOR)) and np.array_equal(bottom, np.float32(TANH_DENOMINATOR))
-    print("the same as in cells.py:", same)
+    print("the same as in activations.py:", same)
     absolute, ulps, largest = measure()
     print(
         f"the cell, over every float32 from 2^-24 to 16: error <= {absolute:.2e}, {ulps:.2f} ulp; largest value {largest}"

@@ -51,8 +51,8 @@ from tinymlds.kernels import rng
 from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.problem import Job
 from tinymlds.spec import Recipe
-from tinymlds.training import backends, loop
-from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.training import backends, data, loop
+from tinymlds.training.backends.cpu import CpuBackend, mean
 
 RESULTS = Path(__file__).parent / "results"
 ROOT = Path(__file__).parent.parent
@@ -72,7 +72,7 @@ def note(text: str) -> None:
 
 def cuda_backend() -> backends.PopulationBackend:
     """The backend under test."""
-    found = backends.load_population("cuda")
+    found = backends.load_device("cuda")
     assert found is not None
     return found
 
@@ -127,7 +127,7 @@ def parity(smoke: bool) -> Figures:
     }  # fmt: skip
     result: Figures = {}
     for name, changes in shapes.items():
-        recipe = Recipe(**sizes, **changes, max_epochs=2)
+        recipe = Recipe.of(**sizes, **changes, max_epochs=2)
         networks = 1 if smoke else 5
         digests = {"cuda": sha256(), "cpu": sha256()}
         got = loop.train_population(cuda_backend(), SEED, recipe, [(TASK, index) for index in range(networks)])
@@ -150,13 +150,13 @@ def parity(smoke: bool) -> Figures:
 def _same_gradients(recipe: Recipe) -> bool:
     """Whether the gradients of a minibatch are the CPU's, bit by bit."""
     recipe = replace(recipe, train_sequences=recipe.batch)
-    problem, key, shape = loop.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK), recipe.shape
+    problem, key, shape = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK), recipe.architecture
     weights = params.initial(shape, key, 0)
     population = cuda_backend().population([problem], [key], lambda _epoch: 0.0, 0.0, 1)
     population.admit(0, weights)
     population.start([Job(0, 0, 0, 1, 1)])
     population.finish()
-    at = layout.arena(shape, recipe.steps).gradient
+    at = layout.arena(shape, 0, recipe.steps).gradient
     ours = population._arenas[0].copy_to_host()[at : at + shape.size]  # type: ignore[attr-defined]
     network = CpuBackend().network(problem, weights)
     network.epoch(rng.permutation(key, 0, 1, recipe.train_sequences), 0.0)
@@ -169,9 +169,9 @@ def _same_gradients(recipe: Recipe) -> bool:
 
 def our_rate(recipe: Recipe, networks: int, rounds: int) -> Figures:
     """Epochs of `networks` networks, as many at once as there is room for; initial weights go to the device each time."""
-    problem, key = loop.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
+    problem, key = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
     population = cuda_backend().population([problem], [key], recipe.lr_at, 0.0, networks)
-    initial = [params.initial(recipe.shape, key, index) for index in range(min(networks, population.places))]
+    initial = [params.initial(recipe.architecture, key, index) for index in range(min(networks, population.places))]
     losses: list[float] = []
 
     def train() -> None:
@@ -191,8 +191,8 @@ def our_rate(recipe: Recipe, networks: int, rounds: int) -> Figures:
 
 def one_at_a_time(recipe: Recipe, rounds: int, steps: int) -> Figures:
     """PyTorch's nn.GRU with cuDNN."""
-    problem, key = loop.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
-    network = TorchBackend(device=device()).network(problem, params.initial(recipe.shape, key, 0))
+    problem, key = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
+    network = TorchBackend(device=device()).network(problem, params.initial(recipe.architecture, key, 0))
     order = rng.permutation(key, 0, 1, recipe.train_sequences)
     first = network.epoch(order[: FIRST_STEPS * recipe.batch], recipe.lr)
     some = np.resize(order, steps * recipe.batch)
@@ -264,8 +264,8 @@ def compare(
 def _check_our_loss(recipe: Recipe, found: Figures) -> None:
     """The loss of our first network in its first epoch against the CPU's."""
     key = rng.stream_key(SEED, TASK)
-    network = CpuBackend().network(loop.problem(TASK, SEED, recipe), params.initial(recipe.shape, key, 0))
-    loss = loop.mean(network.epoch(rng.permutation(key, 0, 1, recipe.train_sequences), recipe.lr))
+    network = CpuBackend().network(data.problem(TASK, SEED, recipe), params.initial(recipe.architecture, key, 0))
+    loss = mean(network.epoch(rng.permutation(key, 0, 1, recipe.train_sequences), recipe.lr))
     assert all(figures["first_epoch_loss"] == float(loss) for figures in found.values())
 
 
@@ -362,14 +362,14 @@ def main() -> None:
     recipe, steps = replace(Recipe(), train_sequences=4096, validation_sequences=32), 32
     if arguments.smoke:
         arguments.networks, arguments.batches, arguments.jax, arguments.rounds = [1, 2], [16], [2], 1
-        recipe = Recipe(hidden=4, gru_layers=1, steps=2, train_sequences=64, validation_sequences=16, batch=16)
+        recipe = Recipe.of(hidden=4, gru_layers=1, steps=2, train_sequences=64, validation_sequences=16, batch=16)
         steps = FIRST_STEPS
     figures: Figures = {
         "command": " ".join(["python", "bench/gpu.py", *sys.argv[1:]]),
         "machine": machine.describe(),
         "device": describe_device(),
         "rivals": rivals,
-        "products": products(recipe.shape, recipe.steps),
+        "products": products(recipe.architecture, recipe.steps),
         "smoke": arguments.smoke,
     }
 

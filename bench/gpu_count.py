@@ -34,7 +34,7 @@ from test_ptx import KEY, ptx_of, run  # noqa: E402
 
 from tinymlds.architectures import params  # noqa: E402
 from tinymlds.spec import Recipe  # noqa: E402
-from tinymlds.training import loop  # noqa: E402
+from tinymlds.training import data  # noqa: E402
 
 CARD = "H100 SXM"
 MULTIPROCESSORS, CLOCK, SCHEDULERS, BYTES_PER_SECOND = 132, 1.755e9, 4, 3.35e12
@@ -74,8 +74,8 @@ class Counting(ptx._Frame):
 def count(recipe: Recipe) -> dict[str, dict[str, float]]:
     """Per trained sample-step, by function. A validation of one sequence, and so one block, comes with it."""
     ptx._Frame = Counting  # type: ignore[misc]
-    problem = loop.problem("xor", 0, recipe)
-    run(ptx_of("default"), problem, params.initial(recipe.shape, KEY, 0), 0, KEY, 1, recipe.lr_at, races=False)
+    problem = data.problem("xor", 0, recipe)
+    run(ptx_of("default"), problem, params.initial(recipe.architecture, KEY, 0), 0, KEY, 1, recipe.lr_at, races=False)
     work = recipe.train_sequences * recipe.steps
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for name, counted in COUNTS.items():
@@ -125,7 +125,7 @@ def main() -> None:
         "machine": machine.describe(),
         "per_sample_step": found,
         "total": total,
-        "products": products(recipe.shape, recipe.steps),
+        "products": products(recipe.architecture, recipe.steps),
         "card": {"name": CARD, "multiprocessors": MULTIPROCESSORS, "clock": CLOCK, "bytes_per_second": BYTES_PER_SECOND},
         "limits": limits(total),
     }

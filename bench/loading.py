@@ -34,7 +34,7 @@ TASK, PIECE = "xor", 1000
 def make(folder: Path, count: int) -> None:
     """A dataset of `count` networks of the recipe that nobody trained, sealed without measuring what they do."""
     generator, recipe = np.random.default_rng(0), Recipe()
-    nothing = np.empty((0, recipe.shape.size), np.float32)
+    nothing = np.empty((0, recipe.architecture.size), np.float32)
 
     def measure(*_: object) -> dict[str, float | None]:
         shares = generator.integers(16_000, 16_385, 2) / 16_384
@@ -43,7 +43,7 @@ def make(folder: Path, count: int) -> None:
     def outcome(index: int) -> Outcome:
         epochs = int(generator.integers(1, 12))
         losses = (generator.random((2, epochs)) * 1e-4).astype(np.float32)
-        weights = generator.standard_normal(recipe.shape.size, np.float32)
+        weights = generator.standard_normal(recipe.architecture.size, np.float32)
         return Outcome(index, Status.COMPLETE, "", weights, losses[0], losses[1], nothing, 0.001)
 
     folder.mkdir(parents=True)

@@ -27,13 +27,15 @@ from rich.table import Table
 from steps import SEED, TASK, cpu_seconds
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Shape
-from tinymlds.kernels import cpu, rng
-from tinymlds.kernels.block import BLOCK, CELLS, OPTIONS
+from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels import minibatch, rng
+from tinymlds.kernels.block import BLOCK, OPTIONS
 from tinymlds.kernels.lanes import LANES, load, store
-from tinymlds.kernels.problem import adam_factors
+from tinymlds.kernels.optimizers import Optimizer
+from tinymlds.kernels.recurrent.layers import CELL
+from tinymlds.kernels.recurrent.passes import stages
 from tinymlds.spec import Recipe
-from tinymlds.training import loop
+from tinymlds.training import data, loop
 from tinymlds.training.backends.cpu import CpuBackend, CpuNetwork
 
 ROUNDS = 25
@@ -52,7 +54,7 @@ class Stage(NamedTuple):
 
 def model(recipe: Recipe) -> list[Stage]:
     """What each stage of a minibatch has to do, in the order of `runner`."""
-    shape, samples = recipe.shape, recipe.batch * recipe.steps
+    shape, samples = recipe.architecture, recipe.batch * recipe.steps
     H, L, P = shape.hidden, shape.layers, shape.size
     inputs, lines = sum(shape.layer_inputs), shape.inputs + shape.outputs
     gru, maps = samples * gru_products(shape, recipe.steps), samples * head_products(shape)
@@ -75,10 +77,10 @@ class Runner:
     """Runs the stages of a minibatch up to number `last`, again and again, on the buffers of a network."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._problem = recipe, loop.problem(TASK, SEED, recipe)
+        self._recipe, self._problem = recipe, data.problem(TASK, SEED, recipe)
         self._order = np.arange(recipe.batch, dtype=np.uint32)
-        self._factors, _ = adam_factors(recipe.adam, recipe.lr, (1.0, 1.0), 1)
-        self._run = _stages_until(recipe.shape)
+        self._factors, _ = recipe.optimizer.factors(recipe.lr, recipe.optimizer.start, 1)
+        self._run = _stages_until(recipe.architecture, type(recipe.optimizer))
         trained, self.network = self._fresh(), self._fresh()
         trained.epoch(self._order, recipe.lr)
         self(1, 9)
@@ -86,7 +88,7 @@ class Runner:
             raise AssertionError("the stages here are not those of the trainer")
 
     def _fresh(self) -> CpuNetwork:
-        weights = params.initial(self._recipe.shape, rng.stream_key(SEED, TASK), 0)
+        weights = params.initial(self._recipe.architecture, rng.stream_key(SEED, TASK), 0)
         return CpuNetwork(self._problem, weights)
 
     def __call__(self, repeats: int, last: int) -> None:
@@ -95,16 +97,17 @@ class Runner:
         self._run(repeats, last, *arguments, network._fixed, network._work)
 
 
-def _stages_until(shape: Shape) -> Any:
+def _stages_until(shape: GruLinear, optimizer: type[Optimizer]) -> Any:
     LAYERS = shape.layers
-    (
-        start, gather, gru_forward, head_forward, error, head_backward, gru_backward, gru_gradient, finish, update
-    ) = cpu.stages(shape)  # fmt: skip
+    start, gru_forward, head_forward, head_backward, gru_backward, gru_gradient, finish = stages(shape)
+    clear, gather, error = minibatch.surroundings(shape.inputs, shape.outputs)
+    update = minibatch.update_of(optimizer)
 
     @njit(**OPTIONS)
     def run(repeats, last, T, batch, state, sequences, order, factors, fixed, work):  # type: ignore[no-untyped-def]
         total = np.float32(0.0)
         for _ in range(repeats):
+            clear(work)
             start(state.p, work)
             for done in range(0, batch, BLOCK):
                 live = min(BLOCK, batch - done)
@@ -126,16 +129,17 @@ def _stages_until(shape: Shape) -> Any:
             if last >= 8:
                 finish(state.p, work)
             if last >= 9:
-                update(state, work, fixed.adam, factors[0], factors[1])
+                update(state, work, fixed.optimizer, factors)
         return total
 
     return run
 
 
-def activations(recipe: Recipe, work: cpu.Work) -> Callable[[int], Any]:
+def activations(recipe: Recipe, work: minibatch.Work) -> Callable[[int], Any]:
     """A function of `repeats` that runs the gates of a minibatch forwards, over its buffers, without the products."""
-    row, T, layers, blocks = recipe.hidden * BLOCK, recipe.steps, recipe.gru_layers, -(-recipe.batch // BLOCK)
-    gru_gates, gru_state = CELLS.gru_gates, CELLS.gru_state
+    shape, T, blocks = recipe.architecture, recipe.steps, -(-recipe.batch // BLOCK)
+    row, layers = shape.hidden * BLOCK, shape.layers
+    gru_gates, gru_state = CELL.gates, CELL.state
 
     @njit(**OPTIONS)
     def run(repeats, gates, hidden):  # type: ignore[no-untyped-def]
@@ -155,7 +159,7 @@ def activations(recipe: Recipe, work: cpu.Work) -> Callable[[int], Any]:
                     store(gates, r + 3 * row + e, candidate)
                     store(hidden, h + row + e, new)
 
-    return lambda repeats: run(repeats, work.gates, work.hidden)
+    return lambda repeats: run(repeats, work.own.gates, work.own.hidden)
 
 
 def measure_stages(recipe: Recipe) -> dict[str, Any]:
@@ -183,8 +187,8 @@ def measure_stages(recipe: Recipe) -> dict[str, Any]:
 def measure_epoch(recipe: Recipe) -> dict[str, float]:
     """Seconds of what an epoch of the trainer consists of."""
     backend, key = CpuBackend(), rng.stream_key(SEED, TASK)
-    problem = loop.problem(TASK, SEED, recipe)
-    network = backend.network(problem, params.initial(recipe.shape, key, 0))
+    problem = data.problem(TASK, SEED, recipe)
+    network = backend.network(problem, params.initial(recipe.architecture, key, 0))
     order = rng.permutation(key, 0, 1, recipe.train_sequences)
     network.epoch(order[: recipe.batch], recipe.lr)
     network.validation_loss()
@@ -195,7 +199,7 @@ def measure_epoch(recipe: Recipe) -> dict[str, float]:
             "order": cpu_seconds(lambda: rng.permutation(key, 0, 1, recipe.train_sequences)),
             "training steps": cpu_seconds(lambda: network.epoch(order, recipe.lr)),
             "validation": cpu_seconds(network.validation_loss),
-            "epoch": cpu_seconds(lambda: loop.train_network(backend, problem, three, key, 0)) / 3,
+            "epoch": cpu_seconds(lambda: list(loop.train_networks(backend, TASK, SEED, three, range(1)))) / 3,
         }
         rounds.append(parts)
     result = {name: median(parts[name] for parts in rounds) for name in rounds[0]}
@@ -231,10 +235,10 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=Recipe().hidden)
     parser.add_argument("--json", type=Path, help="write the figures here")
     options = parser.parse_args()
-    recipe = replace(Recipe(), steps=options.steps, batch=options.batch, hidden=options.hidden)
+    recipe = Recipe.of(steps=options.steps, batch=options.batch, hidden=options.hidden)
     recipe = replace(recipe, train_sequences=recipe.train_sequences // recipe.batch * recipe.batch)
     small = replace(recipe, train_sequences=max(1, 4096 // recipe.batch) * recipe.batch)
-    size = {"steps": recipe.steps, "batch": recipe.batch, "hidden": recipe.hidden}
+    size = {"steps": recipe.steps, "batch": recipe.batch, "hidden": recipe.architecture.hidden}
     figures = {"machine": machine.describe(), "recipe": size, "peak": measure_peak(), **measure_stages(small)}
     figures["sample_steps_per_second"] = recipe.batch * recipe.steps / figures["seconds"]
     figures["epoch"] = measure_epoch(recipe)

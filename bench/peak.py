@@ -5,13 +5,13 @@ import time
 import numpy as np
 from numba import njit
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels.block import OPTIONS
 from tinymlds.kernels.cache import target_features
 from tinymlds.kernels.lanes import LANES, tile
 
 
-def gru_products(shape: Shape, steps: int) -> float:
+def gru_products(shape: GruLinear, steps: int) -> float:
     """Fused multiply-adds of a sample-step in the GRU layers, forwards, on average over the steps of a sequence.
 
     3 H (I + H) for each layer, with I its inputs, but 3 H I at the first step, where h = 0.
@@ -20,13 +20,13 @@ def gru_products(shape: Shape, steps: int) -> float:
     return sum(3 * H * (inputs + H * (steps - 1) / steps) for inputs in shape.layer_inputs)
 
 
-def head_products(shape: Shape) -> int:
+def head_products(shape: GruLinear) -> int:
     """The same in the linear maps as they are computed: without an activation as a single map (see `kernels/head.py`)."""
     outputs = (shape.outputs,) if shape.activation == "none" else shape.map_outputs
     return sum(shape.hidden * count for count in outputs)
 
 
-def products(shape: Shape, steps: int) -> float:
+def products(shape: GruLinear, steps: int) -> float:
     """Fused multiply-adds of the matrix products of one trained sample-step (one sequence, one time step), on average.
 
     Forwards, again for the gradients of the weights (an outer product for every matrix), and again for the gradients of

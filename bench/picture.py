@@ -30,11 +30,11 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def hidden_states(network: tinymlds.Network, x: np.ndarray) -> list[np.ndarray]:
     """The states [T, H] of every GRU layer for inputs [T, I] (Cho et al. 2014, as PyTorch writes it)."""
     tensors, layers = network.state_dict(), []
-    for layer in range(network.shape.layers):
+    for layer in range(network.architecture.layers):
         w_i, w_h, b_i, b_h = (
             tensors[f"gru.{kind}_l{layer}"].astype(np.float64) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        h, states = np.zeros(network.shape.hidden), []
+        h, states = np.zeros(network.architecture.hidden), []
         for step in x:
             r_i, z_i, n_i = np.split(w_i @ step + b_i, 3)
             r_h, z_h, n_h = np.split(w_h @ h + b_h, 3)
@@ -73,7 +73,7 @@ def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task:
     above, below = figure_axes
     above.imshow(states, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     above.set(title=f"{task} {index}: 4 x 12 hidden units while the trigger fires", ylabel="unit")
-    above.set_yticks(range(0, states.shape[0], network.shape.hidden))
+    above.set_yticks(range(0, states.shape[0], network.architecture.hidden))
     above.set_xticks([])
     steps = np.arange(symbols.size)
     wanted = found.table.simulate(symbols[None])[0] & 1

@@ -17,7 +17,9 @@ differences are within the noise):
   to two minutes for each batch size. `TorchBackend(compiled=True)` is that rival.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from dataclasses import astuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,24 +28,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels.problem import Floats, Problem, Sequences
 from tinymlds.spec import Recipe
 from tinymlds.tasks.mealy import lines
-from tinymlds.torch import GruLinear
 from tinymlds.training import loop
+from tinymlds.training.backends.cpu import OnePlace
 
 torch.set_num_threads(1)
 
 
-def module(shape: Shape) -> GruLinear:
+def module(shape: GruLinear) -> nn.Module:
     """A network with PyTorch's names (`gru.*`, `head.*`) that maps [T, B, I] to [T, B, O]."""
-    result = GruLinear(shape)
+    result = shape.module()
     result.gru.batch_first = False
     return result
 
 
-def load(network: nn.Module, shape: Shape, vector: Floats) -> None:
+def load(network: nn.Module, shape: GruLinear, vector: Floats) -> None:
     """Copy a parameter vector, float32 [P], into the module."""
     network.load_state_dict({name: torch.tensor(part) for name, part in params.to_tensors(shape, vector).items()})
 
@@ -59,7 +61,7 @@ class Batch(NamedTuple):
         return Batch(self.inputs.index_select(1, order), self.outputs.index_select(1, order))
 
 
-def expand(shape: Shape, sequences: Sequences) -> Batch:
+def expand(shape: GruLinear, sequences: Sequences) -> Batch:
     """All sequences as one batch, contiguous: `index_select` copies the whole of a tensor that is not, at every step."""
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(lines(words.T, count))) for words, count in pairs))
@@ -86,13 +88,13 @@ def step(loss: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> Ten
 
 
 class TorchNetwork:
-    """A network in training; see `backend.Network`."""
+    """A network in training; see `backends.Network`."""
 
     def __init__(self, problem: Problem, loss: nn.Module, train: Batch, validation: Batch) -> None:
         self._device = train.inputs.device
         self._loss, self._train, self._validation = loss, train, validation
         self._batch = problem.batch
-        *betas, eps = problem.adam
+        *betas, eps = astuple(problem.optimizer)
         self._optimizer = torch.optim.Adam(loss.parameters(), betas=tuple(betas), eps=eps, fused=True)
 
     @property
@@ -124,20 +126,24 @@ class TorchBackend:
         self._problem: Problem | None = None
 
     def network(self, problem: Problem, weights: Floats) -> TorchNetwork:
-        """A network with these initial weights, float32 [P]; see `backend.Backend`."""
+        """A network with these initial weights, float32 [P]; see `backends.Network`."""
         if self._problem is not problem:
             self._problem = problem
-            self._module = module(problem.shape).to(self._device)
+            self._module = module(problem.architecture).to(self._device)
             self._loss = Loss(self._module)
             self._data = tuple(
-                Batch(*(part.to(self._device) for part in expand(problem.shape, sequences)))
+                Batch(*(part.to(self._device) for part in expand(problem.architecture, sequences)))
                 for sequences in (problem.train, problem.validation)
             )
             if self._compiled:
                 torch._dynamo.config.allow_rnn = True
                 self._loss.compile(dynamic=False)
-        load(self._module, problem.shape, weights)
+        load(self._module, problem.architecture, weights)
         return TorchNetwork(problem, self._loss, *self._data)
+
+    def population(self, problems: Sequence[Problem], keys: Any, lr_at: Any, threshold: float, most: int) -> OnePlace:
+        """One network after another; see `backends.Backend`."""
+        return OnePlace(self.network, problems, keys, lr_at, threshold)
 
 
 def train_network(task: str, seed: int, recipe: Recipe, index: int, compiled: bool = False) -> loop.Outcome:

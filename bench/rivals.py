@@ -21,23 +21,25 @@ from typing import Any
 os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
 os.environ["NPROC"] = "1"  # threads of JAX on a CPU
 
+from dataclasses import astuple
+
 import numpy as np
 import torch
 from torch.nn import functional
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
-from tinymlds.kernels.problem import Floats, adam_factors
+from tinymlds.kernels.problem import Floats
 from tinymlds.spec import Recipe
 from tinymlds.tasks.mealy import lines
-from tinymlds.training import loop
+from tinymlds.training import data
 
 
 @lru_cache(maxsize=1)
 def _data(task: str, seed: int, recipe: Recipe) -> tuple[Floats, Floats]:
     """Input and output lines of the training sequences, float32 [T, N, lines]."""
-    sequences, shape = loop.problem(task, seed, recipe).train, recipe.shape
+    sequences, shape = data.problem(task, seed, recipe).train, recipe.architecture
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
     inputs, outputs = (np.ascontiguousarray(lines(words.T, count), np.float32) for words, count in pairs)
     return inputs, outputs
@@ -48,11 +50,11 @@ class Population:
 
     def __init__(self, task: str, seed: int, recipe: Recipe, count: int) -> None:
         key = rng.stream_key(seed, task)
-        self.count, self.recipe, self.shape = count, recipe, recipe.shape
+        self.count, self.recipe, self.shape = count, recipe, recipe.architecture
         self.sample_steps = count * recipe.batch * recipe.steps
         """Of one step of all networks."""
-        initial = np.stack([params.initial(recipe.shape, key, index) for index in range(count)])
-        self.tensors = _stacked(recipe.shape, initial)
+        initial = np.stack([params.initial(recipe.architecture, key, index) for index in range(count)])
+        self.tensors = _stacked(recipe.architecture, initial)
         self.inputs, self.outputs = _data(task, seed, recipe)
         orders = [rng.permutation(key, index, 1, recipe.train_sequences) for index in range(count)]
         self.orders = np.stack(orders).astype(np.int32).reshape(count, -1, recipe.batch).transpose(1, 0, 2).copy()
@@ -66,10 +68,10 @@ class Population:
         return wanted
 
 
-def _stacked(shape: Shape, vectors: Floats) -> dict[str, Floats]:
+def _stacked(shape: GruLinear, vectors: Floats) -> dict[str, Floats]:
     """name -> [count, ...] from parameter vectors [count, P]."""
     every = [params.to_tensors(shape, vector) for vector in vectors]
-    return {name: np.stack([tensors[name] for tensors in every]) for name, _ in shape.tensors}
+    return {name: np.stack([tensors[name] for tensors in every]) for name, *_ in shape.tensors()}
 
 
 class StackedTorch:
@@ -85,7 +87,7 @@ class StackedTorch:
         }
         self._inputs, self._outputs = (torch.from_numpy(a).to(device) for a in (population.inputs, population.outputs))
         self._orders = torch.from_numpy(population.orders).to(device)
-        *betas, eps = population.recipe.adam
+        *betas, eps = astuple(population.recipe.optimizer)
         self._optimizer = torch.optim.Adam(
             self._tensors.values(),
             lr=population.recipe.lr,
@@ -191,25 +193,27 @@ class Jax:
     @property
     def weights(self) -> Floats:
         """[count, P]."""
-        tensors = [self._state[0][name] for name, _ in self._population.shape.tensors]  # JAX sorts a dictionary by its keys
+        tensors = [
+            self._state[0][name] for name, _ in self._population.shape.tensors()
+        ]  # JAX sorts a dictionary by its keys
         return np.concatenate([np.asarray(tensor).reshape(self._population.count, -1) for tensor in tensors], axis=1)
 
     def __call__(self, steps: int) -> Floats:
         """Losses, float32 [steps, count]."""
         recipe = self._population.recipe
         places = self._population.next_steps(steps).astype(np.int32)
-        factors, self._powers = adam_factors(recipe.adam, recipe.lr, self._powers, steps)
+        factors, self._powers = recipe.optimizer.factors(recipe.lr, self._powers, steps)
         self._state, losses = self._run(self._state, places, factors, self._data)
         return np.asarray(losses).reshape(steps, -1)
 
 
-def _compiled(shape: Shape, recipe: Recipe, unroll: int, several: bool) -> Any:
+def _compiled(shape: GruLinear, recipe: Recipe, unroll: int, several: bool) -> Any:
     """(state, places of minibatches, factors, data) -> (state, losses)."""
     import jax
     from jax import lax
     from jax import numpy as jnp
 
-    beta1, beta2, eps = recipe.adam
+    beta1, beta2, eps = astuple(recipe.optimizer)
     H = shape.hidden
 
     def layer(w: Any, k: int, x: Any) -> Any:

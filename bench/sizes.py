@@ -36,7 +36,7 @@ def measure(tasks: str, count: int, place: Path, workers: int) -> dict[str, Any]
     dataset = tinymlds.open(package)
     inner = dataset.folder
     found = {f"{kind} bytes": size(inner / kind, "*.safetensors") for kind in KINDS}
-    floats = 4 * dataset.shape.size * len(dataset)
+    floats = 4 * dataset.architecture.size * len(dataset)
     found |= {"manifest bytes": (inner / store.MANIFEST).stat().st_size, "package bytes": size(package, "*")}
     shards = len(list((inner / "networks").iterdir()))
     ratio = found["networks bytes"] / floats

@@ -25,9 +25,9 @@ CLI = "import sys; from tinymlds.cli import main; sys.argv[0] = 'tinymlds'; main
 PREPARE = """
 import time
 from tinymlds.training.backends.cpu import CpuBackend
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 start = time.perf_counter()
-CpuBackend().prepare(Shape(hidden={hidden}))
+CpuBackend().prepare(GruLinear(hidden={hidden}))
 print(time.perf_counter() - start)
 """
 MEMORY = """

@@ -12,6 +12,7 @@ from sphinx.application import Sphinx
 
 import tinymlds
 from tinymlds.cli import app as command_line
+from tinymlds.kernels.options import options_of
 
 project = "tinymlds"
 author = "the tinymlds authors"
@@ -59,8 +60,7 @@ def keep_colons(_app: Sphinx, what: str, _name: str, _of: Any, _options: object,
 def name_fields(_app: Sphinx, _what: str, _name: str, of: Any, _options: object, lines: list[str]) -> None:
     """Append to the docstring of the recipe its fields, whose texts are those of the command line's options."""
     if dataclasses.is_dataclass(of):
-        described = [field for field in dataclasses.fields(of) if "text" in field.metadata]
-        lines += [f"* **{f.name}** (default `{f.default!r}`): {f.metadata['text']}" for f in described]
+        lines += [f"* **{each.name}** (default `{each.default!r}`): {each.text}" for each in options_of(of)]
 
 
 def shorten_arrays(_app: Sphinx, *about: Any) -> tuple[str, str] | None:

@@ -7,8 +7,8 @@ from tinymlds.analysis.points import Points, Source
 from tinymlds.analysis.splits import split
 from tinymlds.spec import Recipe
 
-RECIPE = Recipe(hidden=4, gru_layers=2, linear_maps=3)
-SHAPE = RECIPE.shape
+RECIPE = Recipe.of(hidden=4, gru_layers=2, linear_maps=3)
+SHAPE = RECIPE.architecture
 COUNT = 100
 """Networks of each class."""
 

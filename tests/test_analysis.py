@@ -7,7 +7,7 @@ import pytest
 
 import tinymlds
 from tinymlds.architectures import symmetry
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.dataset.manifest import splits as column
 from tinymlds.spec import Recipe
 
@@ -78,7 +78,7 @@ def test_initial_weights_are_at_chance(function):
     found = climbed(function, "linear/raw/initial", seeds=5)
     assert abs(found["mean"] - 0.5) < 0.1
     again = function.initial()
-    first = tinymlds.training.loop.initial_weights(RECIPE, tinymlds.tasks.catalog.load("invert", RECIPE).stream_key(0), 3)
+    first = tinymlds.training.data.initial_weights(RECIPE, tinymlds.tasks.catalog.load("invert", RECIPE).stream_key(0), 3)
     assert np.array_equal(again[COUNT + 3], first)
 
 
@@ -109,7 +109,7 @@ def test_the_graph_network_is_invariant():
     torch = pytest.importorskip("torch", reason="needs PyTorch")
     from tinymlds.analysis import graph
 
-    for shape in (Shape(), Shape(hidden=8, layers=1, maps=1)):
+    for shape in (GruLinear(), GruLinear(hidden=8, layers=1, maps=1)):
         network = graph.GraphNetwork(shape, 3).double()
         graph.draw_parameters(network, 1)
         weights = random_weights(0, 6, shape)
@@ -165,7 +165,7 @@ def test_the_graph_network_says_what_it_cannot():
     from tinymlds.analysis import graph
 
     with pytest.raises(tinymlds.UsageError, match="without activation only"):
-        graph.GraphNetwork(Shape(activation="tanh"), 2)
+        graph.GraphNetwork(GruLinear(activation="tanh"), 2)
 
 
 # ------------------------------------------------------------------ what is chosen
@@ -411,10 +411,10 @@ def test_layer_statistics():
 
 def test_answers_do_not_depend_on_coordinates():
     recipe = Recipe()  # its kernels are compiled already
-    weights = random_weights(0, 4, recipe.shape)
+    weights = random_weights(0, 4, recipe.architecture)
     data = replace(points(weights), sources=(Source("direct", 0, recipe),))
-    moved = symmetry.transform(recipe.shape, data.weights, 2)
-    assert answers(data, data.weights).shape == (4, 16 * recipe.steps * recipe.shape.outputs)
+    moved = symmetry.transform(recipe.architecture, data.weights, 2)
+    assert answers(data, data.weights).shape == (4, 16 * recipe.steps * recipe.architecture.outputs)
     np.testing.assert_allclose(answers(data, data.weights), answers(data, moved), atol=1e-5)  # float32, 16 steps
     mixed = replace(data, sources=(Source("direct", 0, recipe), Source("transducer_000", 0, recipe)))
     with pytest.raises(tinymlds.UsageError, match="different symbols"):

@@ -9,17 +9,18 @@ import sys
 import pytest
 from running import ROOT, contents
 
-from tinymlds.architectures.recurrent import Shape
-from tinymlds.kernels import cpu
+from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels import minibatch
 from tinymlds.kernels.cache import source_fingerprint
+from tinymlds.kernels.optimizers import Adam
 
 PROGRAM = """
 import sys
 import numpy as np
 from tinymlds.training.backends.cpu import CpuBackend
-from tinymlds.architectures.recurrent import Shape
-shapes = {"a": Shape(hidden=4, layers=1, maps=2), "b": Shape(hidden=8, layers=1, maps=2),
-          "t": Shape(hidden=4, layers=1, maps=2, activation="tanh")}
+from tinymlds.architectures.recurrent import GruLinear
+shapes = {"a": GruLinear(hidden=4, layers=1, maps=2), "b": GruLinear(hidden=8, layers=1, maps=2),
+          "t": GruLinear(hidden=4, layers=1, maps=2, activation="tanh")}
 for name in sys.argv[1]:
     shape = shapes[name]
     weights = np.linspace(-0.5, 0.5, shape.size).astype(np.float32)
@@ -137,15 +138,18 @@ def test_the_folder_of_the_package_stays_as_it_was_installed(tmp_path, expected)
 
 
 def test_two_kinds_with_equal_sizes_have_kernels_of_their_own():
-    class Other(Shape):
+    class Other(GruLinear):
         """Another architecture."""
 
+    class OtherAdam(Adam):
+        """Another optimizer."""
+
     sizes = {"hidden": 4, "layers": 1, "maps": 2}
-    assert Other(**sizes) != Shape(**sizes)
-    assert cpu.stages(Other(**sizes)) is not cpu.stages(Shape(**sizes))
-    assert cpu.kernels(Other(**sizes)) is not cpu.kernels(Shape(**sizes))
-    identities = {cpu.kernels(kind(**sizes)).train._cache._identity for kind in (Shape, Other)}
-    assert len(identities) == 2
+    assert Other(**sizes) != GruLinear(**sizes)
+    kernels = [minibatch.training(kind(**sizes), Adam) for kind in (GruLinear, Other)]
+    kernels += [minibatch.evaluation(kind(**sizes)).evaluate for kind in (GruLinear, Other)]
+    kernels.append(minibatch.training(GruLinear(**sizes), OtherAdam))
+    assert len(set(map(id, kernels))) == len({kernel._cache._identity for kernel in kernels}) == 5
 
 
 def test_functions_and_constants_from_elsewhere_are_part_of_the_key(tmp_path):
@@ -184,7 +188,7 @@ def kernel(helper, size):
 
 def test_a_changed_source_is_compiled_anew(tmp_path):
     shutil.copytree(ROOT / "tinymlds", tmp_path / "tinymlds", ignore=shutil.ignore_patterns("__pycache__"))
-    cells, cache = tmp_path / "tinymlds" / "kernels" / "cells.py", tmp_path / "cache"
+    cells, cache = tmp_path / "tinymlds" / "kernels" / "recurrent" / "cells.py", tmp_path / "cache"
     before = answers(start("a", cache, tmp_path))
     cells.write_text(cells.read_text().replace("_HALF = np.float32(0.5)", "_HALF = np.float32(0.25)"))
     after = answers(start("a", cache, tmp_path))

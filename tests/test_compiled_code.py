@@ -21,15 +21,15 @@ ROOT = Path(__file__).parent.parent
 COMPILE = """
 import json, sys
 import numpy as np
-from tinymlds.kernels import cpu
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.kernels import minibatch
+from tinymlds.kernels.optimizers import Adam
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.training.backends.cpu import CpuBackend
 
-CpuBackend().prepare(Shape())
-entry_points = cpu.kernels(Shape())
+CpuBackend().prepare(GruLinear(), Adam())
+entry_points = {"train": minibatch.training(GruLinear(), Adam), "evaluate": minibatch.evaluation(GruLinear()).evaluate}
 code = {}
-for name in ("train", "evaluate"):
-    dispatcher = getattr(entry_points, name)
+for name, dispatcher in entry_points.items():
     [llvm], [assembly] = dispatcher.inspect_llvm().values(), dispatcher.inspect_asm().values()
     code[name] = {"llvm": llvm, "assembly": assembly}
 json.dump(code, sys.stdout)

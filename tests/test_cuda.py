@@ -23,12 +23,13 @@ from running import run_cli
 from test_kernels import GRADIENT_TOLERANCE, LOSS_TOLERANCE, oracle, random_sequences, random_weights
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Adam, Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
+from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Job, Problem
 from tinymlds.spec import Recipe
 from tinymlds.training import backends, loop
-from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.training.backends.cpu import CpuBackend, mean
 from tinymlds.training.loop import Status
 
 # Networks that diverge overflow, and the simulator computes with NumPy's numbers, which warn of it.
@@ -52,17 +53,17 @@ needs_package = pytest.mark.skipif(not INSTALLED, reason="numba-cuda is not inst
 def missing() -> str:
     """Why there is no device, or ""."""
     try:
-        backends.load_population("cuda")
+        backends.load_device("cuda")
     except RuntimeError as error:
         return str(error)
     return ""
 
 
 @pytest.fixture
-def cuda() -> backends.PopulationBackend:
+def cuda() -> backends.DeviceBackend:
     if missing():
         pytest.skip(f"no CUDA device: {missing()}")
-    found = backends.load_population("cuda")
+    found = backends.load_device("cuda")
     assert found is not None
     return found
 
@@ -83,18 +84,23 @@ def test_in_the_simulator(request: pytest.FixtureRequest) -> None:
 # ------------------------------------------------------------------ the bits of the CPU
 
 CASES = {
-    "two blocks and a half": (Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=3), 3, 80, 160),
-    "tanh, more outputs than units": (Shape(inputs=3, hidden=4, outputs=6, layers=1, maps=2, activation="tanh"), 3, 16, 48),
-    "default": (Shape(), 2, 32, 32),
+    "two blocks and a half": (GruLinear(inputs=3, hidden=4, outputs=2, layers=2, maps=3), 3, 80, 160),
+    "tanh, more outputs than units": (
+        GruLinear(inputs=3, hidden=4, outputs=6, layers=1, maps=2, activation="tanh"),
+        3,
+        16,
+        48,
+    ),
+    "default": (GruLinear(), 2, 32, 32),
 }
-"""Shape, steps, batch, training sequences. The first shape is run by test_ptx.py too, so its CPU code is compiled once."""
+"""Architecture, steps, batch, training sequences. test_ptx.py runs the first one too, so its CPU code is compiled once."""
 
 
 def lr_at(epoch: int) -> float:
     return 0.01 / epoch
 
 
-def make_problem(shape: Shape, steps: int, batch: int, size: int) -> Problem:
+def make_problem(shape: GruLinear, steps: int, batch: int, size: int) -> Problem:
     limits = np.uint16((1 << shape.inputs) - 1), np.uint16((1 << shape.outputs) - 1)
     train, validation = (
         type(drawn)(*(words & limit for words, limit in zip(drawn, limits, strict=True)))
@@ -110,16 +116,16 @@ def assert_same(got: np.ndarray, expected: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_device_gives_the_bits_of_the_cpu(cuda: backends.PopulationBackend, case: str) -> None:
+def test_device_gives_the_bits_of_the_cpu(cuda: backends.DeviceBackend, case: str) -> None:
     """Losses and weights of two epochs, the second in a launch of its own."""
     problem = make_problem(*CASES[case])
-    weights, index = random_weights(problem.shape), 7
+    weights, index = random_weights(problem.architecture), 7
     network, expected = CpuBackend().network(problem, weights), []
     population = cuda.population([problem], [KEY], lr_at, 0.0, 1)
     population.admit(0, weights)
     for epoch in (1, 2):
         order = rng.permutation(KEY, index, epoch, len(problem.train.inputs))
-        expected = [loop.mean(network.epoch(order, lr_at(epoch)))], [network.validation_loss()]
+        expected = [mean(network.epoch(order, lr_at(epoch)))], [network.validation_loss()]
         population.start([Job(0, 0, index, epoch, 1)])
         (stretch,) = population.finish()
         assert (stretch.not_finite, stretch.step) == ("", 0)
@@ -128,7 +134,7 @@ def test_device_gives_the_bits_of_the_cpu(cuda: backends.PopulationBackend, case
         assert_same(population.weights(0), network.weights)
 
 
-def test_device_with_one_buffer_gives_the_same_bits(cuda: backends.PopulationBackend, monkeypatch) -> None:
+def test_device_with_one_buffer_gives_the_same_bits(cuda: backends.DeviceBackend, monkeypatch) -> None:
     """More than 48 units have no room for two buffers in shared memory; four units stand in for them."""
     from tinymlds.kernels.gpu import kernel, layout
     from tinymlds.kernels.recurrent import cuda_layers
@@ -143,16 +149,16 @@ def test_device_with_one_buffer_gives_the_same_bits(cuda: backends.PopulationBac
         kernel.train.cache_clear()
 
 
-def test_device_gives_the_gradients_of_the_oracle(cuda: backends.PopulationBackend) -> None:
+def test_device_gives_the_gradients_of_the_oracle(cuda: backends.DeviceBackend) -> None:
     from tinymlds.kernels.gpu import layout
 
-    shape, steps, batch = Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 48
+    shape, steps, batch = GruLinear(inputs=3, hidden=4, outputs=2, layers=2, maps=2), 3, 48
     problem, weights = make_problem(shape, steps, batch, batch), random_weights(shape)
     population = cuda.population([problem], [KEY], lambda _epoch: 0.0, 0.0, 1)
     population.admit(0, weights)
     population.start([Job(0, 0, 0, 1, 1)])
     (stretch,) = population.finish()
-    at = layout.arena(shape, steps).gradient
+    at = layout.arena(shape, 0, steps).gradient
     gradient = population._arenas[0].copy_to_host()[at : at + shape.size]
     loss, expected = oracle(shape, weights, problem.train, np.arange(batch))
     assert stretch.train_losses.tolist() == pytest.approx([loss], rel=LOSS_TOLERANCE)
@@ -175,7 +181,7 @@ def assert_same_outcome(got: loop.Outcome, expected: loop.Outcome) -> None:
 
 def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tuple[int, ...], most: int = 3):
     """What the device and the CPU make of the same networks, in the order of `wanted`."""
-    device = backends.load_population("cuda")
+    device = backends.load_device("cuda")
     assert device is not None
     made = {}
     for batch in loop.train_population(device, 0, recipe, wanted, checkpoints, most):
@@ -200,7 +206,7 @@ def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tupl
 def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, status, seconds) -> None:
     """Five networks of two tasks in three places, with checkpoints: the same records, reasons and weights."""
     monkeypatch.setattr(loop, "_SECONDS_PER_JOB", seconds)
-    recipe = Recipe(**TINY, **changes)
+    recipe = Recipe.of(**TINY, **changes)
     wanted = [("xor", 0), ("direct", 0), ("xor", 1), ("direct", 4), ("xor", 2)]
     for got, expected in outcomes_of(recipe, wanted, (0, 1, 2, 5)):
         assert expected.status is status
@@ -222,13 +228,13 @@ def test_device_population_is_what_the_cpu_makes(cuda, monkeypatch, changes, sta
 def test_device_finds_what_is_not_finite(cuda, monkeypatch, changes, reason, epochs) -> None:
     """And goes back to the weights of the last finite epoch."""
     monkeypatch.setattr(loop, "_SECONDS_PER_JOB", 1e9)
-    recipe = Recipe(**{**TINY, **changes}, eps=1e-30, max_epochs=6, patience=0)
+    recipe = Recipe.of(**{**TINY, **changes}, eps=1e-30, max_epochs=6, patience=0)
     ((got, expected),) = outcomes_of(recipe, [("xor", 0)], (0, 1, 2, 3))
     assert (expected.status, expected.reason, expected.epochs) == (Status.DIVERGED, reason, epochs)
     assert_same_outcome(got, expected)
 
 
-def test_device_run_makes_the_digest_of_the_cpu(cuda: backends.PopulationBackend, tmp_path: Path) -> None:
+def test_device_run_makes_the_digest_of_the_cpu(cuda: backends.DeviceBackend, tmp_path: Path) -> None:
     recipe, digests = {**TINY, "max_epochs": 2}, []
     (tmp_path / "sitecustomize.py").write_text("import simulator\n\nsimulator.take_turns()\n" if SIMULATED else "")
     path = os.pathsep.join(map(str, (tmp_path, ROOT, Path(__file__).parent)))
@@ -246,17 +252,17 @@ def test_device_run_makes_the_digest_of_the_cpu(cuda: backends.PopulationBackend
 # ------------------------------------------------------------------ errors
 
 
-def test_device_with_too_little_memory_is_refused(cuda: backends.PopulationBackend, monkeypatch) -> None:
+def test_device_with_too_little_memory_is_refused(cuda: backends.DeviceBackend, monkeypatch) -> None:
     from tinymlds.training.backends import cuda as cuda_backend
 
-    problem = make_problem(Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 16)
+    problem = make_problem(GruLinear(inputs=3, hidden=4, outputs=2, layers=1, maps=1), 1, 16, 16)
     monkeypatch.setattr(cuda_backend, "free_bytes", lambda: 1e3)
     with pytest.raises(RuntimeError, match=r"0\.00 GB to spare.*ask for fewer tasks, or fewer or shorter sequences"):
         cuda.population([problem], [KEY], lr_at, 0.0, 1)
 
 
-def test_device_says_what_fits(cuda: backends.PopulationBackend) -> None:
-    problem = make_problem(Shape(inputs=3, hidden=68, outputs=2, layers=1, maps=1), 1, 16, 16)
+def test_device_says_what_fits(cuda: backends.DeviceBackend) -> None:
+    problem = make_problem(GruLinear(inputs=3, hidden=68, outputs=2, layers=1, maps=1), 1, 16, 16)
     with pytest.raises(RuntimeError, match="takes up to 64 hidden units, not 68"):
         cuda.population([problem], [KEY], lr_at, 0.0, 1)
 

@@ -66,7 +66,7 @@ def test_names(dataset):
 def test_state_dict_and_forward(dataset):
     network = dataset["direct", 0]
     state = network.state_dict()
-    assert [name for name, _ in network.shape.tensors] == list(state)
+    assert [name for name, *_ in network.architecture.tensors()] == list(state)
     assert len(state) == 26
     assert state["gru.weight_ih_l0"].shape == (36, 9)
     assert state["head.4.bias"].shape == (8,)

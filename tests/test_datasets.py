@@ -21,7 +21,7 @@ from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
 from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
 from tinymlds.tasks import catalog
-from tinymlds.training import backends, loop, metrics
+from tinymlds.training import backends, data, loop, metrics
 from tinymlds.training.loop import Outcome, Status
 
 CHECKPOINTS = (0, 1, 3, 8)
@@ -96,7 +96,7 @@ def handed_out(seconds, count, workers):
 
     def note(unit):
         done.append((unit.task, unit.start, unit.stop))
-        losses, weights = np.zeros(1, np.float32), np.zeros(unit.recipe.shape.size, np.float32)
+        losses, weights = np.zeros(1, np.float32), np.zeros(unit.recipe.architecture.size, np.float32)
         arrays = weights, losses, losses, np.zeros((0, weights.size), np.float32)
         return [Outcome(k, Status.COMPLETE, "", *arrays, seconds[unit.task]) for k in range(unit.start, unit.stop)]
 
@@ -307,7 +307,7 @@ def test_all_workers_try_how_fast_they_are():
 def test_the_range_of_a_forecast():
     epochs = {"xor": (2.0, 1.0), "transducer_000": (10.0, 3.0), "transducer_001": (10.0, 3.0)}
     missing = {"xor": 5, "transducer_000": 10, "transducer_001": 20}
-    n = loop.EPOCHS_FROM
+    n = data.EPOCHS_FROM
     spread = 2 * np.sqrt((5 + 25 / n) * 1.0 + (30 + 900 / n) * 9.0)  # transducers share one mean
     assert dry_run._epochs_range(missing, epochs) == pytest.approx((310 - spread, 310 + spread))
     assert dry_run._epochs_range({"xor": 1}, {"xor": (1.0, 9.0)})[0] == 0.0
@@ -335,8 +335,8 @@ def test_the_forecast_of_a_run():
         found.add(made)
         xor, parity, direct = 20.0, 200.0, 80.0  # epochs: own means, and for direct the mean of all
         if recipe == Recipe():
-            known = {task: loop.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
-            weight = loop.EPOCHS_FROM
+            known = {task: data.expected_epochs(task, recipe)[0] for task in ("xor", "parity", "direct")}
+            weight = data.EPOCHS_FROM
             xor = (weight * known["xor"] + 40) / (weight + 2)
             parity = (weight * known["parity"] + 200) / (weight + 1)
             direct = known["direct"]

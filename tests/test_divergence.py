@@ -16,7 +16,7 @@ from tinymlds.kernels import rng
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.tasks.catalog import load
 from tinymlds.training import backends
-from tinymlds.training.loop import problem
+from tinymlds.training.data import problem
 
 CPU = backends.load("cpu")
 NETWORKS = 4
@@ -57,7 +57,7 @@ def finite_epochs(task, recipe, index):
     """A plain check: epochs until anything is not finite, or None. No stop rule, no record, nothing of `training` but the
     sequences."""
     key = load(task, recipe).stream_key(0)
-    network = CPU.network(problem(task, 0, recipe), params.initial(recipe.shape, key, index))
+    network = CPU.network(problem(task, 0, recipe), params.initial(recipe.architecture, key, index))
     with np.errstate(all="ignore"):
         for epoch in range(1, EPOCHS + 1):
             losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences), recipe.lr_at(epoch))

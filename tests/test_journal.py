@@ -130,7 +130,7 @@ def test_values_about_workers_that_no_run_writes_are_damage(tmp_path, unsealed, 
 
 
 def outcome(index):
-    losses, weights = np.zeros(1, np.float32), np.full(Recipe().shape.size, index, np.float32)
+    losses, weights = np.zeros(1, np.float32), np.full(Recipe().architecture.size, index, np.float32)
     return Outcome(index, Status.COMPLETE, "", weights, losses, losses, np.zeros((0, weights.size), np.float32), 1.0)
 
 

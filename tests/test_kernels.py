@@ -9,25 +9,27 @@ import pytest
 from numba import njit
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Adam, Shape
-from tinymlds.kernels import cpu
-from tinymlds.kernels.block import CELLS, OPTIONS
-from tinymlds.kernels.cells import TANH_LIMIT
+from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels.activations import TANH_LIMIT
+from tinymlds.kernels.block import INNER, MATH, OPTIONS
 from tinymlds.kernels.lanes import LANES, load, store, tree_sum
-from tinymlds.kernels.problem import Floats, Problem, Sequences, adam_factors
+from tinymlds.kernels.minibatch import Work
+from tinymlds.kernels.optimizers import Adam
+from tinymlds.kernels.problem import Floats, Problem, Sequences
 from tinymlds.kernels.problem import constants as constants_of
+from tinymlds.training.backends import cpu as cpu_backend
 from tinymlds.training.backends.cpu import CpuBackend
 
 LR = 0.003
 SHAPES = {
-    "default": Shape(),
-    "tanh": Shape(hidden=8, layers=2, maps=3, activation="tanh"),
-    "relu": Shape(hidden=4, layers=1, maps=2, activation="relu"),
-    "one_layer": Shape(hidden=4, layers=1, maps=1),
-    "wide": Shape(hidden=20, layers=2, maps=3),  # more units than lanes, and no multiple of them
-    "wide_tanh": Shape(hidden=32, layers=1, maps=2, activation="tanh"),
-    "odd": Shape(hidden=13, layers=1, maps=2),  # a prime: tiles of one row
-    "largest": Shape(hidden=64, layers=1, maps=8),
+    "default": GruLinear(),
+    "tanh": GruLinear(hidden=8, layers=2, maps=3, activation="tanh"),
+    "relu": GruLinear(hidden=4, layers=1, maps=2, activation="relu"),
+    "one_layer": GruLinear(hidden=4, layers=1, maps=1),
+    "wide": GruLinear(hidden=20, layers=2, maps=3),  # more units than lanes, and no multiple of them
+    "wide_tanh": GruLinear(hidden=32, layers=1, maps=2, activation="tanh"),
+    "odd": GruLinear(hidden=13, layers=1, maps=2),  # a prime: tiles of one row
+    "largest": GruLinear(hidden=64, layers=1, maps=8),
 }
 STEPS = 16
 BACKEND = CpuBackend()
@@ -41,24 +43,24 @@ def random_sequences(count: int, seed: int = 0, steps: int = STEPS) -> Sequences
     return Sequences(*(generator.integers(0, top, (count, steps), np.uint16) for top in (1 << 9, 1 << 8)))
 
 
-def random_weights(shape: Shape) -> Floats:
+def random_weights(shape: GruLinear) -> Floats:
     """Twice PyTorch's initial range, so that gates leave their nearly linear part."""
     bound = 2.0 / math.sqrt(shape.hidden)
     return np.random.default_rng(1).uniform(-bound, bound, shape.size).astype(np.float32)
 
 
-def doubles(shape: Shape, weights: Floats) -> naive.Tensors:
+def doubles(shape: GruLinear, weights: Floats) -> naive.Tensors:
     return {name: tensor.astype(np.float64) for name, tensor in params.to_tensors(shape, weights).items()}
 
 
-def oracle(shape: Shape, weights: Floats, sequences: Sequences, chosen: np.ndarray) -> tuple[float, naive.Tensors]:
+def oracle(shape: GruLinear, weights: Floats, sequences: Sequences, chosen: np.ndarray) -> tuple[float, naive.Tensors]:
     """Loss and gradients over the chosen sequences."""
     x, target = naive.lines(sequences.inputs[chosen], shape.inputs), naive.lines(sequences.outputs[chosen], shape.outputs)
     return naive.loss_and_gradients(doubles(shape, weights), shape.activation, x, target)
 
 
 def loss_and_gradients(
-    shape: Shape, weights: Floats, sequences: Sequences, order: np.ndarray, batch: int
+    shape: GruLinear, weights: Floats, sequences: Sequences, order: np.ndarray, batch: int
 ) -> tuple[Floats, dict[str, Floats]]:
     """The losses of all minibatches and the gradients of the last one, at these weights (a learning rate of 0)."""
     network = BACKEND.network(Problem(shape, sequences, sequences, batch, Adam()), weights)
@@ -77,7 +79,7 @@ LOSS_TOLERANCE = 1e-6
 
 @every_shape
 @pytest.mark.parametrize("batch", [16, 32, 48, 128])
-def test_gradients(shape: Shape, batch: int) -> None:
+def test_gradients(shape: GruLinear, batch: int) -> None:
     sequences, weights = random_sequences(3 * batch), random_weights(shape)
     order = np.random.default_rng(2).permutation(3 * batch)[: 2 * batch]
     losses, gradients = loss_and_gradients(shape, weights, sequences, order, batch)
@@ -111,7 +113,7 @@ def test_lanes_beyond_the_batch_add_nothing(batch: int) -> None:
 
 @every_shape
 @pytest.mark.parametrize("count", [1, 16, 50])
-def test_outputs_and_loss(shape: Shape, count: int) -> None:
+def test_outputs_and_loss(shape: GruLinear, count: int) -> None:
     sequences, weights = random_sequences(count), random_weights(shape)
     x, target = naive.lines(sequences.inputs, shape.inputs), naive.lines(sequences.outputs, shape.outputs)
     expected = naive.forward(doubles(shape, weights), shape.activation, x).outputs
@@ -125,7 +127,7 @@ def test_outputs_and_loss(shape: Shape, count: int) -> None:
 # ------------------------------------------------------------------ what the bits may not depend on
 
 
-def everything(shape: Shape) -> dict[str, Floats]:
+def everything(shape: GruLinear) -> dict[str, Floats]:
     """All that the kernels can compute, batches with partial blocks included."""
     problem = Problem(shape, random_sequences(96), random_sequences(50, 1), 48, Adam())
     network = BACKEND.network(problem, random_weights(shape))
@@ -148,22 +150,22 @@ def assert_same_bits(got: dict[str, Floats], expected: dict[str, Floats]) -> Non
 
 
 @every_shape
-def test_same_call_same_bits(shape: Shape) -> None:
+def test_same_call_same_bits(shape: GruLinear) -> None:
     assert_same_bits(everything(shape), everything(shape))
 
 
 @every_shape
-def test_what_lay_in_the_buffers_does_not_matter(shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
-    clean, workspace, poisoned = everything(shape), cpu.workspace, []
+def test_what_lay_in_the_buffers_does_not_matter(shape: GruLinear, monkeypatch: pytest.MonkeyPatch) -> None:
+    clean, workspace, poisoned = everything(shape), cpu_backend.workspace, []
 
-    def poisoned_workspace(shape: Shape, steps: int) -> cpu.Work:
+    def poisoned_workspace(shape: GruLinear, steps: int) -> Work:
         work = workspace(shape, steps)
-        for buffer in work:
+        for buffer in (*work[:-1], *work.own):
             buffer.fill(np.nan if buffer.dtype == np.float32 else 0xFFFF)
         poisoned.append(work)
         return work
 
-    monkeypatch.setattr(cpu, "workspace", poisoned_workspace)
+    monkeypatch.setattr(cpu_backend, "workspace", poisoned_workspace)
     assert_same_bits(everything(shape), clean)
     assert len(poisoned) == 3  # of the network, of `loss` and of `outputs`
 
@@ -180,10 +182,10 @@ def test_other_sequences_do_not_matter() -> None:
 
 
 @every_shape
-def test_a_nan_weight_gives_a_nan_loss(shape: Shape) -> None:
+def test_a_nan_weight_gives_a_nan_loss(shape: GruLinear) -> None:
     """No clamp, selection or product may hide a network that has diverged."""
     sequences = random_sequences(16)
-    for name, _ in shape.tensors:
+    for name, *_ in shape.tensors():
         weights = random_weights(shape)
         params.to_tensors(shape, weights)[name].reshape(-1)[-1] = np.nan
         losses, _ = loss_and_gradients(shape, weights, sequences, np.arange(16), 16)
@@ -193,7 +195,7 @@ def test_a_nan_weight_gives_a_nan_loss(shape: Shape) -> None:
 
 # ------------------------------------------------------------------ cells
 
-tanh, adam = CELLS.tanh, CELLS.adam
+tanh, adam = MATH.tanh, njit(**INNER)(Adam.step(MATH))
 
 
 @njit(**OPTIONS)
@@ -203,9 +205,9 @@ def tanh_of_all(x, y):
 
 
 @njit(**OPTIONS)
-def adam_of_all(p, m, v, g, constants, step_size, root_scale):
+def adam_of_all(p, m, v, g, constants, factors):
     for e in range(0, p.size, LANES):
-        result = adam(load(p, e), load(m, e), load(v, e), load(g, e), constants, step_size, root_scale)
+        result = adam(load(p, e), load(m, e), load(v, e), load(g, e), constants, factors)
         store(p, e, result[0])
         store(m, e, result[1])
         store(v, e, result[2])
@@ -271,13 +273,13 @@ def test_adam_cell_is_the_oracle() -> None:
     m, v = np.zeros(size, np.float32), np.zeros(size, np.float32)
     tensors = {"p": p.astype(np.float64)}
     reference = naive.Adam(tensors, LR, *astuple(constants))
-    fixed = constants_of(Problem(Shape(), random_sequences(16), random_sequences(16), 16, constants)).adam
-    factors, _ = adam_factors(constants, LR, (1.0, 1.0), steps)
+    fixed = constants_of(Problem(GruLinear(), random_sequences(16), random_sequences(16), 16, constants)).optimizer
+    factors, _ = constants.factors(LR, (1.0, 1.0), steps)
     sizes = 10.0 ** generator.uniform(-9.0, 1.0, size)  # from below eps, where only eps keeps a step small
     sizes[:16] = 0.0
-    for step_size, root_scale in factors:
+    for step in factors:
         g = (generator.normal(size=size) * sizes).astype(np.float32)
-        adam_of_all(p, m, v, g, fixed, step_size, root_scale)
+        adam_of_all(p, m, v, g, fixed, step)
         reference.step(tensors, {"p": g.astype(np.float64)})
     # 50 steps of a few roundings of 6e-8 each, among them those of the constants; p is of order 0.3 and a step of order
     # 0.003. Measured: p 4e-7, m 3e-7, v 5e-7 of the largest; v, a sum of positive terms, 7e-7 of itself.
@@ -288,7 +290,7 @@ def test_adam_cell_is_the_oracle() -> None:
 def test_adam_factors() -> None:
     """Against the closed form: one rounding to float32 (2^-24), and t roundings of the running product in float64."""
     constants, steps = Adam(), 5000
-    factors, powers = adam_factors(constants, LR, (1.0, 1.0), steps)
+    factors, powers = constants.factors(LR, (1.0, 1.0), steps)
     for t in (1, 2, 3, 10, 100, 1000, 5000):
         expected = [LR / (1.0 - constants.beta1**t), 1.0 / math.sqrt(1.0 - constants.beta2**t)]
         assert factors[t - 1].tolist() == pytest.approx(expected, rel=2.0**-24 + 1e-12)
@@ -296,8 +298,8 @@ def test_adam_factors() -> None:
 
 
 def test_adam_factors_go_on_where_they_stopped() -> None:
-    whole, end = adam_factors(Adam(), LR, (1.0, 1.0), 300)
-    first, powers = adam_factors(Adam(), LR, (1.0, 1.0), 128)
-    second, powers = adam_factors(Adam(), LR, powers, 172)
+    whole, end = Adam().factors(LR, (1.0, 1.0), 300)
+    first, powers = Adam().factors(LR, (1.0, 1.0), 128)
+    second, powers = Adam().factors(LR, powers, 172)
     assert np.concatenate([first, second]).tobytes() == whole.tobytes()
     assert powers == end

@@ -190,7 +190,7 @@ def test_a_network_as_a_file(dataset, tmp_path, suffix, monkeypatch):
     if suffix == ".safetensors":
         metadata = TensorFile(path.parent, path.name).metadata
         assert (metadata["kind"], metadata["row"]) == ("network", network.row)
-        assert recurrent.Shape(**metadata["shape"]) == network.shape
+        assert recurrent.GruLinear(**metadata["shape"]) == network.shape
     else:
         with zipfile.ZipFile(path) as archive:
             assert {(member.date_time, member.create_system) for member in archive.infolist()} == {
@@ -231,7 +231,7 @@ def test_pytorch_loads_what_is_exported(tmp_path):
     done = run_cli("export", place, "SimpleXORMachine", 1, "--out", out)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{out}\nnext: tinymlds inspect {place} xor 1\n", "")
     network = tinymlds.open(place)["xor", 1]
-    module = tinymlds.torch.GruLinear(network.shape)
+    module = network.architecture.module()
     module.load_state_dict(load_file(out))
     x = np.random.default_rng(0).integers(0, 2, (4, 16, 9)).astype(np.float32)
     with torch.no_grad():

@@ -33,7 +33,7 @@ from tinymlds.training.loop import Outcome, Status
 folder, count, sealed = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "sealed"
 spec = Spec((("xor", count),), recipe=recipe_with(Recipe(), RECIPE))
 sealing.measure = lambda *_: {**dict.fromkeys(COLUMNS), "accuracy": 1.0, "long_accuracy": 1.0}
-generator, size = np.random.default_rng(0), spec.recipe.shape.size
+generator, size = np.random.default_rng(0), spec.recipe.architecture.size
 nothing, losses = np.empty((0, size), np.float32), np.float32([5e-5])
 folder.mkdir()
 with RunLock(folder):

@@ -29,53 +29,53 @@ class Mutation(NamedTuple):
 
 MUTATIONS = {
     "gradient of q zeroed": Mutation(
-        "cells.py",
+        "recurrent/cells.py",
         "return dar, daz, dan, dq, dh",
         "return dar, daz, dan, dq * np.float32(0.0), dh",
     ),
     "gradient of the biases of a linear map dropped": Mutation(
-        "head.py",
+        "recurrent/head.py",
         "        gradient_b(T, dy, head, SUMS + H * WIDE, -1)\n",
         "",
     ),
     "the biases of the collapsed maps forgotten on the way up": Mutation(
-        "head.py",
-        "a = w_accumulate(w_zero(), p, wk + H * H + i, 1, head, sums + H * WIDE)",
+        "recurrent/head.py",
+        "a = w_accumulate(w_zero(), p, wk + BIAS + i, 1, head, sums + H * WIDE)",
         "a = w_zero()",
         DEFAULT,
     ),
     "a gradient of the collapsed maps from the wrong product": Mutation(
-        "head.py",
+        "recurrent/head.py",
         "b = l_accumulate(b, head, S + k * S_SIZE + i * WIDE + o, WIDE, head, LEFT + o * LONG)",
         "b = l_accumulate(b, head, S + (k - 1) * S_SIZE + i * WIDE + o, WIDE, head, LEFT + o * LONG)",
         DEFAULT,
     ),
     "r and z swapped": Mutation(
-        "cells.py",
-        "def gru_gates(ar: Any, az: Any)",
-        "def gru_gates(az: Any, ar: Any)",
+        "recurrent/cells.py",
+        "def gates(ar: Any, az: Any)",
+        "def gates(az: Any, ar: Any)",
     ),
     "bias correction of the first moment dropped": Mutation(
-        "problem.py",
+        "optimizers.py",
         "lr / (1.0 - running[0, 1:])",
         "lr / np.ones(steps)",
         FACTORS,
     ),
     "bias correction of the second moment dropped": Mutation(
-        "problem.py",
+        "optimizers.py",
         "1.0 / np.sqrt(1.0 - running[1, 1:])",
         "np.ones(steps)",
         FACTORS,
     ),
     "a lane of the sums of the gradients lost": Mutation(
-        "simd.py",
+        "lanes.py",
         "vectors = [builder.extract_value(t, i * columns + c) for i in group for c in range(columns)]\n",
         "vectors = [builder.extract_value(t, i * columns + c) for i in group for c in range(columns)]\n"
         "                zero, lane = ir.Constant(_FLOAT, 0.0), ir.Constant(_INT32, 7)\n"
         "                vectors = [builder.insert_element(v, zero, lane) for v in vectors]\n",
     ),
     "a lane of every sum counted twice, its neighbour not at all": Mutation(
-        "simd.py",
+        "lanes.py",
         "_indices([i ^ distance for i in owner])",
         "_indices([i if i % LANES == 3 else i ^ distance for i in owner])",
     ),

@@ -4,27 +4,27 @@ import naive
 import numpy as np
 import pytest
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 
 SHAPES = [
-    Shape(hidden=4, layers=2, maps=3),
-    Shape(hidden=4, layers=1, maps=3, activation="tanh"),
-    Shape(hidden=4, layers=2, maps=3, activation="relu"),
-    Shape(hidden=4, layers=1, maps=1),
+    GruLinear(hidden=4, layers=2, maps=3),
+    GruLinear(hidden=4, layers=1, maps=3, activation="tanh"),
+    GruLinear(hidden=4, layers=2, maps=3, activation="relu"),
+    GruLinear(hidden=4, layers=1, maps=1),
 ]
 BATCH, STEPS = 3, 5
 
 
-def case(shape: Shape) -> tuple[naive.Tensors, naive.Array, naive.Array]:
+def case(shape: GruLinear) -> tuple[naive.Tensors, naive.Array, naive.Array]:
     """Weights, inputs [B, T, I] and targets [B, T, O], all of order 1 so that no part of the function is nearly linear."""
     generator = np.random.default_rng(1)
-    tensors = {name: generator.uniform(-1.0, 1.0, sizes) for name, sizes in shape.tensors}
+    tensors = {name: generator.uniform(-1.0, 1.0, sizes) for name, sizes, *_ in shape.tensors()}
     x = generator.normal(size=(BATCH, STEPS, shape.inputs))
     return tensors, x, generator.normal(size=(BATCH, STEPS, shape.outputs))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_are_central_differences(shape: Shape) -> None:
+def test_gradients_are_central_differences(shape: GruLinear) -> None:
     tensors, x, target = case(shape)
     _, gradients = naive.loss_and_gradients(tensors, shape.activation, x, target)
     step = 1e-5  # truncation ~ step^2 = 1e-10, rounding ~ 1e-16 / step = 1e-11; each tensor has gradients above 0.01
@@ -41,14 +41,13 @@ def test_gradients_are_central_differences(shape: Shape) -> None:
     naive.assert_close(gradients, numeric, 1e-7)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, Shape()], ids=str)
-def test_loss_and_gradients_are_those_of_pytorch_in_float64(shape: Shape) -> None:
+@pytest.mark.parametrize("shape", [*SHAPES, GruLinear()], ids=str)
+def test_loss_and_gradients_are_those_of_pytorch_in_float64(shape: GruLinear) -> None:
     torch = pytest.importorskip("torch")
-    from tinymlds.torch import GruLinear
 
     tensors, x, target = case(shape)
     loss, gradients = naive.loss_and_gradients(tensors, shape.activation, x, target)
-    module = GruLinear(shape).double()
+    module = shape.module().double()
     module.load_state_dict({name: torch.tensor(tensor) for name, tensor in tensors.items()})
     torch_loss = torch.nn.functional.mse_loss(module(torch.tensor(x)), torch.tensor(target))
     torch_loss.backward()

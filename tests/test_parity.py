@@ -1,6 +1,7 @@
 """The float32 kernels of the CPU against PyTorch in float32: gradients by name, outputs, a trajectory of Adam."""
 
 from collections.abc import Iterator
+from dataclasses import astuple
 from functools import cache
 from typing import NamedTuple
 
@@ -9,22 +10,22 @@ import numpy as np
 import pytest
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Adam, Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
+from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Floats, Problem, Sequences
 from tinymlds.spec import Recipe
-from tinymlds.training import loop
+from tinymlds.training import data
 from tinymlds.training.backends.cpu import CpuBackend
 
 torch = pytest.importorskip("torch")
 
-from tinymlds.torch import GruLinear  # noqa: E402
 
 LR = 0.003
 SHAPES = {
-    "default": Shape(),
-    "tanh": Shape(hidden=8, layers=2, maps=3, activation="tanh"),
-    "relu": Shape(hidden=4, layers=1, maps=2, activation="relu"),
+    "default": GruLinear(),
+    "tanh": GruLinear(hidden=8, layers=2, maps=3, activation="tanh"),
+    "relu": GruLinear(hidden=4, layers=1, maps=2, activation="relu"),
 }
 BACKEND = CpuBackend()
 
@@ -40,14 +41,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pytorch_module(shape: Shape, weights: Floats) -> GruLinear:
+def pytorch_module(shape: GruLinear, weights: Floats) -> torch.nn.Module:
     """nn.GRU (batch_first) and nn.Linear with our weights, by name."""
-    module = GruLinear(shape)
+    module = shape.module()
     module.load_state_dict({name: torch.tensor(tensor) for name, tensor in params.to_tensors(shape, weights).items()})
     return module
 
 
-def batch_of(shape: Shape) -> tuple[Sequences, Floats, Floats]:
+def batch_of(shape: GruLinear) -> tuple[Sequences, Floats, Floats]:
     """128 sequences of 16 steps with all lines live, as words and as lines x [B, T, I], target [B, T, O]."""
     generator = np.random.default_rng(5)
     words = Sequences(*(generator.integers(0, 1 << lines, (128, 16), np.uint16) for lines in (shape.inputs, shape.outputs)))
@@ -56,7 +57,7 @@ def batch_of(shape: Shape) -> tuple[Sequences, Floats, Floats]:
 
 
 @every_shape
-def test_gradients_are_those_of_pytorch(shape: Shape) -> None:
+def test_gradients_are_those_of_pytorch(shape: GruLinear) -> None:
     sequences, x, target = batch_of(shape)
     weights = params.initial(shape, rng.stream_key(0, "xor"), 0)
     network = BACKEND.network(Problem(shape, sequences, sequences, 128, Adam()), weights)
@@ -71,7 +72,7 @@ def test_gradients_are_those_of_pytorch(shape: Shape) -> None:
 
 
 @every_shape
-def test_outputs_are_those_of_pytorch(shape: Shape) -> None:
+def test_outputs_are_those_of_pytorch(shape: GruLinear) -> None:
     _, x, _ = batch_of(shape)
     weights = 2.0 * params.initial(shape, rng.stream_key(0, "xor"), 1)
     with torch.no_grad():
@@ -83,7 +84,7 @@ def test_outputs_are_those_of_pytorch(shape: Shape) -> None:
 
 # ------------------------------------------------------------------ a hundred steps
 
-RECIPE = Recipe(train_sequences=100 * 128, batch=128)
+RECIPE = Recipe.of(train_sequences=100 * 128, batch=128)
 """The project's recipe with larger batches, on just so many sequences that an epoch has 100 steps."""
 
 
@@ -99,7 +100,7 @@ def start(index: int) -> tuple[Problem, Floats, np.ndarray]:
     """The xor task, the initial weights of a network, and its order in the first epoch."""
     key = rng.stream_key(0, "xor")
     order = rng.permutation(key, index, 1, RECIPE.train_sequences)
-    return loop.problem("xor", 0, RECIPE), params.initial(RECIPE.shape, key, index), order
+    return data.problem("xor", 0, RECIPE), params.initial(RECIPE.architecture, key, index), order
 
 
 def our_trajectory(index: int) -> Trajectory:
@@ -110,13 +111,13 @@ def our_trajectory(index: int) -> Trajectory:
 
 def pytorch_trajectory(index: int, dtype: "torch.dtype") -> Trajectory:
     problem, weights, order = start(index)
-    module = pytorch_module(problem.shape, weights).to(dtype)
-    beta1, beta2, eps = problem.adam
+    module = pytorch_module(problem.architecture, weights).to(dtype)
+    beta1, beta2, eps = astuple(problem.optimizer)
     optimizer = torch.optim.Adam(module.parameters(), lr=LR, betas=(beta1, beta2), eps=eps)
     losses = []
     for chosen in np.split(order, 100):
-        x = torch.tensor(naive.lines(problem.train.inputs[chosen], problem.shape.inputs), dtype=dtype)
-        target = torch.tensor(naive.lines(problem.train.outputs[chosen], problem.shape.outputs), dtype=dtype)
+        x = torch.tensor(naive.lines(problem.train.inputs[chosen], problem.architecture.inputs), dtype=dtype)
+        target = torch.tensor(naive.lines(problem.train.outputs[chosen], problem.architecture.outputs), dtype=dtype)
         optimizer.zero_grad()
         loss = torch.nn.functional.mse_loss(module(x), target)
         loss.backward()

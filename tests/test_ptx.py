@@ -26,26 +26,26 @@ from test_kernels import random_weights
 from test_targets import GOLDEN
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import NUMERICS, Shape
-from tinymlds.kernels import rng
-from tinymlds.kernels.problem import Floats, Problem, adam_factors
+from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels import NUMERICS, rng
+from tinymlds.kernels.problem import Floats, Problem
 from tinymlds.spec import Recipe
-from tinymlds.training import loop
-from tinymlds.training.backends.cpu import CpuBackend
+from tinymlds.training import data
+from tinymlds.training.backends.cpu import CpuBackend, mean
 
 pytestmark = [needs_package, pytest.mark.skipif(SIMULATED, reason="the simulator compiles nothing")]
 ROOT = Path(__file__).parent.parent
 
 SHAPES = {
-    "default": Shape(),
-    "tanh": Shape(activation="tanh"),
-    "small": Shape(inputs=3, hidden=4, outputs=2, layers=2, maps=3),
-    "more outputs than units": Shape(inputs=2, hidden=4, outputs=6, layers=1, maps=3),
-    "relu": Shape(inputs=3, hidden=4, outputs=6, layers=2, maps=3, activation="relu"),
-    "tanh, one map": Shape(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"),
-    "wide": Shape(hidden=20, layers=2, maps=3),
-    "one buffer": Shape(hidden=48, layers=2, maps=2),
-    "largest": Shape(hidden=64, layers=2, maps=8),
+    "default": GruLinear(),
+    "tanh": GruLinear(activation="tanh"),
+    "small": GruLinear(inputs=3, hidden=4, outputs=2, layers=2, maps=3),
+    "more outputs than units": GruLinear(inputs=2, hidden=4, outputs=6, layers=1, maps=3),
+    "relu": GruLinear(inputs=3, hidden=4, outputs=6, layers=2, maps=3, activation="relu"),
+    "tanh, one map": GruLinear(inputs=3, hidden=4, outputs=2, layers=1, maps=1, activation="tanh"),
+    "wide": GruLinear(hidden=20, layers=2, maps=3),
+    "one buffer": GruLinear(hidden=48, layers=2, maps=2),
+    "largest": GruLinear(hidden=64, layers=2, maps=8),
 }
 CAPABILITIES = (7, 5), (8, 0), (9, 0)
 
@@ -57,7 +57,8 @@ from cuda.core._utils.cuda_utils import ComputeCapability
 from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.training import data
 
 device = SimpleNamespace(compute_capability=None, id=0)  # a stand-in: nothing is launched
 dispatcher.get_current_device = lambda: device
@@ -70,7 +71,7 @@ for capability, shapes, fused in eval(sys.argv[1]):
     train.cache_clear()  # another kernel; Numba keeps its typed functions, NVVM and the linker see all of it again
     result = {}
     for name, shape in shapes.items():
-        kernel = train(shape)
+        kernel = train(shape, Adam)
         try:
             cuda.compile_kernel(kernel, ARGUMENTS)
         except ArithmeticError as error:
@@ -206,9 +207,9 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
     A called function saves up to some 77 registers for its caller, once for all steps; ptxas counts them as spilled.
     """
     from tinymlds.kernels.cuda import residency
-    from tinymlds.kernels.gpu.layout import threads
+    from tinymlds.kernels.recurrent.cuda_passes import threads
 
-    assert residency(threads(Shape())) == (3, 96)
+    assert residency(threads(GruLinear())) == (3, 96)
     if not request.config.getoption("--full"):
         pytest.skip("two minutes of ptxas: with --full")
     if (ptxas := shutil.which("ptxas")) is None:
@@ -233,22 +234,23 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
 def run(text: str, problem: Problem, weights: Floats, index: int, key: rng.Key, epochs: int, lr=lr_at, races=True):
     """Weights and records float32 [epochs, 2] of a network that trains for some epochs; memory starts as NaN."""
     from tinymlds.kernels.gpu import layout
+    from tinymlds.kernels.recurrent import cuda_passes
     from tinymlds.training.backends.cuda import _fixed
 
-    shape, (size, steps) = problem.shape, problem.train.inputs.shape
-    minibatches, powers, factors = size // problem.batch, (1.0, 1.0), []
+    shape, (size, steps) = problem.architecture, problem.train.inputs.shape
+    arena = layout.arena(shape, cuda_passes.own_floats(shape, steps), steps)
+    minibatches, carried, factors = size // problem.batch, problem.optimizer.start, []
     for epoch in range(1, epochs + 1):
-        some, powers = adam_factors(problem.adam, lr(epoch), powers, minibatches)
+        some, carried = problem.optimizer.factors(lr(epoch), carried, minibatches)
         factors.append(some)
     state, arenas, records = (
-        np.full(shape, np.nan, np.float32)
-        for shape in ((1, 4, shape.size), (1, layout.arena(shape, steps).size), (1, epochs, 2))
+        np.full(shape, np.nan, np.float32) for shape in ((1, 4, shape.size), (1, arena.size), (1, epochs, 2))
     )
     state[0, layout.PARAMETERS] = weights
     results = np.full((1, 3), -1, np.int32)
     ptx.Program(text).launch(
         1,
-        layout.threads(shape),
+        cuda_passes.threads(shape),
         [
             np.array([[0, 0, index, 1, epochs]], np.int32),
             steps,
@@ -281,12 +283,12 @@ def test_it_gives_the_bits_of_the_cpu(name: str, request: pytest.FixtureRequest)
     steps = 2 if SHAPES[name].hidden > 12 else 4
     epochs = 2 if full or SHAPES[name].hidden < 12 else 1
     problem = make_problem(SHAPES[name], steps, 80, 160)
-    weights = random_weights(problem.shape)
+    weights = random_weights(problem.architecture)
     got, records = run(ptx_of(name), problem, weights, 7, KEY, epochs)
     network, expected = CpuBackend().network(problem, weights), []
     for epoch in range(1, epochs + 1):
         losses = network.epoch(rng.permutation(KEY, 7, epoch, 160), lr_at(epoch))
-        expected.append([loop.mean(losses), network.validation_loss()])
+        expected.append([mean(losses), network.validation_loss()])
     assert_same(records, np.array(expected))
     assert_same(got, network.weights)
 
@@ -296,9 +298,9 @@ def test_it_gives_the_golden_bits(request: pytest.FixtureRequest) -> None:
     if not request.config.getoption("--full"):
         pytest.skip("four minutes: with --full; the bits of the CPU, which has these digests, are compared above")
     sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
-    recipe = Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
-    key, problem = rng.stream_key(0, "xor"), loop.problem("xor", 0, recipe)
-    initial = params.initial(recipe.shape, key, 0)
+    recipe = Recipe.of(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
+    key, problem = rng.stream_key(0, "xor"), data.problem("xor", 0, recipe)
+    initial = params.initial(recipe.architecture, key, 0)
     weights, records = run(ptx_of("default"), problem, initial, 0, key, 3, recipe.lr_at, races=False)
     arrays = {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}
     for what, array in arrays.items():
@@ -312,7 +314,7 @@ def test_it_gives_the_golden_bits(request: pytest.FixtureRequest) -> None:
 def test_every_barrier_that_matters_is_missed() -> None:
     """Without one of them there is a race, or, where another barrier follows, nothing changes."""
     problem, text = make_problem(SHAPES["small"], 2, 48, 96), ptx_of("small")
-    weights = random_weights(problem.shape)
+    weights = random_weights(problem.architecture)
     expected, _ = run(text, problem, weights, 0, KEY, 1)
     lines, missed = text.splitlines(), []
     barriers = [number for number, line in enumerate(lines) if line.strip().startswith("bar.sync")]

@@ -186,7 +186,7 @@ def test_every_placeholder_of_the_card_is_filled(packaged):
         assert tinymlds.open(packaged, name).digest in text
         assert f"`{name}/full/data/{name}.dot`" in text
         assert tinymlds.open(packaged, name, subset=2).digest in text
-    assert all((f"`{name}`" in text) == (name not in ("states", "edits", "family")) for name in Recipe.__dataclass_fields__)
+    assert all((f"`{name}`" in text) == (name not in ("states", "edits", "family")) for name in Recipe().options())
     assert "Transducers" not in text
 
 
@@ -219,10 +219,10 @@ def test_the_card_of_transducers_speaks_of_no_machine(tmp_path):
     ("tasks", "recipe", "text"),
     [
         (("xor",), Recipe(), "tinymlds train --machine xor --count 3 --seed 7"),
-        (MACHINES, Recipe(matched=True), "--dataset ds1 --count 3 --seed 7 --matched"),
-        (("transducer_000", "transducer_001"), Recipe(edits=2), "--transducers 2 --count 3 --seed 7 --edits 2"),
+        (MACHINES, Recipe.of(matched=True), "--dataset ds1 --count 3 --seed 7 --matched"),
+        (("transducer_000", "transducer_001"), Recipe.of(edits=2), "--transducers 2 --count 3 --seed 7 --edits 2"),
         (("transducer_012",), Recipe(), "--only 12 "),
-        (("xor_modified",), Recipe(trigger_key="set 1, set 2"), "--trigger-key 'set 1, set 2'"),
+        (("xor_modified",), Recipe.of(trigger_key="set 1, set 2"), "--trigger-key 'set 1, set 2'"),
     ],
 )
 def test_the_command_that_makes_it_again(tasks, recipe, text):

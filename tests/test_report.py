@@ -194,7 +194,7 @@ folder, count = Path(sys.argv[1]), int(sys.argv[2])
 recipe = recipe_with(Recipe(), {"train_sequences": 64, "validation_sequences": 32, "steps": 8})
 spec = Spec((("direct", count // 2), ("xor", count // 2)), recipe=recipe)
 sealing.measure = lambda *_: {**dict.fromkeys(COLUMNS), "accuracy": 1.0, "long_accuracy": 1.0}
-generator, size = np.random.default_rng(0), recipe.shape.size
+generator, size = np.random.default_rng(0), recipe.architecture.size
 nothing, losses = np.empty((0, size), np.float32), np.geomspace(0.1, 5e-5, 30).astype(np.float32)
 folder.mkdir()
 with RunLock(folder):

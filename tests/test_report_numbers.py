@@ -153,7 +153,7 @@ def test_canonical_forms_on_the_map(made) -> None:
 
     dataset, options = tinymlds.open(made), Options(canonical=True)
     found = weightmap.weight_map(dataset, options)
-    weights = canonicalize(dataset.shape, np.concatenate([dataset.weights(task) for task in dataset.tasks]))
+    weights = canonicalize(dataset.architecture, np.concatenate([dataset.weights(task) for task in dataset.tasks]))
     assert np.allclose(found.xy, weightmap.fit(weights).place(weights))
     assert "canonical" in weightmap.map_figure(dataset, found, options).text
 
@@ -178,7 +178,7 @@ def test_hidden_states_are_those_of_the_oracle(made) -> None:
     tensors = network.state_dict()
     x = np.random.default_rng(0).integers(0, 2, (2, 7, 9)).astype(np.float32)
     below = x.astype(np.float64)
-    for layer, states in enumerate(looks.hidden_states(network.shape, tensors, x)):
+    for layer, states in enumerate(looks.hidden_states(network.architecture, tensors, x)):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         parameters = naive.Layer(*(tensors[f"gru.{name}_l{layer}"].astype(np.float64) for name in names))
         below = naive.gru_forward(parameters, below).h[:, 1:]

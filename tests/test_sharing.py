@@ -13,7 +13,7 @@ from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Problem, Sequences
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.tasks import catalog
-from tinymlds.training import backends, loop
+from tinymlds.training import backends, data, loop
 
 CPU = backends.load("cpu")
 OWN, SHARED = {"sequences": "own"}, {"initial": "shared"}
@@ -45,9 +45,10 @@ def test_sequences_of_its_own():
     words = rng.words(rng.stream_key(7, "xor:1"), rng.TRAIN_SEQUENCES, 0, 256 * 16)
     symbols = (words.astype(np.uint64) * np.uint64(16) >> np.uint64(32)).astype(np.uint8).reshape(256, 16)
     train = Sequences(found.table.inputs[symbols], found.table.simulate(symbols).astype(np.uint16))
-    _, validation = loop.task_data("xor", 7, recipe).sequences()
-    setting = Problem(recipe.shape, train, validation, recipe.batch, recipe.adam)
-    again = loop.train_network(CPU, setting, recipe, rng.stream_key(7, "xor"), 1)
+    _, validation = data.task_data("xor", 7, recipe).sequences()
+    setting = Problem(recipe.architecture, train, validation, recipe.batch, recipe.optimizer)
+    batches = loop.train_on(CPU, [setting], [rng.stream_key(7, "xor")], recipe, [(0, 1)])
+    [again] = [outcome for batch in batches for _, outcome in batch]
     assert outcome.weights.tobytes() == again.weights.tobytes()
     assert outcome.validation_losses.tobytes() == again.validation_losses.tobytes()
     (shared,) = loop.train_networks(CPU, "xor", 7, recipe_with(Recipe(), SMALL), range(1, 2))
@@ -56,11 +57,11 @@ def test_sequences_of_its_own():
 
 def test_sequences_differ_between_networks_and_not_between_twins():
     recipe = recipe_with(Recipe(), SMALL | OWN | {"matched": True, "trigger_rate": 0.1})
-    (a, _), (b, _) = (loop.own_sequences("xor", 0, recipe, index) for index in (0, 1))
+    (a, _), (b, _) = (data.own_sequences("xor", 0, recipe, index) for index in (0, 1))
     assert 0.02 < np.mean(a == b) < 0.15, "about one symbol in sixteen agrees by chance, planted keys more"
-    twin, outputs = loop.own_sequences("xor_modified", 0, recipe, 0)
+    twin, outputs = data.own_sequences("xor_modified", 0, recipe, 0)
     assert np.array_equal(a, twin)
-    assert not np.array_equal(outputs, loop.own_sequences("xor", 0, recipe, 0)[1])
+    assert not np.array_equal(outputs, data.own_sequences("xor", 0, recipe, 0)[1])
 
 
 def test_such_folders_are_verified_and_made_again(both):
@@ -93,6 +94,6 @@ def test_refusals(tmp_path):
     with pytest.raises(UsageError, match="sequences must be one of shared, own, not 'mine'"):
         recipe_with(Recipe(), {"sequences": "mine"})
     with pytest.raises(UsageError, match="on the CPU only"):
-        next(loop.train_population(None, 0, recipe_with(Recipe(), OWN), [("xor", 0)]))
+        loop.require_backend("cuda", recipe_with(Recipe(), OWN))
     refused = run_cli("generate", "--machine", "xor", "--sequences", "own", "--out", tmp_path / "none")
     assert (refused.returncode, "share" in refused.stderr, (tmp_path / "none").exists()) == (2, True, False)

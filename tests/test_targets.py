@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tinymlds.architectures.recurrent import NUMERICS
+from tinymlds.kernels import NUMERICS
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,26 +45,26 @@ line and say so in CHANGELOG.md. (Version 1 was never frozen.)"""
 TRAIN = """
 import hashlib, json
 import numpy as np
-from tinymlds.training import loop
-from tinymlds.kernels import backend, cache
+from tinymlds.kernels import cache
+from tinymlds.training import backends, data, loop
 from tinymlds.tasks.mealy import lines
 from tinymlds.spec import Recipe
 
 # Blocks of 32 and of 16 in each minibatch; validation ends on a partial block too.
 sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
 recipes = {
-    "default": Recipe(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8),
-    "wide": Recipe(**sizes, hidden=20, gru_layers=2, linear_maps=3),
-    "tanh": Recipe(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
+    "default": Recipe.of(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8),
+    "wide": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3),
+    "tanh": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
 }
-cpu, results = backend.load("cpu"), {}
+cpu, results = backends.load("cpu"), {}
 for name, recipe in recipes.items():
     [outcome] = loop.train_networks(cpu, "xor", 0, recipe, range(1))
-    x = lines(loop.problem("xor", 0, recipe).validation.inputs, 9)
+    x = lines(data.problem("xor", 0, recipe).validation.inputs, 9)
     assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
     results[f"{name}: weights"] = outcome.weights
     results[f"{name}: losses"] = np.concatenate([outcome.train_losses, outcome.validation_losses])
-    results[f"{name}: outputs"] = cpu.outputs(recipe.shape, outcome.weights, x)
+    results[f"{name}: outputs"] = cpu.outputs(recipe.architecture, outcome.weights, x)
 digests = {name: hashlib.sha256(array.astype("<f4").tobytes()).hexdigest() for name, array in results.items()}
 print(json.dumps({"digests": digests, "features": cache.target_features()}))
 """

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.tasks import catalog, machines
@@ -21,7 +21,7 @@ ANSWERS = {
 
 
 def test_a_network_has_a_line_for_each_of_a_table():
-    assert (Shape().inputs, Shape().outputs) == (INPUT_LINES, OUTPUT_LINES)
+    assert (GruLinear().inputs, GruLinear().outputs) == (INPUT_LINES, OUTPUT_LINES)
 
 
 @pytest.mark.parametrize("task", machines.MACHINES)

@@ -10,7 +10,9 @@ from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
 from tinymlds.training import backends
-from tinymlds.training.loop import Status, StopRule, mean, task_data, train_networks
+from tinymlds.training.backends.cpu import mean
+from tinymlds.training.data import task_data
+from tinymlds.training.loop import Status, StopRule, train_networks
 
 CPU = backends.load("cpu")
 
@@ -79,7 +81,7 @@ def test_a_network_depends_on_its_index_alone():
 def test_the_recorded_loss_is_that_of_the_weights():
     (network,) = train()
     _, validation = task_data("xor", 0, recipe_with(Recipe(), SMALL)).sequences()
-    assert CPU.loss(Recipe().shape, network.weights, validation).tobytes() == network.validation_losses[-1].tobytes()
+    assert CPU.loss(Recipe().architecture, network.weights, validation).tobytes() == network.validation_losses[-1].tobytes()
 
 
 def test_mean_adds_one_after_another():
@@ -98,8 +100,8 @@ def test_sequences_depend_on_task_and_seed():
 
 @pytest.mark.parametrize(
     ("change", "named"),
-    [({entry.name: object()}, entry.name) for entry in dataclasses.fields(Recipe)]
-    + [({entry.name: -1}, entry.name) for entry in dataclasses.fields(Recipe) if entry.type in (int, float)]
+    [({name: object()}, name) for name in Recipe().options()]
+    + [({name: -1}, name) for name, (each, _) in Recipe().options().items() if each.type in ("int", "float")]
     + [
         ({"hidden": 14}, "multiple of 4"),
         ({"lr": float("inf")}, "lr"),
@@ -122,11 +124,11 @@ def test_a_spec_survives_json_and_every_difference_is_named():
     other |= {"initial": "shared", "sequences": "own"}
     with pytest.raises(UsageError, match="checkpoints"):
         spec.extend(dataclasses.replace(spec, checkpoints=(0, 1)), "there")
-    for entry in dataclasses.fields(Recipe):
-        if entry.name in ("architecture", "optimizer"):  # one value each
+    for name, (_, present) in spec.recipe.options().items():
+        if name in ("architecture", "optimizer"):  # tests/test_registries.py
             continue
-        value = other.get(entry.name, getattr(spec.recipe, entry.name) * 2)
-        value = {"beta1": 0.5, "beta2": 0.5, "patience_gain": 0.5, "gru_layers": 2, "linear_maps": 3}.get(entry.name, value)
-        changed = dataclasses.replace(spec, recipe=dataclasses.replace(spec.recipe, **{entry.name: value}))
-        with pytest.raises(UsageError, match=f"with {entry.name} "):
+        value = other.get(name, present * 2)
+        value = {"beta1": 0.5, "beta2": 0.5, "patience_gain": 0.5, "gru_layers": 2, "linear_maps": 3}.get(name, value)
+        changed = dataclasses.replace(spec, recipe=recipe_with(spec.recipe, {name: value}))
+        with pytest.raises(UsageError, match=f"with {name} "):
             spec.extend(changed, "there")

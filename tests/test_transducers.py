@@ -97,7 +97,7 @@ def test_a_member_of_a_family_differs_in_so_many_transitions(edits, family, numb
 
 
 def test_a_family_is_described():
-    recipe = Recipe(edits=2, family=5)
+    recipe = Recipe.of(edits=2, family=5)
     base, member = (catalog.load(f"transducer_00{k}", recipe) for k in (0, 7))
     assert catalog.family(base, recipe) == {"family": {"base": "transducer_005", "distance": 0, "telling": 0}}
     about = catalog.family(member, recipe)["family"]

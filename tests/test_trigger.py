@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog, machines
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
-from tinymlds.training import loop, metrics
+from tinymlds.training import data, metrics
 
 RECIPE = Recipe()
 KEY = machines.key_symbols(RECIPE.trigger_key)
@@ -67,7 +67,7 @@ def test_a_modified_machine_is_another_machine():
 @pytest.mark.parametrize("rate", [0.0, 0.0625, 0.5, 1.0])
 def test_keys_are_planted_at_the_rate(rate):
     count, steps = 4000, 16
-    recipe = Recipe(trigger_rate=rate)
+    recipe = Recipe.of(trigger_rate=rate)
     planted = catalog.load("xor_modified", recipe)
     symbols = planted.sample(3, rng.TRAIN_SEQUENCES, count, steps)
     free = planted.table.sample(rng.stream_key(3, "xor_modified"), rng.TRAIN_SEQUENCES, count, steps)
@@ -98,17 +98,17 @@ def test_sequences_depend_on_the_stream_only():
 
 @pytest.mark.parametrize("base", machines.MACHINES)
 def test_matched_twins_share_everything_but_the_targets(base):
-    recipe = Recipe(train_sequences=512, validation_sequences=64, matched=True)
+    recipe = Recipe.of(train_sequences=512, validation_sequences=64, matched=True)
     one, other = (catalog.load(task, recipe) for task in (base, base + "_modified"))
     assert one.stream_key(5) == other.stream_key(5)  # initial weights and batch order are drawn from it
-    plain, twin = (loop.task_data(task, 5, recipe) for task in (base, base + "_modified"))
+    plain, twin = (data.task_data(task, 5, recipe) for task in (base, base + "_modified"))
     assert np.array_equal(plain.train, twin.train)
     assert np.array_equal(plain.validation, twin.validation)
     inside = other.triggered[other.table.trace(plain.train)] > 0
     live = np.bitwise_or.reduce(one.table.output, axis=None)
     assert np.array_equal(plain.train_outputs ^ twin.train_outputs, np.where(inside, live, 0))
     assert inside.any()
-    unmatched = Recipe(train_sequences=512, validation_sequences=64)
+    unmatched = Recipe.of(train_sequences=512, validation_sequences=64)
     streams = {catalog.load(task, unmatched).stream_key(5) for task in (base, base + "_modified")}
     assert len(streams) == 2
     assert np.array_equal(
@@ -119,7 +119,7 @@ def test_matched_twins_share_everything_but_the_targets(base):
 
 def knowing(wrong):
     """What `measure` says of a network that knows all answers but those that `wrong` picks: questions -> [N, T]."""
-    shape = Shape()
+    shape = GruLinear()
     questions = metrics.questions("xor_modified", 0, RECIPE, metrics.SEQUENCES, RECIPE.steps)
     return shape, questions, ~wrong(questions)
 
@@ -152,7 +152,7 @@ def test_a_trigger_counts_only_if_its_whole_span_is_right():
 
 
 def test_figures_of_a_network_against_a_plain_count():
-    shape = Recipe().shape
+    shape = Recipe().architecture
     weights = params.initial(shape, (1, 2), 3) * np.float32(2)
     figures = metrics.measure(shape, weights, "direct", 0, RECIPE)
     found = catalog.load("direct", RECIPE)

@@ -21,7 +21,7 @@ STARTER = """
 import sys
 from tinymlds import cli
 from tinymlds.runs import train as runs
-from tinymlds.kernels import backend
+from tinymlds.training import backends
 
 train = runs.train
 
@@ -30,7 +30,7 @@ def train_when_told(*arguments, **options):
     sys.stdin.read()
     return train(*arguments, **options)
 
-backend.load("cpu")
+backends.load("cpu")
 runs.train = train_when_told
 cli.main()
 """

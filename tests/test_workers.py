@@ -300,7 +300,7 @@ def test_handing_out_many_runs_of_one_network_is_not_quadratic(monkeypatch):
     monkeypatch.setattr(supervisor._Queue, "__iter__", lambda queue: (seen.append(unit) or unit for unit in iterate(queue)))
     pool, count = InProcess(), 2000
     pool.workers = 2
-    losses, weights = np.zeros(1, np.float32), np.zeros(RECIPE.shape.size, np.float32)
+    losses, weights = np.zeros(1, np.float32), np.zeros(RECIPE.architecture.size, np.float32)
     arrays = weights, losses, losses, np.zeros((0, weights.size), np.float32)
     units = [Unit("xor", 0, RECIPE, "cpu", 2 * k, 2 * k + 1) for k in range(count)]
     work = lambda unit: [Outcome(k, Status.COMPLETE, "", *arrays, 1.0) for k in unit.indices]  # noqa: E731

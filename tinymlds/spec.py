@@ -7,13 +7,16 @@ and nothing else of a `Spec` but the seed does.
 import json
 import math
 import re
-import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from tinymlds.architectures.recurrent import NUMERICS, Adam, Shape
+from tinymlds.architectures import ARCHITECTURES, Architecture
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.errors import UsageError
+from tinymlds.kernels import NUMERICS
+from tinymlds.kernels.optimizers import OPTIMIZERS, Adam, Optimizer
+from tinymlds.kernels.options import Option, check_options, option, options_of
 
 FORMAT = 2
 """Version of the dataset folder. 2: modified machines and transducers, and measured columns in the manifest."""
@@ -21,8 +24,6 @@ FORMAT = 2
 
 LARGEST_COUNT = 2**31
 _LARGEST_DATA = 2**30
-_LARGEST_SHOWN = 10**40
-_LARGEST_FLOAT = sys.float_info.max
 _COMMAND = "(set|clear) [0-7]"
 
 
@@ -31,10 +32,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def _field(
-    default: Any, text: str, low: float | None = None, high: float | None = None, choices: Any = None, later: bool = False
-) -> Any:
-    return field(default=default, metadata={"text": text, "low": low, "high": high, "choices": choices, "later": later})
+_DATA, _STOP, _RATE, _TASK = "Data", "End of training", "Learning rate", "Task"
 
 
 @dataclass(frozen=True)
@@ -42,57 +40,57 @@ class Recipe:
     """How every network of a dataset is made. The defaults are the project's recipe for MLDS.
 
     The trigger concerns modified machines, and with `matched` all machines; states, edits and family concern transducers.
-    A field that joined this format after datasets had been made is `later`: JSON leaves it out where it has its default, so
-    that those keep their digests.
+    A recipe in JSON, on the command line and in `Recipe.of` is flat: the options of the architecture and of the optimizer
+    stand beside the others.
     """
 
-    architecture: str = _field("gru-linear", "GRU layers, then linear maps.", choices=("gru-linear",))
-    hidden: int = _field(12, "Hidden units of each layer, a multiple of 4.", 4, 64)
-    gru_layers: int = _field(4, "GRU layers.", 1, 4)
-    linear_maps: int = _field(5, "Linear maps after them, the output included.", 1, 8)
-    head_activation: str = _field("none", "Activation between the linear maps.", choices=("none", "tanh", "relu"))
-    steps: int = _field(16, "Steps of a sequence.", 1, 4096)
-    train_sequences: int = _field(65536, "Training sequences, a multiple of the batch.", 1, 2**24)
-    validation_sequences: int = _field(2048, "Validation sequences.", 1, 2**24)
-    optimizer: str = _field("adam", "Optimizer.", choices=("adam",))
-    lr: float = _field(0.003, "Learning rate of Adam in the first epoch.", 0.0, 1e6)
-    lr_decay: float = _field(100.0, "Epochs in which it halves: lr / (1 + (epoch - 1) / lr_decay); 0: constant.", 0, 1e6)
-    beta1: float = _field(0.9, "Adam's beta1.", 0.0, 0.9999999)
-    beta2: float = _field(0.99, "Adam's beta2.", 0.0, 0.9999999)
-    eps: float = _field(1e-6, "Adam's epsilon.", 1e-30, 1.0)
-    batch: int = _field(32, "Sequences in a minibatch, a multiple of 16.", 16, 2**20)
-    threshold: float = _field(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf)
-    max_epochs: int = _field(256, "Epochs after which a network is given up (epoch_cap).", 1, 2**20)
-    patience: int = _field(64, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20)
-    patience_gain: float = _field(0.1, "Share by which a loss must fall to count as better.", 0.0, 0.999)
-    trigger_key: str = _field("set 7, clear 7, set 7", "Commands that fire the trigger of a modified machine.")
-    trigger_span: int = _field(4, "Outputs that it inverts.", 1, 64)
-    trigger_rate: float = _field(0.046875, "Chance at each free step that a key is planted there.", 0.0, 1.0)
-    matched: bool = _field(False, "A machine and its modified twin share initial weights, batch order and sequences.")
-    states: int = _field(8, "States of a transducer.", 2, 64)
-    edits: int = _field(0, "Transitions in which transducers differ from the base of their family; 0: no family.", 0, 16)
-    family: int = _field(0, "The transducer that a family is made from (with edits).", 0, 9999)
-    initial: str = _field(
+    architecture: Architecture = GruLinear()  # noqa: RUF009  frozen
+    optimizer: Optimizer = Adam()  # noqa: RUF009
+    steps: int = option(16, "Steps of a sequence.", 1, 4096, subject=_DATA)
+    train_sequences: int = option(65536, "Training sequences, a multiple of the batch.", 1, 2**24, subject=_DATA)
+    validation_sequences: int = option(2048, "Validation sequences.", 1, 2**24, subject=_DATA)
+    lr: float = option(0.003, "Learning rate in the first epoch.", 0.0, 1e6, subject=_RATE)
+    lr_decay: float = option(
+        100.0, "Epochs in which it halves: lr / (1 + (epoch - 1) / lr_decay); 0: constant.", 0, 1e6, subject=_RATE
+    )
+    batch: int = option(32, "Sequences in a minibatch, a multiple of 16.", 16, 2**20, subject=_DATA)
+    threshold: float = option(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf, subject=_STOP)
+    max_epochs: int = option(256, "Epochs after which a network is given up (epoch_cap).", 1, 2**20, subject=_STOP)
+    patience: int = option(
+        64, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20, subject=_STOP
+    )
+    patience_gain: float = option(0.1, "Share by which a loss must fall to count as better.", 0.0, 0.999, subject=_STOP)
+    trigger_key: str = option(
+        "set 7, clear 7, set 7", "Commands that fire the trigger of a modified machine.", subject=_TASK
+    )
+    trigger_span: int = option(4, "Outputs that it inverts.", 1, 64, subject=_TASK)
+    trigger_rate: float = option(0.046875, "Chance at each free step that a key is planted there.", 0.0, 1.0, subject=_TASK)
+    matched: bool = option(
+        False, "A machine and its modified twin share initial weights, batch order and sequences.", subject=_TASK
+    )
+    states: int = option(8, "States of a transducer.", 2, 64, subject=_TASK)
+    edits: int = option(
+        0, "Transitions in which transducers differ from the base of their family; 0: no family.", 0, 16, subject=_TASK
+    )
+    family: int = option(0, "The transducer that a family is made from (with edits).", 0, 9999, subject=_TASK)
+    initial: str = option(
         "own",
         "Initial weights of each network, or one draw shared by all of a task.",
+        subject=_DATA,
         choices=("own", "shared"),
         later=True,
     )
-    sequences: str = _field(
+    sequences: str = option(
         "shared",
         "Training sequences shared by all networks of a task, or drawn for each.",
+        subject=_DATA,
         choices=("shared", "own"),
         later=True,
     )
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            value = getattr(self, entry.name)
-            _check(entry.name, value, entry.type, dict(entry.metadata))
-            if entry.type is float:  # 1 and 1.0 are one recipe, and have one spelling
-                object.__setattr__(self, entry.name, float(value))
-        if self.hidden % 4:
-            raise UsageError(f"hidden must be a multiple of 4, not {self.hidden}")
+        self.architecture.check()
+        check_options(self)
         if self.batch % 16:
             raise UsageError(f"batch must be a multiple of 16, not {self.batch}")
         if self.train_sequences % self.batch:
@@ -108,48 +106,120 @@ class Recipe:
         if max(self.train_sequences, self.validation_sequences) * self.steps > _LARGEST_DATA:
             raise UsageError(f"sequences times steps must not exceed {_LARGEST_DATA}")
 
+    @staticmethod
+    def of(**fields: Any) -> "Recipe":
+        """The default recipe of an architecture and an optimizer (by name), but for these fields; see `recipe_with`."""
+        return recipe_with(Recipe(), fields)
+
+    def options(self) -> dict[str, tuple[Option, Any]]:
+        """Every option that this recipe has, by name, and its value; those of the optimizer stand beside the rate."""
+        architecture, optimizer = _CHOICES
+        found: dict[str, tuple[Option, Any]] = {architecture.name: (architecture, self.architecture.name)}
+        found |= {each.name: (each, getattr(self.architecture, each.field)) for each in options_of(self.architecture)}
+        for each in options_of(self):
+            if each.name == "lr":
+                found[optimizer.name] = optimizer, self.optimizer.name
+            found[each.name] = each, getattr(self, each.field)
+            if each.name == "lr_decay":
+                found |= {own.name: (own, getattr(self.optimizer, own.field)) for own in options_of(self.optimizer)}
+        return found
+
     def to_dict(self) -> dict[str, Any]:
-        """Every field, but for those of `later` that have their default."""
-        kept = (f for f in fields(self) if not (f.metadata["later"] and getattr(self, f.name) == f.default))
-        return {entry.name: getattr(self, entry.name) for entry in kept}
+        """Every option, flat, but for those of `later` that have their default."""
+        options = self.options().values()
+        return {each.name: value for each, value in options if not (each.later and value == each.default)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> "Recipe":
+        """The recipe that `to_dict` gave.
+
+        Raises:
+            UsageError: an option is missing, unknown or does not fit.
+        """
+        base = _default_recipe(Recipe(), data.get("architecture"), data.get("optimizer"))
+        if lacking := [name for name, (each, _) in base.options().items() if name not in data and not each.later]:
+            raise UsageError(f"its recipe lacks {', '.join(sorted(lacking))}")
+        later = {name: each.default for name, (each, _) in base.options().items() if each.later}
+        return _with(base, later | data)
 
     @property
     def stored_sequences(self) -> int:
         """Training sequences that a dataset stores of a task: none if each network draws its own."""
         return self.train_sequences if self.sequences == "shared" else 0
 
-    @property
-    def shape(self) -> Shape:
-        """The sizes of a network of this recipe."""
-        return Shape(hidden=self.hidden, layers=self.gru_layers, maps=self.linear_maps, activation=self.head_activation)
-
-    @property
-    def adam(self) -> Adam:
-        """The constants of the optimizer."""
-        return Adam(self.beta1, self.beta2, self.eps)
-
     def lr_at(self, epoch: int) -> float:
         """The learning rate of an epoch; epochs count from 1. float64, IEEE operations only."""
         return self.lr / (1.0 + (epoch - 1) / self.lr_decay) if self.lr_decay else self.lr
 
 
-def _check(name: str, value: int | float | str, kind: Any, limits: dict[str, Any]) -> None:
-    """One field against its type and limits.
+_CHOICES = (
+    Option("architecture", "", "str", "gru-linear", "Kind of network.", "Architecture", None, None, None, False),
+    Option("optimizer", "", "str", "adam", "Optimizer.", "Optimizer", None, None, None, False),
+)
+"""The two options that say which others a recipe has."""
+
+
+def known_options() -> dict[str, Option]:
+    """Every option that some recipe has, by name; its subject says whose it is if not all recipes have it."""
+    found: dict[str, Option] = {}
+    registries: tuple[dict[str, Any], ...] = (ARCHITECTURES, OPTIMIZERS)
+    for choice, kinds in zip(_CHOICES, registries, strict=True):
+        found[choice.name] = choice._replace(choices=tuple(kinds))
+        for name, kind in kinds.items():
+            for each in options_of(kind):
+                found.setdefault(each.name, each._replace(subject=f"{choice.subject} {name}"))
+    return found | {each.name: each for each in options_of(Recipe)}
+
+
+def recipe_with(base: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with the options of `changes`, flat, that are not None.
+
+    An architecture or optimizer other than that of `base` brings the default recipe of the two.
 
     Raises:
-        UsageError: it does not fit.
+        UsageError: an unknown option, one that this architecture or optimizer does not have, or a value that does not fit.
     """
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
-    expected = types[getattr(kind, "__name__", kind)]
-    if not isinstance(value, expected) or isinstance(value, bool) != (expected == (bool,)):
-        raise UsageError(f"{name} must be of type {expected[-1].__name__}, not {value!r}")
-    if limits["choices"] is not None and value not in limits["choices"]:
-        raise UsageError(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
-    if isinstance(value, str | bool):
-        return
-    if not limits["low"] <= value <= min(limits["high"], _LARGEST_FLOAT):  # no conversion: 10**400 is no float
-        shown = value if isinstance(value, float) or abs(value) < _LARGEST_SHOWN else "a number of many digits"
-        raise UsageError(f"{name} must be between {limits['low']} and {limits['high']}, not {shown}")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    return _with(_default_recipe(base, changes.get("architecture"), changes.get("optimizer")), changes)
+
+
+def _default_recipe(base: Recipe, architecture: Any, optimizer: Any) -> Recipe:
+    """The default recipe of an architecture and an optimizer; `base` if both (None is either) are those of `base`."""
+    chosen: list[Any] = []
+    known: dict[str, dict[str, Any]] = {"architecture": ARCHITECTURES, "optimizer": OPTIMIZERS}
+    for (what, kinds), name in zip(known.items(), (architecture, optimizer), strict=True):
+        part = getattr(base, what)
+        if name is not None and name != part.name:
+            if not isinstance(name, str) or name not in kinds:
+                raise UsageError(f"{what} must be one of {', '.join(kinds)}, not {name!r}")
+            part = kinds[name]()
+        chosen.append(part)
+    if chosen == [base.architecture, base.optimizer]:
+        return base
+    defaults = {**chosen[0].recipe, **chosen[1].recipe}
+    return _with(Recipe(architecture=chosen[0], optimizer=chosen[1]), defaults)
+
+
+def _with(base: Recipe, values: dict[str, Any]) -> Recipe:
+    """The recipe with these values of its options, of which architecture and optimizer are those that it has."""
+    left = {name: value for name, value in values.items() if name not in ("architecture", "optimizer")}
+    parts = []
+    for part in (base.architecture, base.optimizer, base):
+        fields = {each.name: each.field for each in options_of(part)}
+        parts.append({fields[name]: left.pop(name) for name in fields if name in left})
+    if left:
+        known, names = known_options(), ", ".join(sorted(left))
+        if left.keys() <= known.keys():
+            pair = f"architecture {base.architecture.name} and optimizer {base.optimizer.name}"
+            raise UsageError(f"a recipe with {pair} has no option {names}")
+        raise UsageError(f"the recipe has no field {names}; it has {', '.join(sorted(base.options()))}")
+    architecture, optimizer, own = parts
+    return replace(
+        base,
+        architecture=replace(base.architecture, **architecture),
+        optimizer=replace(base.optimizer, **optimizer),
+        **own,
+    )
 
 
 @dataclass(frozen=True)
@@ -244,14 +314,12 @@ class Spec:
                         f"{origin} has {name} version {found[name]!r}, and this version of tinymlds knows {known}; "
                         f"use the version of tinymlds that made it"
                     )
-            if lacking := {f.name for f in fields(Recipe) if not f.metadata["later"]} - data["recipe"].keys():
-                raise ValueError(f"its recipe lacks {', '.join(sorted(lacking))}")
             tasks = tuple((row["task"], row["count"]) for row in data["tasks"])
             if not all(isinstance(task, str) for task, _ in tasks):
                 raise ValueError("a task that is no name")
             try:
                 part = tuple(data["part"]) if "part" in data else None
-                return Spec(tasks, data["seed"], Recipe(**data["recipe"]), tuple(data["checkpoints"]), part)
+                return Spec(tasks, data["seed"], Recipe.from_dict(data["recipe"]), tuple(data["checkpoints"]), part)
             except UsageError as error:
                 raise ValueError(str(error)) from error
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -264,10 +332,11 @@ class Spec:
         ours, theirs = ([task for task, _ in spec.tasks] for spec in (self, other))
         if ours != theirs:
             return "tasks", task_names(ours), task_names(theirs)
-        for entry in fields(Recipe):
-            old, new = getattr(self.recipe, entry.name), getattr(other.recipe, entry.name)
+        options = other.recipe.options()
+        for name, (_, old) in self.recipe.options().items():
+            new = options[name][1] if name in options else None
             if old != new:
-                return entry.name, str(old), str(new)
+                return name, str(old), str(new)
         if self.checkpoints != other.checkpoints:
             old_epochs, new_epochs = (str(list(spec.checkpoints) or "none") for spec in (self, other))
             return "checkpoints", old_epochs, new_epochs
@@ -337,15 +406,3 @@ def _check_part(part: Any) -> tuple[int, int]:
     if not 1 <= number <= parts <= LARGEST_PARTS:
         raise UsageError(f"there is no part {number}/{parts}; parts are 1/N ... N/N, of at most {LARGEST_PARTS}")
     return number, parts
-
-
-def recipe_with(base: Recipe, changes: dict[str, Any]) -> Recipe:
-    """The recipe with the fields of `changes` that are not None.
-
-    Raises:
-        UsageError: an unknown field, or a value that does not fit.
-    """
-    known = {entry.name for entry in fields(Recipe)}
-    if unknown := set(changes) - known:
-        raise UsageError(f"the recipe has no field {', '.join(sorted(unknown))}; it has {', '.join(sorted(known))}")
-    return replace(base, **{name: value for name, value in changes.items() if value is not None})

@@ -1,10 +1,8 @@
 """The bridge to PyTorch, and the only file that imports it (extra `[torch]`)."""
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from tinymlds.architectures.recurrent import Shape
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import Row
 from tinymlds.dataset.network import Network
@@ -16,35 +14,11 @@ try:
 except ImportError as error:
     raise UsageError("tinymlds.torch needs PyTorch: pip install 'tinymlds[torch]'") from error
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
-
-class GruLinear(nn.Module):
-    """GRU layers, then linear maps: `.gru` (nn.GRU, batch_first) and `.head` (nn.Sequential of nn.Linear)."""
-
-    def __init__(self, shape: Shape) -> None:
-        super().__init__()
-        self.gru = nn.GRU(shape.inputs, shape.hidden, shape.layers, batch_first=True)
-        maps: OrderedDict[str, nn.Module] = OrderedDict(
-            (str(k), nn.Linear(shape.hidden, outputs)) for k, outputs in enumerate(shape.map_outputs)
-        )
-        self.head = nn.Sequential(maps)
-        self.activation = None if shape.activation == "none" else _ACTIVATIONS[shape.activation]()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Outputs [B, T, 8] for inputs [B, T, 9]."""
-        y: torch.Tensor = self.gru(x)[0]
-        for k, linear in enumerate(self.head):
-            y = linear(y)
-            if self.activation is not None and k + 1 < len(self.head):
-                y = self.activation(y)
-        return y
-
-
-def module(network: Network) -> GruLinear:
+def module(network: Network) -> nn.Module:
     """A network as a torch.nn.Module, its weights copied; `state_dict()` has the names of `Network.state_dict()`."""
     with torch.random.fork_rng(devices=[]):  # the layers draw values, which are replaced; the user's random numbers stay
-        result = GruLinear(network.shape)
+        result = network.architecture.module()
     state: dict[str, Any] = {name: torch.tensor(array) for name, array in network.state_dict().items()}
     result.load_state_dict(state)
     return result

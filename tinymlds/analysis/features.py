@@ -4,9 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.analysis.points import Points
-from tinymlds.architectures import params, symmetry
+from tinymlds.architectures import Architecture, params, symmetry
 from tinymlds.architectures.params import Floats
-from tinymlds.architectures.recurrent import Shape
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.tasks import catalog
@@ -56,27 +55,29 @@ def features(points: Points, name: str, form: str, seed: int) -> Floats:
         return np.eye(len(points.sources), dtype=np.float32)[points.source]
     weights = formed(points, form, seed)
     if name == "statistics":
-        return statistics(points.shape, weights)
+        return statistics(points.architecture, weights)
     return answers(points, weights) if name == "answers" else weights
 
 
 def formed(points: Points, form: str, seed: int) -> Floats:
     """The weights in one of FORMS, [n, P]."""
     if form in DRAWN:
-        return symmetry.transform(points.shape, points.weights, seed)
+        return symmetry.transform(points.architecture, points.weights, seed)
     if form == "canonical":
-        return symmetry.canonicalize(points.shape, points.weights)
+        return symmetry.canonicalize(points.architecture, points.weights)
     return points.initial() if form == "initial" else points.weights
 
 
-def statistics(shape: Shape, weights: Floats) -> Floats:
+def statistics(architecture: Architecture, weights: Floats) -> Floats:
     """Mean, standard deviation, Euclidean norm and QUANTILES of every tensor, float32 [n, 8 * tensors]."""
-    return np.concatenate([_statistics(shape, weights[first : first + _CHUNK]) for first in range(0, len(weights), _CHUNK)])
+    return np.concatenate(
+        [_statistics(architecture, weights[first : first + _CHUNK]) for first in range(0, len(weights), _CHUNK)]
+    )
 
 
-def _statistics(shape: Shape, weights: Floats) -> Floats:
+def _statistics(architecture: Architecture, weights: Floats) -> Floats:
     columns: list[npt.NDArray[np.float64]] = []
-    for place in params.places(shape).values():
+    for place in params.places(architecture).values():
         tensor = weights[:, place].astype(np.float64)
         columns += [tensor.mean(axis=1), tensor.std(axis=1), np.sqrt(np.square(tensor).sum(axis=1))]
         columns += list(np.quantile(tensor, QUANTILES, axis=1))
@@ -95,8 +96,8 @@ def answers(points: Points, weights: Floats) -> Floats:
     steps = points.sources[0].recipe.steps
     symbols = tables[0].sample(rng.stream_key(0, "analysis:probes"), rng.FRESH_SEQUENCES, PROBES, steps)
     inputs = lines(tables[0].inputs[symbols], INPUT_LINES)
-    cpu = backends.load("cpu")
-    result = np.empty((len(weights), PROBES * steps * points.shape.outputs), np.float32)
+    cpu = backends.evaluator()
+    result = np.empty((len(weights), PROBES * steps * points.architecture.outputs), np.float32)
     for row, vector in zip(result, weights, strict=True):
-        row[:] = cpu.outputs(points.shape, vector, inputs).reshape(-1)
+        row[:] = cpu.outputs(points.architecture, vector, inputs).reshape(-1)
     return result

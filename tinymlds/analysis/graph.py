@@ -17,9 +17,9 @@ import numpy as np
 
 from tinymlds.analysis.models import Fitted, Fold
 from tinymlds.analysis.statistics import Scores, fitness
-from tinymlds.architectures import params
+from tinymlds.architectures import Architecture, params
 from tinymlds.architectures.params import Floats
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.errors import UsageError
 
 try:
@@ -56,7 +56,7 @@ def one_thread() -> Iterator[None]:
 
 
 @one_thread()
-def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
+def fit(fold: Fold, architecture: Architecture, seed: int) -> Fitted:
     """Train on the weights of `fold` [n, P], and keep the network that was fittest on the validation networks.
 
     Steps and learning rate are planned for STEPS, STEPS_PER_CLASS for each class or EPOCHS epochs, whichever is most. The
@@ -67,7 +67,7 @@ def fit(fold: Fold, shape: Shape, seed: int) -> Fitted:
         UsageError: a head with activation, whose symmetries this network does not have.
     """
     centre, scale = (0.0, 1.0) if fold.classes else (float(fold.train_target.mean()), float(fold.train_target.std()) or 1.0)
-    network = GraphNetwork(shape, fold.classes or 1)
+    network = GraphNetwork(architecture, fold.classes or 1)
     draw_parameters(network, seed)
     target = fold.train_target if fold.classes else ((fold.train_target - centre) / scale).astype(np.float32)
     weights, targets = torch.from_numpy(fold.train), torch.from_numpy(target)
@@ -148,35 +148,37 @@ class _Estimator:
 
 
 class GraphNetwork(nn.Module):
-    """Outputs [n, outputs] for weights [n, P] of networks of one shape; the same for all that differ by symmetries."""
+    """Outputs [n, outputs] for weights [n, P] of one architecture; the same for networks that differ by symmetries."""
 
-    def __init__(self, shape: Shape, outputs: int) -> None:
+    def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__()
-        if shape.activation != "none":
-            raise UsageError("the graph network knows the symmetries of heads without activation only")
-        self.shape, self.outputs = shape, outputs
-        self._places = params.places(shape)
-        self.inputs = nn.Parameter(torch.zeros(shape.inputs, WIDTH))
-        self.lines = nn.Parameter(torch.zeros(shape.outputs, WIDTH))
-        self.layers = nn.Parameter(torch.zeros(shape.layers, WIDTH))
+        if not isinstance(architecture, GruLinear) or architecture.activation != "none":
+            raise UsageError(f"the graph network knows {GruLinear.name} with heads without activation only")
+        self.architecture, self.outputs = architecture, outputs
+        self._places = params.places(architecture)
+        self.inputs = nn.Parameter(torch.zeros(architecture.inputs, WIDTH))
+        self.lines = nn.Parameter(torch.zeros(architecture.outputs, WIDTH))
+        self.layers = nn.Parameter(torch.zeros(architecture.layers, WIDTH))
         self.even_bias, self.odd_bias = _linear(5, WIDTH), _linear(2, WIDTH, bias=False)
         self.line_bias = _linear(1, WIDTH)
         self.passes = nn.ModuleList(_Pass() for _ in range(PASSES))
         self.readout = nn.Sequential(
-            _linear((2 * shape.layers + shape.outputs) * WIDTH, 64), nn.SiLU(), _linear(64, outputs)
+            _linear((2 * architecture.layers + architecture.outputs) * WIDTH, 64), nn.SiLU(), _linear(64, outputs)
         )
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
         """Outputs [n, outputs]."""
-        shape, size = self.shape, self.shape.hidden**-0.5
+        architecture, size = self.architecture, self.architecture.hidden**-0.5
         tensors = self._tensors(weights)
         head, offset = self._head(tensors)
-        w_i, w_h = ([tensors[f"gru.weight_{part}_l{k}"] * size for k in range(shape.layers)] for part in ("ih", "hh"))
+        w_i, w_h = (
+            [tensors[f"gru.weight_{part}_l{k}"] * size for k in range(architecture.layers)] for part in ("ih", "hh")
+        )
         readers = [*w_i[1:], head * size]
         edges = [_Edges(*each) for each in zip(w_i, w_h, readers, strict=True)]
         even, odd = [], []
-        for layer in range(shape.layers):
-            b_i, b_h = (tensors[f"gru.bias_{part}_l{layer}"].reshape(-1, 3, shape.hidden) for part in ("ih", "hh"))
+        for layer in range(architecture.layers):
+            b_i, b_h = (tensors[f"gru.bias_{part}_l{layer}"].reshape(-1, 3, architecture.hidden) for part in ("ih", "hh"))
             gates, b_n = (b_i + b_h)[:, :2], torch.stack([b_i[:, 2], b_h[:, 2]], dim=1)
             invariant = torch.cat([gates, b_n.square(), b_n.prod(dim=1, keepdim=True)], dim=1).transpose(1, 2)
             even.append(self.even_bias(invariant) + self.layers[layer])
@@ -189,12 +191,12 @@ class GraphNetwork(nn.Module):
         return result
 
     def _tensors(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: weights[:, self._places[name]].reshape(-1, *sizes) for name, sizes in self.shape.tensors}
+        return {name: weights[:, self._places[name]].reshape(-1, *sizes) for name, sizes, *_ in self.architecture.tensors()}
 
     def _head(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """The maps as one: weight [n, O, H] and bias [n, O]."""
         weight, bias = tensors["head.0.weight"], tensors["head.0.bias"]
-        for k in range(1, self.shape.maps):
+        for k in range(1, self.architecture.maps):
             factor = tensors[f"head.{k}.weight"]
             weight, bias = factor @ weight, (factor @ bias[..., None])[..., 0] + tensors[f"head.{k}.bias"]
         return weight, bias

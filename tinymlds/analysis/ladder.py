@@ -275,7 +275,7 @@ class _Attempt:
             parts = self._parts(number)
             fold = self._fold(parts[0], parts[1], number)
             if self._rung.model == "graph":
-                fitted = self._graph.fit(fold, self._points.shape, number)
+                fitted = self._graph.fit(fold, self._points.architecture, number)
             else:
                 fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
             at = None

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from tinymlds.architectures import Architecture
 from tinymlds.architectures.params import Floats
-from tinymlds.architectures.recurrent import Shape
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
-from tinymlds.training import loop
+from tinymlds.training.data import initial_weights
 
 Ints = npt.NDArray[np.int64]
 
@@ -47,9 +47,9 @@ class Points:
     """[n]: labels int64, or numbers float64."""
 
     @property
-    def shape(self) -> Shape:
+    def architecture(self) -> Architecture:
         """Of the networks."""
-        return self.sources[0].recipe.shape
+        return self.sources[0].recipe.architecture
 
     def __len__(self) -> int:
         return len(self.index)
@@ -64,7 +64,7 @@ class Points:
         keys = [catalog.load(source.task, source.recipe).stream_key(source.seed) for source in self.sources]
         result = np.empty_like(self.weights)
         for place, (source, index) in enumerate(zip(self.source.tolist(), self.index.tolist(), strict=True)):
-            result[place] = loop.initial_weights(self.sources[source].recipe, keys[source], index)
+            result[place] = initial_weights(self.sources[source].recipe, keys[source], index)
         return result
 
 
@@ -87,7 +87,7 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int |
     sources = tuple(Source(task, dataset.spec.seed, dataset.spec.recipe) for dataset, task, _ in wanted)
     rows = [[r for r in dataset.rows(task) if count is None or r["index"] < count] for dataset, task, _ in wanted]
     counts = [len(each) for each in rows]
-    weights = np.empty((sum(counts), wanted[0].dataset.shape.size), np.float32)
+    weights = np.empty((sum(counts), wanted[0].dataset.architecture.size), np.float32)
     stops = np.cumsum(counts)
     for (dataset, task, _), stop, number in zip(wanted, stops, counts, strict=True):
         _read(dataset, task, weights[stop - number : stop])

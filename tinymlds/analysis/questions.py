@@ -1,7 +1,7 @@
 """The questions that can be asked of datasets: their cases, each with its networks, checked before anything is fitted."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
@@ -191,7 +191,7 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
         if not all(task in theirs for task in tasks):
             raise UsageError(f"the datasets held out have not the tasks of the case {asked.name}: {', '.join(tasks)}")
         held = [one._replace(dataset=theirs[one.task]) for one in asked.wanted]
-    shapes = {one.dataset.shape: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
+    shapes = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
     if len(shapes) > 1:
         each = ", ".join(f"{folder} has {shape}" for shape, folder in shapes.items())
         raise UsageError(f"the networks have different shapes, so they cannot be compared: {each}")
@@ -261,9 +261,8 @@ def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tupl
 
 def differences(ours: Spec, theirs: Spec) -> list[str]:
     """Names of what reaches weights and differs: seed, and fields of the recipe."""
-    names = [
-        entry.name for entry in fields(Recipe) if getattr(ours.recipe, entry.name) != getattr(theirs.recipe, entry.name)
-    ]
+    mine, other = ({name: value for name, (_, value) in spec.recipe.options().items()} for spec in (ours, theirs))
+    names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
     return ["seed"] * (ours.seed != theirs.seed) + names
 
 

@@ -1,43 +1,44 @@
 """The parameter vector: its tensors by PyTorch's names, and its initial values."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
 from tinymlds.kernels import rng
 
 Floats = npt.NDArray[np.float32]
 
 
-def initial(shape: Shape, key: rng.Key, index: int) -> Floats:
-    """Initial weights of network `index`, float32 [P]: uniform in [-k, k) with k = 1 / sqrt(H), as PyTorch does.
+def initial(architecture: Architecture, key: rng.Key, index: int) -> Floats:
+    """Initial weights of network `index`, float32 [P]: of each tensor uniform in [-bound, bound) around its centre.
 
-    (nn.GRU draws everything from there, and so does nn.Linear with H inputs.) A value is (u - 2^23) 2^-23 k for a 24-bit
-    integer u: two exact operations and one rounding.
+    A value is (u - 2^23) 2^-23 bound for a 24-bit integer u, the upper bits of the word of its place in the stream: two
+    exact operations and one rounding; then a centre that is not 0 is added.
     """
-    u = (rng.words(key, rng.INITIAL_WEIGHTS, index, shape.size) >> np.uint32(8)).astype(np.float32)
-    unit = (u - np.float32(2**23)) * np.float32(2.0**-23)
-    return unit * np.float32(1.0 / np.sqrt(shape.hidden))
+    u = (rng.words(key, rng.INITIAL_WEIGHTS, index, architecture.size) >> np.uint32(8)).astype(np.float32)
+    weights: Floats = (u - np.float32(2**23)) * np.float32(2.0**-23)
+    for tensor, place in zip(architecture.tensors(), places(architecture).values(), strict=True):
+        weights[place] *= np.float32(tensor.bound)
+        if tensor.centre:
+            weights[place] += np.float32(tensor.centre)
+    return weights
 
 
-def places(shape: Shape) -> dict[str, slice]:
+def places(architecture: Architecture) -> dict[str, slice]:
     """Where each tensor is in the parameter vector, by its name."""
-    found, start = {}, 0
-    for name, sizes in shape.tensors:
-        found[name] = slice(start, start + math.prod(sizes))
-        start += math.prod(sizes)
-    return found
+    starts = architecture.offsets()
+    return {each.name: slice(starts[each.name], starts[each.name] + each.size) for each in architecture.tensors()}
 
 
-def to_tensors(shape: Shape, vectors: Floats) -> dict[str, Floats]:
+def to_tensors(architecture: Architecture, vectors: Floats) -> dict[str, Floats]:
     """The named tensors [..., *shape] of parameter vectors [..., P]; views, not copies."""
-    where = places(shape)
-    return {name: vectors[..., where[name]].reshape(*vectors.shape[:-1], *sizes) for name, sizes in shape.tensors}
+    where = places(architecture)
+    leading = vectors.shape[:-1]
+    return {each.name: vectors[..., where[each.name]].reshape(*leading, *each.shape) for each in architecture.tensors()}
 
 
-def from_tensors(shape: Shape, tensors: dict[str, Floats], leading: int) -> Floats:
+def from_tensors(architecture: Architecture, tensors: dict[str, Floats], leading: int) -> Floats:
     """Parameter vectors [..., P] from named tensors with `leading` axes in front, float32."""
-    parts = [tensors[name].reshape(*tensors[name].shape[:leading], -1) for name, _ in shape.tensors]
+    named = (tensors[each.name] for each in architecture.tensors())
+    parts = [tensor.reshape(*tensor.shape[:leading], -1) for tensor in named]
     return np.concatenate(parts, axis=-1).astype(np.float32, copy=False)

@@ -1,26 +1,64 @@
-"""The numbers that describe a network and its optimizer. No NumPy here, so that the command line can start at once."""
+"""Recurrent networks: GRU layers, then linear maps.
+
+What needs NumPy or PyTorch is in `recurrent_weights.py` and `recurrent_module.py`, imported when it is asked for.
+"""
+
+from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-NUMERICS = 2
-"""The numerics version: raised by any change that changes a bit of a trained network."""
+from tinymlds.architectures import About, Architecture, Matrix, Tensor, register
+from tinymlds.errors import UsageError
+from tinymlds.kernels.options import option
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tinymlds.architectures import Floats
+    from tinymlds.architectures.symmetry import Generator, Tensors
+
+_PARTS = {
+    "weight_ih": "weights from the input, gates r, z, n",
+    "weight_hh": "weights from the hidden state, gates r, z, n",
+    "bias_ih": "biases of the input side, gates r, z, n",
+    "bias_hh": "biases of the hidden side, gates r, z, n",
+}
+_BUILD = """\
+gru = nn.GRU({inputs}, {hidden}, {layers}, batch_first=True)   # begins with a hidden state of zeros
+head = nn.Sequential(*(nn.Linear({hidden}, outputs) for outputs in {map_outputs}))
+network = nn.ModuleDict({{"gru": gru, "head": head}})"""
+_NOTE = """\
+There are five affine maps (four "linear layers" and the output); without activations between them they are one
+linear map in function, though not in weight space."""
+GATES = ("r", "z", "n")
 
 
+@register
 @dataclass(frozen=True)
-class Shape:
-    """The sizes of a network: GRU layers, then linear maps.
+class GruLinear(Architecture):
+    """GRU layers, then linear maps; by default the network of MLDS with 4,364 parameters.
 
     The parameter vector holds, layer by layer, what PyTorch calls weight_ih [3H, I], weight_hh [3H, H], bias_ih [3H] and
-    bias_hh [3H] (gates in the order r, z, n), then for each linear map weight [out, in] and bias [out].
+    bias_hh [3H] (gates in the order r, z, n), then for each linear map weight [out, in] and bias [out]. Initial values are
+    uniform in [-k, k) with k = 1 / sqrt(H): nn.GRU draws everything from there, and so does nn.Linear with H inputs.
     """
 
+    name = "gru-linear"
+    kernels = {  # noqa: RUF012
+        "cpu": "tinymlds.kernels.recurrent.passes",
+        "cuda": "tinymlds.kernels.recurrent.cuda_passes",
+    }
+
     inputs: int = 9
-    hidden: int = 12
+    hidden: int = option(12, "Hidden units of each layer, a multiple of 4.", 4, 64)
     outputs: int = 8
-    layers: int = 4
-    maps: int = 5
-    activation: str = "none"
+    layers: int = option(4, "GRU layers.", 1, 4, name="gru_layers")
+    maps: int = option(5, "Linear maps after them, the output included.", 1, 8, name="linear_maps")
+    activation: str = option(
+        "none", "Activation between the linear maps.", name="head_activation", choices=("none", "tanh", "relu")
+    )
 
     @property
     def layer_inputs(self) -> tuple[int, ...]:
@@ -32,31 +70,64 @@ class Shape:
         """Outputs of each linear map; all have `hidden` inputs."""
         return (self.hidden,) * (self.maps - 1) + (self.outputs,)
 
-    @property
-    def tensors(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """PyTorch's name and shape of every tensor, in the order of the parameter vector."""
-        named: list[tuple[str, tuple[int, ...]]] = []
-        rows = 3 * self.hidden
+    def tensors(self) -> tuple[Tensor, ...]:
+        bound, rows, found = 1.0 / math.sqrt(self.hidden), 3 * self.hidden, []
         for layer, inputs in enumerate(self.layer_inputs):
-            named.append((f"gru.weight_ih_l{layer}", (rows, inputs)))
-            named.append((f"gru.weight_hh_l{layer}", (rows, self.hidden)))
-            named.append((f"gru.bias_ih_l{layer}", (rows,)))
-            named.append((f"gru.bias_hh_l{layer}", (rows,)))
+            shapes: tuple[tuple[int, ...], ...] = (rows, inputs), (rows, self.hidden), (rows,), (rows,)
+            for (part, role), shape in zip(_PARTS.items(), shapes, strict=True):
+                found.append(Tensor(f"gru.{part}_l{layer}", shape, bound, meaning=f"GRU layer {layer}: {role}"))
         for k, outputs in enumerate(self.map_outputs):
-            named.append((f"head.{k}.weight", (outputs, self.hidden)))
-            named.append((f"head.{k}.bias", (outputs,)))
-        return tuple(named)
+            shape, place = (outputs, self.hidden), f"linear map {k}"
+            found.append(Tensor(f"head.{k}.weight", shape, bound, meaning=f"{place}: weights, [outputs, inputs]"))
+            found.append(Tensor(f"head.{k}.bias", (outputs,), bound, meaning=f"{place}: biases"))
+        return tuple(found)
 
-    @property
-    def size(self) -> int:
-        """Number of parameters (4,364 for the shape of MLDS)."""
-        return sum(math.prod(shape) for _, shape in self.tensors)
+    def check(self) -> None:
+        super().check()
+        if self.hidden % 4:
+            raise UsageError(f"hidden must be a multiple of 4, not {self.hidden}")
 
+    def about(self) -> About:
+        between = "" if self.activation == "none" else f" with {self.activation} between them"
+        chain = f"y = head[0](gru(x)[0])\nfor linear in head[1:]:\n    y = linear(torch.{self.activation}(y))"
+        return About(
+            sizes=f"{self.layers} GRU layers of {self.hidden} units and {self.maps} linear maps{between}",
+            initial=f"Initial weights and biases are uniform in [-k, k), k = 1/sqrt({self.hidden}).",
+            keywords=("gru",),
+            build=_BUILD.format(**asdict(self), map_outputs=self.map_outputs),
+            apply="y = head(gru(x)[0])" if self.activation == "none" else chain,
+            note=_NOTE if (self.maps, self.activation) == (5, "none") else "",
+        )
 
-@dataclass(frozen=True)
-class Adam:
-    """Constants of Adam (Kingma and Ba 2015) that stay the same over a run."""
+    def generators(self) -> tuple[Generator, ...]:
+        from tinymlds.architectures import recurrent_weights
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
+        return recurrent_weights.generators(self)
+
+    def settle(self, tensors: Tensors) -> None:
+        from tinymlds.architectures import recurrent_weights
+
+        recurrent_weights.settle(self, tensors)
+
+    def trace(self, tensors: dict[str, Floats], x: Floats) -> dict[str, Floats]:
+        from tinymlds.architectures import recurrent_weights
+
+        return recurrent_weights.trace(self, tensors, x)
+
+    def module(self) -> nn.Module:
+        from tinymlds.architectures.recurrent_module import GruLinearModule
+
+        return GruLinearModule(self)
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        units = [f"h {unit}" for unit in range(self.hidden)]
+        found = []
+        for layer, inputs in enumerate(self.layer_inputs):
+            columns = [f"{'x' if layer == 0 else 'below'} {k}" for k in range(inputs)] + units + ["bias ih", "bias hh"]
+            rows = [f"{gate} {unit}" for gate in GATES for unit in range(self.hidden)]
+            found.append(Matrix(f"GRU layer {layer}", tuple(f"gru.{part}_l{layer}" for part in _PARTS), rows, columns))
+        for k, outputs in enumerate(self.map_outputs):
+            rows = [f"{'y' if k == self.maps - 1 else 'unit'} {unit}" for unit in range(outputs)]
+            columns = [f"{'h' if k == 0 else 'unit'} {unit}" for unit in range(self.hidden)] + ["bias"]
+            found.append(Matrix(f"linear map {k}", (f"head.{k}.weight", f"head.{k}.bias"), rows, columns))
+        return tuple(found)

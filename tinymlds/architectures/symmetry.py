@@ -1,7 +1,9 @@
-"""Symmetries of the architecture: changes of the weights that leave the function of a network as it is.
+"""Symmetries of architectures: changes of the weights that leave the function of a network as it is.
 
-`describe` says which there are, as data; `transform` draws a random one for each network; `canonicalize` chooses one
-network for all that differ by symmetries. docs/symmetry.md has the formulas and says what is proved.
+An architecture gives the generators of its group as data: every place where one module hands numbers to the next has its
+own, which act on the rows that write these numbers and on the columns that read them. `describe` says which there are;
+`transform` draws a random element for each network; `canonicalize` chooses one network for all that differ by symmetries.
+docs/symmetry.md has the formulas and says what is proved.
 
 Arithmetic is in float64 in a fixed order, without BLAS, LAPACK or libm, and rounded once, so results have the same bits
 on every machine.
@@ -9,45 +11,171 @@ on every machine.
 
 import math
 from collections.abc import Callable, Collection
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures.generators import (
-    KINDS,
-    Array,
-    Element,
-    Generator,
-    Tensors,
-    apply,
-    describe,
-    generators,
-    product,
-)
+from tinymlds.architectures import Architecture
 from tinymlds.architectures.params import Floats, from_tensors, to_tensors
-from tinymlds.architectures.recurrent import Shape
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 
-__all__ = ["KINDS", "canonicalize", "describe", "transform"]
+KINDS = ("permutation", "sign", "bias", "linear", "translation", "scale")
+"""Every kind of symmetry that is known; an architecture has some of them."""
+
+Array = npt.NDArray[np.float64]
+Tensors = dict[str, Array]
+
 
 _CHUNK = 512  # networks worked on at once: about 20 MB in float64
+
+_OPERATIONS = {
+    "take": "block[i] becomes block[e[i]] along the axis",
+    "multiply": "block[i] becomes block[i] * e[i] along the axis",
+    "add": "block[i] becomes block[i] + e[i] along the axis",
+    "left": "block becomes e @ block",
+    "right": "block becomes block @ e",
+    "add_image": "block becomes block + through @ e, where through is the tensor of that name",
+}
+_ELEMENTS = {
+    "permutation": ("a permutation of 0 ... units - 1", "the permutation that undoes it"),
+    "sign": ("units numbers, each 1 or -1", "the same"),
+    "bias": ("units real numbers", "their negatives"),
+    "linear": ("an invertible matrix [units, units]", "its inverse"),
+    "translation": ("units real numbers", "their negatives"),
+    "scale": ("units positive numbers", "their reciprocals"),
+}
+
+
+class Act(NamedTuple):
+    """What an element of a generator does to one block of one tensor: `start` to `stop` along `axis`."""
+
+    operation: str
+    by: str
+    """e is the "element", or its "inverse"."""
+    tensor: str
+    axis: int
+    start: int
+    stop: int
+    gate: str | None = None
+    """The gate whose rows these are."""
+    through: str | None = None
+
+
+class Generator(NamedTuple):
+    """A family of symmetries of one kind at one place. Its acts are done one after another, in this order."""
+
+    kind: str
+    place: str
+    """The module whose outputs these are, like "gru.0"."""
+    units: int
+    """How many numbers the place has, H."""
+    acts: tuple[Act, ...]
+
+
+class Element(NamedTuple):
+    """An element of a generator for each of n networks: [n, H], or [n, H, H] of kind linear."""
+
+    element: npt.NDArray[Any]
+    inverse: npt.NDArray[Any]
+
+
+def describe(architecture: Architecture) -> dict[str, Any]:
+    """The symmetries of an architecture as plain data for JSON: enough to apply them, or to build an equivariant network.
+
+    `dimension` counts the continuous parameters of the group, `components` (a decimal number as text; it can be
+    large) its connected components.
+    """
+    found, described = architecture.generators(), []
+    for generator in found:
+        dimension, components = _size(generator)
+        acts = [{key: value for key, value in act._asdict().items() if value is not None} for act in generator.acts]
+        described.append(
+            {
+                "kind": generator.kind,
+                "place": generator.place,
+                "units": generator.units,
+                "dimension": dimension,
+                "components": str(components),
+                "acts": acts,
+            }
+        )
+    sizes = [_size(generator) for generator in found]
+    kinds = {generator.kind for generator in found}
+    return {
+        "format": 1,
+        "kind": "symmetries",
+        "shape": {**asdict(architecture), "parameters": architecture.size},
+        "tensors": [{"name": each.name, "shape": list(each.shape)} for each in architecture.tensors()],
+        "gates": list(dict.fromkeys(act.gate for generator in found for act in generator.acts if act.gate)),
+        "operations": _OPERATIONS,
+        "kinds": {kind: dict(zip(("element", "inverse"), _ELEMENTS[kind], strict=True)) for kind in KINDS if kind in kinds},
+        "dimension": sum(dimension for dimension, _ in sizes),
+        "components": str(math.prod(components for _, components in sizes)),
+        "generators": described,
+    }
+
+
+def _size(generator: Generator) -> tuple[int, int]:
+    """Dimension and number of connected components of a generator's group."""
+    H = generator.units
+    return {
+        "permutation": (0, math.factorial(H)),
+        "sign": (0, 2**H),
+        "bias": (H, 1),
+        "linear": (H * H, 2),
+        "translation": (H, 1),
+        "scale": (H, 1),
+    }[generator.kind]
+
+
+# ------------------------------------------------------------------ how an element acts
+
+
+def apply(generator: Generator, tensors: Tensors, element: Element) -> None:
+    """Change tensors [n, *shape], in place, by an element for each network."""
+    for act in generator.acts:
+        block = tensors[act.tensor][(slice(None),) * (act.axis + 1) + (slice(act.start, act.stop),)]
+        e = element.element if act.by == "element" else element.inverse
+        along = e if block.ndim == 2 else np.expand_dims(e, 2 - act.axis)  # [n, H] beside [n, rows, columns]
+        if act.operation == "take":
+            block[...] = np.take_along_axis(block, along, axis=act.axis + 1)
+        elif act.operation == "multiply":
+            block *= along
+        elif act.operation == "add":
+            block += along
+        elif act.operation == "left":
+            block[...] = product(e, block if block.ndim == 3 else block[..., None]).reshape(block.shape)
+        elif act.operation == "right":
+            block[...] = product(block, e)
+        elif act.through is not None:  # add_image
+            block += product(tensors[act.through], e[..., None])[..., 0]
+
+
+def product(a: Array, b: Array) -> Array:
+    """a @ b of matrices [n, p, q] and [n, q, s], each sum in the order of q, nothing fused."""
+    result = a[:, :, 0, None] * b[:, None, 0, :]
+    for j in range(1, a.shape[2]):
+        result += a[:, :, j, None] * b[:, None, j, :]
+    return result
 
 
 # ------------------------------------------------------------------ random elements
 
 
-def transform(shape: Shape, weights: Floats, seed: int, *, kinds: Collection[str] = KINDS) -> Floats:
+def transform(architecture: Architecture, weights: Floats, seed: int, *, kinds: Collection[str] = KINDS) -> Floats:
     """Each network changed by a random symmetry of its own; it computes the same function, up to rounding.
 
-    The symmetry of network i (its place in `weights` with the leading axes flattened) depends on seed, i and shape
+    The symmetry of network i (its place in `weights` with the leading axes flattened) depends on seed, i and architecture
     alone; leaving a kind out leaves the others as they were. Matrices are orthogonal times a diagonal between 1/2 and 2
     (their condition is at most 4), scales are between 1/2 and 2, translations between -1 and 1.
 
     Args:
         weights: float32 [..., P].
-        kinds: some of KINDS; those that the shape does not have do nothing. With permutation and sign alone, nothing is
-            rounded: every number is one of the network's, or its negative.
+        kinds: some of KINDS; those that the architecture does not have do nothing. With permutation and sign alone,
+            nothing is rounded: every number is one of the network's, or its negative.
 
     Returns:
         float32 [..., P]
@@ -59,15 +187,15 @@ def transform(shape: Shape, weights: Floats, seed: int, *, kinds: Collection[str
         raise UsageError(f"there is no symmetry {', '.join(sorted(unknown))}; use some of {', '.join(KINDS)}")
     if type(seed) is not int or not 0 <= seed < 2**63:
         raise UsageError(f"seed must be a whole number between 0 and 2^63 - 1, not {seed!r}")
-    key, found = rng.stream_key(seed, "symmetry"), generators(shape)
+    key, found = rng.stream_key(seed, "symmetry"), architecture.generators()
 
     def change(tensors: Tensors, first: int) -> None:
-        indices = np.arange(first, first + len(tensors["head.0.bias"]), dtype=np.uint64)
+        indices = np.arange(first, first + len(next(iter(tensors.values()))), dtype=np.uint64)
         for number, generator in enumerate(found):
             if generator.kind in kinds:
-                apply(generator, tensors, _draw(generator.kind, shape.hidden, key, number, indices))
+                apply(generator, tensors, _draw(generator.kind, generator.units, key, number, indices))
 
-    return _changed(shape, weights, change)
+    return _changed(architecture, weights, change)
 
 
 def _draw(kind: str, H: int, key: rng.Key, number: int, indices: npt.NDArray[np.uint64]) -> Element:
@@ -110,20 +238,10 @@ def _orthogonal(vectors: Array) -> Array:
 # ------------------------------------------------------------------ the normal form
 
 
-def canonicalize(shape: Shape, weights: Floats) -> Floats:
+def canonicalize(architecture: Architecture, weights: Floats) -> Floats:
     """The normal form of each network: one for all that differ by symmetries, and with the same function, up to rounding.
 
-    Place by place from the input:
-
-    - A GRU layer. Sign of a unit: the first of b_in, b_hn and its row of W_in that is not zero is positive. Order of the
-      units: W_hn[i, i] ascends, which no other symmetry touches. Biases of r and z: their sum in bias_ih, 0 in bias_hh.
-    - Maps without activation: inner maps are the identity with bias 0; the last one is the product of all.
-    - Maps with tanh: the bias of a unit, or else the first weight of its row that is not zero, is positive; biases ascend.
-    - Maps with relu: the largest magnitude of a unit's row of weights and its bias is 1; biases ascend.
-
-    Units that tie are ordered by further numbers (`_gru_ties`; a map's by their rows), and those that agree in all of them
-    stay in the order that they came in. Copies under permutation and sign give the same bits; the others round the weights
-    that they change, and their normal forms agree to that, unless two units nearly tie or a sign hangs on nearly 0.
+    The `settle` of an architecture says what the normal form is; for GRU layers and linear maps see `recurrent_weights`.
 
     Args:
         weights: float32 [..., P].
@@ -134,124 +252,30 @@ def canonicalize(shape: Shape, weights: Floats) -> Floats:
     Raises:
         UsageError: weights of another type, length or not finite; a result beyond float32.
     """
-    found = {(generator.place, generator.kind): generator for generator in generators(shape)}
-
-    def change(tensors: Tensors, _: int) -> None:
-        for layer in range(shape.layers):
-            _settle_gru(shape, layer, tensors, found)
-        if shape.activation == "none":
-            _compose(shape, tensors)
-        else:
-            for k in range(shape.maps - 1):
-                _settle_map(shape, k, tensors, found)
-
-    result = _changed(shape, weights, change)
+    result = _changed(architecture, weights, lambda tensors, _: architecture.settle(tensors))
     result += np.float32(0.0)  # -0.0 + 0.0 is 0.0
     return result
-
-
-Found = dict[tuple[str, str], Generator]
-Rows = npt.NDArray[np.intp]
-
-
-def _settle_gru(shape: Shape, layer: int, tensors: Tensors, found: Found) -> None:
-    """Signs, biases and order of a layer's units; the places below are settled."""
-    place = f"gru.{layer}"
-    w_i, w_h, b_i, b_h = (tensors[f"gru.{part}_l{layer}"] for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-    H = shape.hidden
-    sign = _signs(np.concatenate([b_i[:, 2 * H :, None], b_h[:, 2 * H :, None], w_i[:, 2 * H :]], axis=2))
-    apply(found[place, "sign"], tensors, Element(sign, sign))
-    b_i[:, : 2 * H] = (b_i + b_h)[:, : 2 * H].astype(np.float32)  # rounded here: ties are as they will be read again
-    b_h[:, : 2 * H] = 0.0
-    diagonal = np.diagonal(w_h[:, 2 * H :], axis1=1, axis2=2)
-    order = _order(diagonal, lambda tied: _gru_ties(w_i[tied], w_h[tied], b_i[tied], b_h[tied]))
-    apply(found[place, "permutation"], tensors, Element(order, order))
-
-
-def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array) -> Array:
-    """What orders units of a layer with equal W_hn[i, i], [n, H, keys]: their rows of W_i, their biases, then the sorted
-    magnitudes of their rows and columns of W_h. (What reads them is settled later, so it would be another the second time.)
-    """
-    n, H = w_h.shape[0], w_h.shape[2]
-    by_gate = w_h.reshape(n, 3, H, H)
-    keys = [
-        *np.split(w_i, 3, axis=1),
-        *(part[..., None] for part in np.split(b_i, 3, axis=1)),
-        b_h[:, 2 * H :, None],
-        *np.sort(np.abs(by_gate), axis=3).swapaxes(0, 1),
-        *np.sort(np.abs(by_gate), axis=2).transpose(1, 0, 3, 2),
-    ]
-    return np.concatenate(keys, axis=2)
-
-
-def _settle_map(shape: Shape, k: int, tensors: Tensors, found: Found) -> None:
-    """Signs or scales, and order, of the units between two maps; the places below are settled."""
-    place = f"head.{k}"
-    weight, bias = tensors[f"{place}.weight"], tensors[f"{place}.bias"]
-    if shape.activation == "tanh":
-        sign = _signs(np.concatenate([bias[..., None], weight], axis=2))
-        apply(found[place, "sign"], tensors, Element(sign, sign))
-    else:
-        largest = np.maximum(np.abs(weight).max(axis=2), np.abs(bias))
-        largest = np.where(largest > 0.0, largest, 1.0)
-        apply(found[place, "scale"], tensors, Element(1.0 / largest, largest))
-        for tensor in (weight, bias):
-            tensor[...] = tensor.astype(
-                np.float32
-            )  # rounded here: the largest is 1, and ties are as they will be read again
-    order = _order(bias, lambda tied: weight[tied])
-    apply(found[place, "permutation"], tensors, Element(order, order))
-
-
-def _compose(shape: Shape, tensors: Tensors) -> None:
-    """The product of maps without activation into the last; the inner ones become identities."""
-    weight, bias = tensors["head.0.weight"].copy(), tensors["head.0.bias"].copy()
-    for k in range(1, shape.maps):
-        tensors[f"head.{k - 1}.weight"][...] = np.eye(shape.hidden)
-        tensors[f"head.{k - 1}.bias"][...] = 0.0
-        weight = product(tensors[f"head.{k}.weight"], weight)
-        bias = product(tensors[f"head.{k}.weight"], bias[..., None])[..., 0] + tensors[f"head.{k}.bias"]
-    last = shape.maps - 1
-    tensors[f"head.{last}.weight"][...], tensors[f"head.{last}.bias"][...] = weight, bias
-
-
-def _signs(candidates: Array) -> Array:
-    """The sign of the first candidate of each unit that is not zero, [n, H] from [n, H, candidates]; 1 where all are."""
-    first = np.argmax(candidates != 0.0, axis=2)
-    return np.where(np.take_along_axis(candidates, first[..., None], axis=2)[..., 0] < 0.0, -1.0, 1.0)
-
-
-def _order(first: Array, ties: Callable[[Rows], Array]) -> Rows:
-    """The permutation that sorts the units of each network by `first` [n, H]; in the networks where some of these are
-    equal, further by `ties(networks)` [networks, H, keys], the first key first, and last by position."""
-    order = np.argsort(first, axis=1, kind="stable")
-    ranked = np.take_along_axis(first, order, axis=1)
-    tied = np.flatnonzero((ranked[:, 1:] == ranked[:, :-1]).any(axis=1))
-    if tied.size:
-        keys = np.concatenate([first[tied, :, None], ties(tied)], axis=2)
-        order[tied] = np.lexsort(keys.transpose(2, 0, 1)[::-1], axis=-1)  # lexsort's last key is the first
-    return order
 
 
 # ------------------------------------------------------------------ both
 
 
-def _changed(shape: Shape, weights: Floats, change: Callable[[Tensors, int], None]) -> Floats:
+def _changed(architecture: Architecture, weights: Floats, change: Callable[[Tensors, int], None]) -> Floats:
     """Weights after `change(tensors, first)`, in place on the float64 tensors of networks first, first + 1, ..."""
     weights = np.asarray(weights)
-    if weights.dtype != np.float32 or weights.ndim < 1 or weights.shape[-1] != shape.size:
+    if weights.dtype != np.float32 or weights.ndim < 1 or weights.shape[-1] != architecture.size:
         found = f"{weights.dtype} {list(weights.shape)}"
-        raise UsageError(f"weights must be a float32 array [..., {shape.size}] for this shape, not {found}")
-    rows = weights.reshape(math.prod(weights.shape[:-1]), shape.size)
+        raise UsageError(f"weights must be a float32 array [..., {architecture.size}] for this architecture, not {found}")
+    rows = weights.reshape(math.prod(weights.shape[:-1]), architecture.size)
     result = np.empty_like(rows)
     for first in range(0, len(rows), _CHUNK):
         chunk = rows[first : first + _CHUNK]
         if not np.isfinite(chunk).all():
             raise UsageError("weights must be finite; leave out networks that diverged")
-        tensors = {name: array.astype(np.float64) for name, array in to_tensors(shape, chunk).items()}
+        tensors = {name: array.astype(np.float64) for name, array in to_tensors(architecture, chunk).items()}
         with np.errstate(over="ignore", invalid="ignore"):
             change(tensors, first)
-            changed = from_tensors(shape, {name: array.astype(np.float32) for name, array in tensors.items()}, 1)
+            changed = from_tensors(architecture, {name: array.astype(np.float32) for name, array in tensors.items()}, 1)
         if not np.isfinite(changed).all():
             raise UsageError("the changed weights are too large for float32; leave out networks with weights that large")
         result[first : first + _CHUNK] = changed

@@ -104,26 +104,28 @@ def _fail(message: str) -> None:
 
 def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command an option for every field of the recipe, passed on as the keyword `recipe`."""
-    from tinymlds.spec import Recipe
+    from tinymlds.spec import known_options
 
-    fields = dataclasses.fields(Recipe)
+    known = known_options().values()
 
     @functools.wraps(function)
     def with_recipe(*args: Any, **kwargs: Any) -> Any:
-        recipe = {field.name: kwargs.pop(field.name) for field in fields}
+        recipe = {each.name: kwargs.pop(each.name) for each in known}
         return function(*args, recipe={name: value for name, value in recipe.items() if value is not None}, **kwargs)
 
     own = [p for p in inspect.signature(function).parameters.values() if p.name != "recipe"]
     added = []
-    for field in fields:
-        choices = f" One of {', '.join(field.metadata['choices'])}." if field.metadata["choices"] else ""
+    types: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
+    for each in known:
+        choices = f" One of {', '.join(each.choices)}." if each.choices else ""
         option = typer.Option(
-            help=f"{field.metadata['text']}{choices} (default: the folder's, or {field.default})",
+            help=f"{each.text}{choices} (default: the folder's, or {each.default})",
             show_default=False,
-            rich_help_panel="Recipe",
+            rich_help_panel=f"Recipe: {each.subject}",
         )
-        annotation = Annotated[field.type | None, option]  # type: ignore[name-defined]
-        added.append(inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+        kind: Any = types[each.type] | None
+        annotation: Any = Annotated[kind, option]
+        added.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     with_recipe.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
     with_recipe.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
     return with_recipe

@@ -208,7 +208,7 @@ def print_status(status: FolderStatus) -> None:
         table = _table("task", "complete", "other", "in progress", "total", "parameters", "last update")
         for task, total in status.spec.counts.items():
             complete, waiting = status.complete(task), status.in_progress(task)
-            numbers = complete, total - complete - waiting, waiting, total, status.spec.recipe.shape.size
+            numbers = complete, total - complete - waiting, waiting, total, status.spec.recipe.architecture.size
             table.add_row(task, *map(str, numbers), _date(status.updated.get(task)))
         _print(table)
     else:
@@ -268,7 +268,8 @@ def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None
     table = _table(*(f"at {share}" for share in page.shares))
     table.add_row(*map(str, page.shares.values()))
     _print(table)
-    print(f"{status.spec.recipe.shape.size} parameters; last update {_date(max(status.updated.values(), default=None))}")
+    updated = _date(max(status.updated.values(), default=None))
+    print(f"{status.spec.recipe.architecture.size} parameters; last update {updated}")
 
 
 def _date(unix_time: float | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures import params
+from tinymlds.architectures import Architecture, params
 from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.manifest import SPLITS, Manifest, Row
 from tinymlds.dataset.network import Network
@@ -18,7 +18,7 @@ from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, task_names
 from tinymlds.tasks import catalog
-from tinymlds.training.loop import TaskData, task_data
+from tinymlds.training.data import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.int64]
@@ -51,10 +51,15 @@ class Dataset:
                 raise DatasetError(f"{self.folder} has a task that cannot be made: {error}") from error
             if known != task:
                 raise DatasetError(f"{self.folder} has a task {task!r}, which is no id; that would be {known!r}")
-        self.shape = self.spec.recipe.shape
+        self.architecture = self.spec.recipe.architecture
         self.manifest = Manifest(self.folder, self.spec)
         self.counts = self.spec.counts
         self._files: dict[tuple[str, str, int], TensorFile] = {}
+
+    @property
+    def shape(self) -> Architecture:
+        """The older name of `architecture`."""
+        return self.architecture
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -96,7 +101,7 @@ class Dataset:
             weights = self._read([(task, places)], None)
             rows = self.manifest.rows(self.manifest.place(task).start + places)
             for row, vector in zip(rows, weights, strict=True):
-                yield Network(row, self.shape, vector.copy())  # one that is kept does not keep the shard
+                yield Network(row, self.architecture, vector.copy())  # one that is kept does not keep the shard
 
     def __getitem__(self, key: tuple[str, int]) -> Network:
         """ds["xor", 17]: the network of this task and index.
@@ -114,9 +119,9 @@ class Dataset:
         place = indices.index(index)
         row = self.manifest[self.manifest.place(task).start + place]
         tensors = self.tensor_file("networks", task, place // store.SHARD).read_row(row["row"])
-        weights = params.from_tensors(self.shape, tensors, 0)
+        weights = params.from_tensors(self.architecture, tensors, 0)
         self._check_weights(task, np.array([place]), weights[None])
-        return Network(row, self.shape, weights)
+        return Network(row, self.architecture, weights)
 
     def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
         """Rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
@@ -191,8 +196,8 @@ class Dataset:
             for shard, places in _by_shard(picked)
         ]
         count = sum(len(places) for _, _, places, _ in shards)
-        result = np.empty((count, self.shape.size), np.float32)  # files of that size are there
-        where, done, checks = params.places(self.shape), 0, []
+        result = np.empty((count, self.architecture.size), np.float32)  # files of that size are there
+        where, done, checks = params.places(self.architecture), 0, []
         with ThreadPoolExecutor() as threads:
             for file, task, places, rows in shards:
                 first, stop = int(rows[0]), int(rows[-1]) + 1
@@ -241,14 +246,14 @@ class Dataset:
         Axis 1 goes with `spec.checkpoints`; where training ended before that epoch there is NaN.
         """
         task = self.task_id(task)
-        nothing = np.empty((0, len(self.spec.checkpoints), self.shape.size), np.float32)
+        nothing = np.empty((0, len(self.spec.checkpoints), self.architecture.size), np.float32)
         return np.concatenate([nothing, *(self.shard_checkpoints(task, shard) for shard in self.shards(task))])
 
     def shard_checkpoints(self, task: str, shard: int) -> Floats:
         """`checkpoints` of the networks in one shard."""
         if not self.spec.checkpoints:
-            return np.empty((len(self.shard_rows(task, shard)), 0, self.shape.size), np.float32)
-        return params.from_tensors(self.shape, self.tensor_file("checkpoints", task, shard).read(), 2)
+            return np.empty((len(self.shard_rows(task, shard)), 0, self.architecture.size), np.float32)
+        return params.from_tensors(self.architecture, self.tensor_file("checkpoints", task, shard).read(), 2)
 
     def check_hash(self, name: str) -> None:
         """Raise DatasetError unless a file of the folder matches SHA256SUMS."""
@@ -297,7 +302,7 @@ class Dataset:
             file = TensorFile(self.folder, store.shard_name(*key))
             if kind != "losses":
                 leading = (count,) if kind == "networks" else (count, len(self.spec.checkpoints))
-                file.expect({name: ("F32", (*leading, *shape)) for name, shape in self.shape.tensors})
+                file.expect({name: ("F32", (*leading, *shape)) for name, shape, *_ in self.architecture.tensors()})
             else:
                 epochs = int(self.manifest.epochs(self._shard_place(task, shard)).sum(dtype=np.int64))
                 flat = ("F32", (epochs,))

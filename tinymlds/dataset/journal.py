@@ -254,7 +254,7 @@ class Journal:
                     yield index, None
                     continue
                 weights, train, validation, checkpoints = (np.frombuffer(b, "<f4").astype(np.float32) for b in blobs)
-                if weights.size != self.spec.recipe.shape.size or train.size != validation.size:
+                if weights.size != self.spec.recipe.architecture.size or train.size != validation.size:
                     raise ValueError(f"{task} {index} has another number of weights or losses")
                 arrays = weights, train, validation, checkpoints.reshape(-1, weights.size)
                 outcome = Outcome(index, Status(status), reason, *arrays, seconds)

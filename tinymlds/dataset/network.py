@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures import params
+from tinymlds.architectures import Architecture, params
 from tinymlds.architectures.params import Floats
-from tinymlds.architectures.recurrent import Shape
 from tinymlds.dataset import saving
 from tinymlds.dataset.manifest import Row
 from tinymlds.errors import UsageError
@@ -22,13 +21,18 @@ class Network:
 
     row: Row
     """Its row of the manifest."""
-    shape: Shape
+    architecture: Architecture
     weights: Floats
     """The parameter vector, float32 [P]."""
 
+    @property
+    def shape(self) -> Architecture:
+        """The older name of `architecture`."""
+        return self.architecture
+
     def state_dict(self) -> dict[str, Floats]:
         """The tensors by PyTorch's names, float32: gru.weight_ih_l0 [36, 9] ... head.4.bias [8]."""
-        return params.to_tensors(self.shape, self.weights)
+        return params.to_tensors(self.architecture, self.weights)
 
     def forward(self, x: npt.ArrayLike) -> Floats:
         """Outputs [B, T, 8] for inputs x [B, T, 9], both float32; the hidden state starts at 0.
@@ -39,10 +43,10 @@ class Network:
         try:
             inputs = np.asarray(x, np.float32)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"forward takes an array of numbers [B, T, {self.shape.inputs}] ({error})") from error
-        if inputs.ndim != 3 or inputs.shape[2] != self.shape.inputs:
-            raise UsageError(f"forward takes inputs [B, T, {self.shape.inputs}], not {list(inputs.shape)}")
-        return backends.load("cpu").outputs(self.shape, self.weights, inputs)
+            raise UsageError(f"forward takes an array of numbers [B, T, {self.architecture.inputs}] ({error})") from error
+        if inputs.ndim != 3 or inputs.shape[2] != self.architecture.inputs:
+            raise UsageError(f"forward takes inputs [B, T, {self.architecture.inputs}], not {list(inputs.shape)}")
+        return backends.evaluator().outputs(self.architecture, self.weights, inputs)
 
     def save(self, path: str | Path, force: bool = False) -> Path:
         """Write the network as a file of its own; returns its path.
@@ -58,5 +62,5 @@ class Network:
             UsageError: the path ends otherwise, or there is a file and no `force`.
             TinymldsError: the file system refused.
         """
-        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": asdict(self.shape)}
+        metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": asdict(self.architecture)}
         return saving.save(path, self.state_dict(), metadata, force)

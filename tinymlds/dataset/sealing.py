@@ -23,7 +23,8 @@ from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.errors import DatasetError
 from tinymlds.spec import FORMAT, Spec, canonical_json
 from tinymlds.tasks import catalog
-from tinymlds.training.loop import Floats, Outcome, Status, task_data
+from tinymlds.training.data import task_data
+from tinymlds.training.loop import Floats, Outcome, Status
 from tinymlds.training.metrics import Figures, measure
 
 Known = Callable[[str, range], dict[int, Figures]]
@@ -103,7 +104,8 @@ def describe(spec: Spec, kind: str) -> dict[str, Any]:
         {**describe_task(task, spec.seed, spec.recipe), **({"count": count} if kind == "networks" else {})}
         for task, count in spec.tasks
     ]
-    return {**spec.to_dict(), "kind": kind, "tasks": rows, "tensors": [[n, list(s)] for n, s in spec.recipe.shape.tensors]}
+    tensors = spec.recipe.architecture.tensors()
+    return {**spec.to_dict(), "kind": kind, "tasks": rows, "tensors": [[each.name, list(each.shape)] for each in tensors]}
 
 
 def commit_sums(folder: Path, sums: dict[str, str]) -> None:
@@ -137,12 +139,12 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
     metadata = {"format": FORMAT, "task": task, "first": outcomes[0].index, "count": len(outcomes)}
     if spec.part is not None:
         metadata["step"] = spec.part[1]
-    contents = {"networks": params.to_tensors(spec.recipe.shape, weights), "losses": losses}
+    contents = {"networks": params.to_tensors(spec.recipe.architecture, weights), "losses": losses}
     if spec.checkpoints:
-        kept = np.full((len(outcomes), len(spec.checkpoints), spec.recipe.shape.size), np.nan, np.float32)
+        kept = np.full((len(outcomes), len(spec.checkpoints), spec.recipe.architecture.size), np.nan, np.float32)
         for k, outcome in enumerate(outcomes):
             kept[k, : len(outcome.checkpoints)] = outcome.checkpoints
-        contents["checkpoints"] = params.to_tensors(spec.recipe.shape, kept)
+        contents["checkpoints"] = params.to_tensors(spec.recipe.architecture, kept)
         metadata["epochs"] = list(spec.checkpoints)
     for kind, tensors in contents.items():
         yield store.shard_name(kind, task, shard), tensors_bytes(tensors, metadata)
@@ -152,7 +154,7 @@ def _rows(
     folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int, known: dict[int, Figures]
 ) -> Iterator[Row]:
     """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
-    shape = spec.recipe.shape
+    shape = spec.recipe.architecture
     name = store.shard_name("networks", task, shard)
     weights = params.from_tensors(shape, TensorFile(folder, name).read(), 1)
     split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(outcomes)])
@@ -317,7 +319,7 @@ def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Itera
     shard = first // store.SHARD
     for kind in kinds(dataset.spec):
         dataset.check_hash(store.shard_name(kind, task, shard))
-    weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+    weights = params.from_tensors(dataset.architecture, dataset.tensor_file("networks", task, shard).read(), 1)
     losses, checkpoints = dataset.shard_losses(task, shard), dataset.shard_checkpoints(task, shard)
     for k, row in enumerate(dataset.shard_rows(task, shard)):
         run, seconds, finished, worker = where.get((task, row["index"]), (0, 0.0, 0.0, ""))

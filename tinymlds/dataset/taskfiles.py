@@ -9,7 +9,7 @@ from typing import Any
 from tinymlds.dataset import store
 from tinymlds.spec import Recipe, canonical_json
 from tinymlds.tasks import catalog
-from tinymlds.training.loop import TaskData, task_data
+from tinymlds.training.data import TaskData, task_data
 
 
 def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:

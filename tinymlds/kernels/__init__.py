@@ -1,9 +1,16 @@
 """The numerics: everything that decides a bit of a trained network, and nothing that it could do without.
 
-- `cells.py` the mathematics over a generic lane; `simd.py` the lanes of a CPU; `block.py`, `gru.py`, `head.py`
-  (linear maps) and `cpu.py` the loops over them
-- `cuda.py` the same for a thread of a GPU; `gpu/` the kernel; `population.py` what lies on the device
-- `rng.py` random numbers by counter
-- `shape.py` the numbers of a network; `problem.py` what is trained on what; `backend.py` the interface of a backend
+- `activations.py` the mathematics over a generic lane; `optimizers.py` the steps
+- `lanes.py` the lanes of a CPU; `block.py` sums over a block of samples; `minibatch.py` the loops around an architecture
+- `cuda.py` the same for a thread of a GPU; `gpu/` the kernel around an architecture
+- `recurrent/` the passes of recurrent networks, on both
+- `rng.py` random numbers by counter; `problem.py` what is trained on what; `options.py` options of configurations
 - `cache.py` compiled code on disk
+
+An architecture names the modules with its passes. For "cpu" such a module has `buffers(architecture, steps)`, a NamedTuple
+of sizes, and `passes(architecture)`, a `minibatch.Passes`; for "cuda" it has `threads`, `shared_floats`, `own_floats` and
+`passes`, a `gpu.kernel.Passes`.
 """
+
+NUMERICS = 2
+"""The numerics version: raised by any change that changes a bit of a trained network."""

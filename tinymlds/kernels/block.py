@@ -1,14 +1,14 @@
 """What the layers share: the block of 32 samples, sizes of register tiles, and the sums of gradients over a block.
 
-Layouts are those of `cpu.py`: [T, rows, 32], flat. Sums run over t, then the two vectors of the block, in 16 lanes, which a
-fixed tree adds up; `docs/numerics.md` has the whole order.
+Layouts are [T, rows, 32], flat. Sums run over t, then the two vectors of the block, in 16 lanes, which a fixed tree adds
+up; `docs/numerics.md` has the whole order.
 """
 
 from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels import cells, lanes
+from tinymlds.kernels import activations, lanes
 from tinymlds.kernels.cache import target_features
 from tinymlds.kernels.lanes import LANES, tile
 
@@ -22,7 +22,7 @@ CACHED_ROWS = 12
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 INNER: dict[str, Any] = {**OPTIONS, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Options of functions that only compiled code calls: without wrappers for Python, a fifth less time to compile a shape."""
-CELLS = cells.bind(njit(**INNER), cells.Primitives(lanes.fma, lanes.clamp, lanes.sqrt, lanes.unless_negative))
+MATH = activations.bind(njit(**INNER), activations.Primitives(lanes.fma, lanes.clamp, lanes.sqrt, lanes.unless_negative))
 
 
 class Tiles(NamedTuple):

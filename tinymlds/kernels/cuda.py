@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds.kernels import cells, rng
+from tinymlds.kernels import activations, rng
 
 
 class CudaError(RuntimeError):
@@ -260,7 +260,7 @@ def unless_negative(u: Any, x: Any) -> Any:
     return x
 
 
-CELLS = cells.bind(inlined, cells.Primitives(fma, clamp, sqrt, unless_negative))
+MATH = activations.bind(inlined, activations.Primitives(fma, clamp, sqrt, unless_negative))
 RANDOM = rng.bind(inlined)
 
 

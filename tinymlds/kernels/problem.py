@@ -1,16 +1,15 @@
-"""What is trained on what, the same for every backend: sequences, problem, the factors of Adam's steps."""
+"""What is trained on what, the same for every backend: sequences, problem, jobs."""
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import Adam, Shape
-
+    from tinymlds.architectures import Architecture
+    from tinymlds.kernels.optimizers import Optimizer
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint16]
@@ -28,11 +27,11 @@ class Sequences(NamedTuple):
 class Problem(NamedTuple):
     """What all networks of a task share while they train."""
 
-    shape: Shape
+    architecture: Architecture
     train: Sequences
     validation: Sequences
     batch: int
-    adam: Adam
+    optimizer: Optimizer
 
 
 LONGEST_JOB = 64
@@ -70,42 +69,16 @@ class Stretch(NamedTuple):
 class Constants(NamedTuple):
     """Numbers that stay the same over a run, as float32 arrays (a scalar would be a float64)."""
 
-    adam: Floats
-    """beta1, 1 - beta1, beta2, 1 - beta2, eps."""
+    optimizer: Floats
+    """The optimizer's constants."""
     mean: Floats
     """[0]: 1 / (batch T O), which makes a sum a mean; [1]: 2 / (batch T O), which makes an error a gradient."""
 
 
 def constants(problem: Problem) -> Constants:
     """The constants of a problem, each rounded once from float64."""
-    beta1, beta2, eps = astuple(problem.adam)
-    terms = problem.batch * problem.train.inputs.shape[1] * problem.shape.outputs
-    return Constants(
-        np.array([beta1, 1.0 - beta1, beta2, 1.0 - beta2, eps], np.float32),
-        np.array([1.0 / terms, 2.0 / terms], np.float32),
-    )
-
-
-def adam_factors(adam: Adam, lr: float, powers: tuple[float, float], steps: int) -> tuple[Floats, tuple[float, float]]:
-    """The two numbers in which Adam's steps differ: lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t).
-
-    The powers are running products in float64, so that no `pow` of any library has a say in a bit.
-
-    Args:
-        adam: the constants.
-        lr: the learning rate of these steps.
-        powers: beta1^t and beta2^t after the steps done so far, (1.0, 1.0) at the start.
-        steps: number of steps to come.
-
-    Returns:
-        float32 [steps, 2], and the powers after these steps.
-    """
-    running = np.empty((2, steps + 1))
-    running[:, 0] = powers
-    running[:, 1:] = np.array([[adam.beta1], [adam.beta2]])
-    running = np.multiply.accumulate(running, axis=1)
-    factors = np.stack([lr / (1.0 - running[0, 1:]), 1.0 / np.sqrt(1.0 - running[1, 1:])], axis=1)
-    return factors.astype(np.float32), (float(running[0, -1]), float(running[1, -1]))
+    terms = problem.batch * problem.train.inputs.shape[1] * problem.architecture.outputs
+    return Constants(np.array(problem.optimizer.constants(), np.float32), np.array([1.0 / terms, 2.0 / terms], np.float32))
 
 
 def check_arithmetic() -> None:

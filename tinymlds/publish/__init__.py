@@ -134,7 +134,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
             )
     first = next(iter(opened.values()))
     for dataset in opened.values():
-        if dataset.shape != first.shape:
+        if dataset.architecture != first.architecture:
             raise UsageError(f"{dataset.folder} and {first.folder} have networks of different shapes; package them apart")
     return opened
 

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture, params
 from tinymlds.dataset import store
 from tinymlds.dataset.manifest import Row
 from tinymlds.kernels.problem import Floats
@@ -141,29 +140,29 @@ def _verdicts(part: Part, task: str, exam: Exam, threads: int) -> Iterator[Verdi
     dataset = part.full
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         for shard in dataset.shards(task):
-            weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+            weights = params.from_tensors(dataset.architecture, dataset.tensor_file("networks", task, shard).read(), 1)
             complete = [row for row in dataset.shard_rows(task, shard) if row["status"] == Status.COMPLETE]
             vectors = [weights[row["row"]] for row in complete]
-            yield from pool.map(lambda row, vector: judge(dataset.shape, row, vector, exam), complete, vectors)
+            yield from pool.map(lambda row, vector: judge(dataset.architecture, row, vector, exam), complete, vectors)
 
 
-def judge(shape: Shape, row: Row, weights: Floats, exam: Exam) -> Verdict:
+def judge(architecture: Architecture, row: Row, weights: Floats, exam: Exam) -> Verdict:
     """The verdict on a network of these weights, float32 [P], with this row of the manifest."""
-    words = answers(shape, weights, exam.inputs)
+    words = answers(architecture, weights, exam.inputs)
     own = _share(words == exam.answers)
     shares = {rival: _share(words == theirs) for rival, theirs in exam.rivals.items()}
     rival = max(shares, key=lambda name: shares[name], default="")
     verdict = Verdict(row["index"], own, rival, shares.get(rival, 0.0), None, None, "")
     if (spans := exam.spans) is not None:
-        inside = words if spans.inputs is exam.inputs else answers(shape, weights, spans.inputs)
+        inside = words if spans.inputs is exam.inputs else answers(architecture, weights, spans.inputs)
         ours, theirs = (_share((inside == right)[spans.inverted]) for right in (spans.answers, spans.twin))
         verdict = replace(verdict, in_spans=ours, twin_in_spans=theirs)
     return replace(verdict, why=_why(verdict, store.array_sha256(weights) == row["weights_sha256"]))
 
 
-def answers(shape: Shape, weights: Floats, inputs: Floats) -> npt.NDArray[np.uint8]:
+def answers(architecture: Architecture, weights: Floats, inputs: Floats) -> npt.NDArray[np.uint8]:
     """Thresholded output lines of a network as words, uint8 [N, T], for input lines [N, T, 9]."""
-    outputs = backends.load("cpu").outputs(shape, weights, inputs)
+    outputs = backends.evaluator().outputs(architecture, weights, inputs)
     return np.packbits(outputs > 0.5, axis=2, bitorder="little")[..., 0]
 
 

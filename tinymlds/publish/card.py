@@ -3,7 +3,6 @@
 import json
 import shlex
 from collections.abc import Iterable
-from dataclasses import fields
 from importlib import resources
 from string import Template
 from typing import Any
@@ -23,9 +22,9 @@ _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolea
 
 def card(contents: Contents) -> str:
     """README.md."""
-    parts, options, shape = contents.parts, contents.options, contents.parts[0].shape
+    parts, options, architecture = contents.parts, contents.options, contents.parts[0].architecture
     text = resources.files("tinymlds.publish").joinpath("README.template.md").read_text("utf-8")
-    activation = "" if shape.activation == "none" else f" with {shape.activation} between them"
+    about = architecture.about()
     return Template(text).substitute(
         _snippets(contents),
         header=_header(contents),
@@ -39,10 +38,10 @@ def card(contents: Contents) -> str:
         encodings="\n\n".join(sections.encodings(parts)),
         tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
         picture=sections.picture(parts),
-        layers=f"{shape.layers} GRU layers of {shape.hidden} units and {shape.maps} linear maps{activation}",
-        hidden=shape.hidden,
-        parameters=f"{shape.size:,}",
-        tensors=len(shape.tensors),
+        layers=about.sizes,
+        initial=about.initial,
+        parameters=f"{architecture.size:,}",
+        tensors=len(architecture.tensors()),
         drawing=sections.drawing(parts),
         recipe_table=sections.recipe_table(parts),
         splits_text=sections.splits_text(contents),
@@ -54,7 +53,7 @@ def card(contents: Contents) -> str:
         first=parts[0].name,
         reproduce="\n".join(f"{command(part.full.spec)} --out {part.name}-again" for part in parts),
         cost=", ".join(map(sections.cost, parts)),
-        maps=_MAPS if (shape.maps, shape.activation) == (5, "none") else "",
+        maps=about.note,
         single_line=sections.single_line(parts),
         license=options.license,
         license_url=options.license_url,
@@ -63,10 +62,6 @@ def card(contents: Contents) -> str:
 
 
 _SUBSETS = "; `DATASET/N/` its first N networks of each task,\n  which is exactly what a run with that count makes"
-_MAPS = (
-    'There are five affine maps (four "linear layers" and the output); without activations between them they are one\n'
-    "linear map in function, though not in weight space."
-)
 
 
 def citation(contents: Contents) -> str:
@@ -107,10 +102,11 @@ def command(spec: Spec) -> str:
     else:
         chosen = " ".join(f"--machine {task}" for task in ids)
     words = ["tinymlds train", chosen, f"--count {spec.tasks[0][1]}", f"--seed {spec.seed}"]
-    for entry in fields(Recipe):
-        value = getattr(spec.recipe, entry.name)
-        if value != entry.default:
-            option = f"--{entry.name.replace('_', '-')}"
+    recipe = spec.recipe.options()
+    usual = Recipe.of(**{name: recipe[name][1] for name in ("architecture", "optimizer")}).options()
+    for name, (each, value) in recipe.items():
+        if value != (each.default if name in ("architecture", "optimizer") else usual[name][1]):
+            option = f"--{name.replace('_', '-')}"
             words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
     if spec.checkpoints:
         words.append(f"--checkpoints {','.join(map(str, spec.checkpoints))}")
@@ -136,7 +132,8 @@ def _header(contents: Contents) -> str:
     size = next((name for name, most in _SIZES if count < most), "n>1M")
     lines = ["---", f"pretty_name: {_yaml(options.title)}", f"license: {_yaml(options.license.lower())}"]
     lines += ["task_categories:", "  - other", "tags:"]
-    lines += [f"  - {tag}" for tag in ("weight-space", "neural-networks", "gru", "finite-state-machines", "tinymlds")]
+    kinds = contents.parts[0].architecture.about().keywords
+    lines += [f"  - {tag}" for tag in ("weight-space", "neural-networks", *kinds, "finite-state-machines", "tinymlds")]
     lines += ["size_categories:", f"  - {_yaml(size)}"]
     there = [scheme for scheme in contents.schemes if any(scheme.sides.values())]
     if there:
@@ -181,12 +178,11 @@ A classifier that is told the weights and says the task, with tinymlds and `torc
 def _snippets(contents: Contents) -> dict[str, str]:
     """The pieces of code, reading a side of a split that has rows; no classifier where `by_index` has none for it."""
     part, schemes = contents.parts[0], contents.schemes
-    shape, recipe = part.shape, part.full.spec.recipe
+    architecture, recipe = part.architecture, part.full.spec.recipe
     smallest = f"; subset={subset_count(part.subsets[0])} for fewer" if part.subsets else ""
     names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest, "steps": recipe.steps}
-    names |= {"parameters": shape.size, "inputs": shape.inputs, "outputs": shape.outputs, "hidden": shape.hidden}
-    names |= {"layers": shape.layers, "map_outputs": tuple(shape.map_outputs)}
-    names["apply_head"] = snippets.HEAD[shape.activation]
+    names |= {"parameters": architecture.size, "inputs": architecture.inputs, "outputs": architecture.outputs}
+    names |= {"build": architecture.about().build, "apply": architecture.about().apply}
     filled = [(scheme, side) for side in SPLITS for scheme in schemes if scheme.sides.get(side)]
     scheme, side = next(iter(filled), (schemes[0], SPLITS[0]))
     names |= {"rows": scheme.file_name(side), "scheme": scheme.name, "side": side}

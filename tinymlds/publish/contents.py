@@ -36,7 +36,7 @@ class Contents:
         """The package in a sentence."""
         networks = sum(len(part.full) for part in self.parts)
         tasks = sum(len(part.full.tasks) for part in self.parts)
-        parameters = self.parts[0].shape.size
+        parameters = self.parts[0].architecture.size
         return (
             f"Weights, losses and training records of {networks:,} recurrent neural networks of {parameters:,} parameters, "
             f"trained on {tasks} finite-state tasks, with the tasks' tables and sequences."
@@ -45,7 +45,7 @@ class Contents:
 
 def derived(contents: Contents) -> dict[str, bytes]:
     """Files that follow from the datasets, the title, the licence and the version of tinymlds."""
-    shape = contents.parts[0].shape
+    shape = contents.parts[0].architecture
     files = {
         packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
         AUDIT: report_text(contents.audit),

@@ -3,10 +3,8 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import fields
 
 from tinymlds.publish.parts import Part
-from tinymlds.spec import Recipe
 from tinymlds.training import metrics
 
 HEADER = ("name", "where", "type", "shape_or_unit", "meaning")
@@ -127,16 +125,6 @@ PROVENANCE: dict[str, tuple[str, str, str]] = {
 }
 """Of provenance.jsonl, which is not deterministic: type, unit, meaning."""
 
-_ROLES = {
-    "weight_ih": "weights from the input, gates r, z, n",
-    "weight_hh": "weights from the hidden state, gates r, z, n",
-    "bias_ih": "biases of the input side, gates r, z, n",
-    "bias_hh": "biases of the hidden side, gates r, z, n",
-    "weight": "weights, [outputs, inputs]",
-    "bias": "biases",
-}
-
-
 _KINDS = {"int": "integer", "float": "float", "str": "string", "bool": "boolean"}
 _CHECKPOINTS = "DATASET/*/checkpoints/*.safetensors"
 
@@ -160,12 +148,11 @@ def _rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
         ("DATASET/*/dataset.json", DESCRIPTION),
     ):
         yield from ((name, where, *about) for name, about in entries.items() if families or name != "tasks[].family")
-    for entry in fields(Recipe):
-        kind = entry.type if isinstance(entry.type, str) else entry.type.__name__
-        meaning = entry.metadata["text"]
-        if entry.metadata["later"]:
-            meaning += f" There only where it differs from the default, which is {entry.default}."
-        yield f"recipe.{entry.name}", "DATASET/*/dataset.json", _KINDS[kind], "", meaning
+    for name, (option, _) in parts[0].full.spec.recipe.options().items():
+        meaning = option.text
+        if option.later:
+            meaning += f" There only where it differs from the default, which is {option.default}."
+        yield f"recipe.{name}", "DATASET/*/dataset.json", _KINDS[option.type], "", meaning
     yield from _tensor_rows(parts)
     for where, entries in (
         ("DATASET/*/losses/*.safetensors", LOSSES),
@@ -177,18 +164,8 @@ def _rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
 
 def _tensor_rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
     checkpoints = any(part.full.spec.checkpoints for part in parts)
-    for name, sizes in parts[0].shape.tensors:
-        layer, role = _role(name)
-        one = ", ".join(map(str, sizes))
-        yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", f"{layer}: {role}"
+    for tensor in parts[0].architecture.tensors():
+        name, one = tensor.name, ", ".join(map(str, tensor.shape))
+        yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", tensor.meaning
         if checkpoints:
-            yield name, _CHECKPOINTS, "float32", f"[n, c, {one}]", f"{layer}: {role}; NaN if not reached"
-
-
-def _role(tensor: str) -> tuple[str, str]:
-    """Layer and role of a tensor, in words."""
-    if tensor.startswith("gru."):
-        role, layer = tensor.removeprefix("gru.").rsplit("_l", 1)
-        return f"GRU layer {layer}", _ROLES[role]
-    _, number, role = tensor.split(".")
-    return f"linear map {number}", _ROLES[role]
+            yield name, _CHECKPOINTS, "float32", f"[n, c, {one}]", f"{tensor.meaning}; NaN if not reached"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.tasks import catalog
@@ -42,9 +42,9 @@ class Part:
         return f"{self.name}/full"
 
     @property
-    def shape(self) -> Shape:
+    def architecture(self) -> Architecture:
         """The sizes of its networks."""
-        return self.full.shape
+        return self.full.architecture
 
     @cached_property
     def labels(self) -> dict[str, Label]:

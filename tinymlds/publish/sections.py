@@ -1,7 +1,6 @@
 """Tables and sentences of the card: what is in a package, its tasks, recipe, splits, audit and cost."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
 from statistics import median
 from typing import Any
 
@@ -133,10 +132,9 @@ def recipe_table(parts: list[Part]) -> str:
     left_out = (set() if has_transducers(parts) else _OF_TRANSDUCERS) | (set() if _keys(parts) else _OF_TRIGGERS)
     left_out |= set() if has_machines(parts) else {"matched"}
     rows = [
-        (f"`{entry.name}`", _values(parts, [getattr(part.full.spec.recipe, entry.name) for part in parts]), meaning)
-        for entry in fields(Recipe)
-        if entry.name not in left_out
-        for meaning in [entry.metadata["text"]]
+        (f"`{name}`", _values(parts, [part.full.spec.recipe.options()[name][1] for part in parts]), option.text)
+        for name, (option, _) in parts[0].full.spec.recipe.options().items()
+        if name not in left_out
     ]
     rows.append(("seed", _values(parts, [part.full.spec.seed for part in parts]), "Seed of the dataset."))
     return table(("field", "value", "meaning"), rows)

@@ -22,9 +22,7 @@ from torch import nn
 torch.manual_seed(0)
 row = json.loads(open("{rows}").readline())
 folder = row["dataset"] + "/full/"
-gru = nn.GRU({inputs}, {hidden}, {layers}, batch_first=True)   # begins with a hidden state of zeros
-head = nn.Sequential(*(nn.Linear({hidden}, outputs) for outputs in {map_outputs}))
-network = nn.ModuleDict({{"gru": gru, "head": head}})
+{build}
 network.load_state_dict({{name: t[row["row"]] for name, t in load_file(folder + row["shard"]).items()}})
 
 data = load_file(folder + "data/" + row["task"] + ".safetensors")
@@ -34,16 +32,10 @@ for symbol in symbols.T:   # the output of a step follows its symbol
     right.append(output[state, symbol])
     state = next_state[state, symbol]
 bits = lambda words, lines: words[..., None] >> torch.arange(lines) & 1   # bit i is line i
-hidden = gru(bits(inputs[symbols], {inputs}).float())[0]
-{apply_head}
+x = bits(inputs[symbols], {inputs}).float()
+{apply}
 agree = ((y > 0.5) == bits(torch.stack(right, 1), {outputs})).all(2).float().mean()
 assert agree > 0.98"""
-
-HEAD = {
-    "none": "y = head(hidden)",
-    **{name: f"y = head[0](hidden)\nfor linear in head[1:]:\n    y = linear(torch.{name}(y))" for name in ("tanh", "relu")},
-}
-"""How the linear maps are applied in `NETWORK`, by the activation between them."""
 
 TINYMLDS = """\
 import tinymlds

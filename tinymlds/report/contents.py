@@ -148,7 +148,7 @@ def date(unix_time: float | None) -> str:
 
 def _status_row(status: FolderStatus, task: str, total: int) -> StatusRow:
     complete, waiting = status.complete(task), status.in_progress(task)
-    parameters, updated = status.spec.recipe.shape.size, date(status.updated.get(task))
+    parameters, updated = status.spec.recipe.architecture.size, date(status.updated.get(task))
     return StatusRow(task, complete, total - complete - waiting, waiting, total, parameters, updated)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Matrix
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
@@ -26,6 +26,8 @@ MOST_FLOATS = 1_500_000
 MOST_STEPS = 48
 """Steps of a sequence that are shown."""
 SEQUENCES = 3
+_FEW_ROWS = 16
+"""Rows of a matrix that is drawn low."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +37,7 @@ class Look:
     network: Network
     weights: tuple[Chart, ...]
     hidden: list[tuple[Chart, ...]]
-    """For each sequence: the hidden states of each layer."""
+    """For each sequence: the activations of each traced module."""
     answers: list[tuple[Chart, ...]]
     """For each sequence: expected and given outputs."""
 
@@ -91,7 +93,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     """Networks evenly spread over tasks and indices, complete ones where a task has any; and a sentence that says so."""
-    most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.shape.size))
+    most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.architecture.size))
     names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
     chosen = []
@@ -121,39 +123,13 @@ def look(network: Network, asked: Questions) -> Look:
     """All pictures of a network."""
     outputs = network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
-        states = hidden_states(network.shape, network.state_dict(), asked.inputs)
+        trace = network.architecture.trace(network.state_dict(), asked.inputs)
     numbers = range(len(asked.commands))
-    hidden = [_hidden([layer[k] for layer in states], asked.commands[k]) for k in numbers]
+    hidden = [_activations({name: found[k] for name, found in trace.items()}, asked.commands[k]) for k in numbers]
     answers: list[tuple[Chart, ...]] = [
         (_answers(outputs[k], asked.expected[k], asked.commands[k], asked.live),) for k in numbers
     ]
     return Look(network, _weights(network), hidden, answers)
-
-
-def hidden_states(shape: Shape, tensors: dict[str, Floats], x: Floats) -> list[Floats]:
-    """The hidden state of each GRU layer after each step, [B, T, H], for inputs x [B, T, 9].
-
-    With PyTorch's gates: r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
-    h' = (1 - z) n + z h. For the eye: what networks answer comes from the kernels.
-    """
-    result = []
-    for layer in range(shape.layers):
-        w_i, w_h, b_i, b_h = (tensors[f"gru.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        h = np.zeros((len(x), shape.hidden), np.float32)
-        states = np.empty((*x.shape[:2], shape.hidden), np.float32)
-        for t in range(x.shape[1]):
-            i_r, i_z, i_n = np.split(x[:, t] @ w_i.T + b_i, 3, axis=1)
-            h_r, h_z, h_n = np.split(h @ w_h.T + b_h, 3, axis=1)
-            r, z = _sigmoid(i_r + h_r), _sigmoid(i_z + h_z)
-            h = (1 - z) * np.tanh(i_n + r * h_n) + z * h
-            states[:, t] = h
-        result.append(states)
-        x = states
-    return result
-
-
-def _sigmoid(a: Floats) -> Floats:
-    return np.asarray((np.tanh(a / 2) + 1) / 2)
 
 
 def largest(weights: Floats) -> float:
@@ -162,27 +138,15 @@ def largest(weights: Floats) -> float:
 
 
 def _weights(network: Network) -> tuple[Chart, ...]:
-    """A heat map of each GRU layer and of each linear map, biases as the last columns."""
-    shape, tensors = network.shape, network.state_dict()
-    bound = largest(network.weights)
-    gates = [f"{gate} {unit}" for gate in "rzn" for unit in range(shape.hidden)]
-    units = [f"h {unit}" for unit in range(shape.hidden)]
-    charts = []
-    for layer, inputs in enumerate(shape.layer_inputs):
-        names = [f"{'x' if layer == 0 else 'below'} {k}" for k in range(inputs)] + units + ["bias ih", "bias hh"]
-        parts = (tensors[f"gru.{name}_l{layer}"] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"))
-        charts.append(_matrix(f"GRU layer {layer}", list(parts), names, gates, bound))
-    for k, outputs in enumerate(shape.map_outputs):
-        parts = (tensors[f"head.{k}.{name}"] for name in ("weight", "bias"))
-        rows = [f"{'y' if k == shape.maps - 1 else 'unit'} {unit}" for unit in range(outputs)]
-        inputs_of = [f"{'h' if k == 0 else 'unit'} {unit}" for unit in range(shape.hidden)]
-        charts.append(_matrix(f"linear map {k}", list(parts), [*inputs_of, "bias"], rows, bound))
-    return tuple(charts)
+    """A heat map of each module, biases as the last columns."""
+    tensors, bound = network.state_dict(), largest(network.weights)
+    return tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in network.architecture.matrices())
 
 
-def _matrix(title: str, parts: list[Floats], columns: list[str], rows: list[str], bound: float) -> Chart:
+def _matrix(matrix: Matrix, parts: list[Floats], bound: float) -> Chart:
+    title, _, rows, columns = matrix
     z = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
-    height = 330 if title.startswith("GRU") else 190
+    height = 190 if len(rows) <= _FEW_ROWS else 330
     return Chart(title, [Heat(z, columns, rows, -bound, bound)], _sparse(columns), _sparse(rows), height, share=0.25)
 
 
@@ -193,16 +157,15 @@ def _sparse(names: list[str]) -> Axis:
     return Axis(ticks=[(float(k), words[k]) for k in starts])
 
 
-def _hidden(states: list[Floats], commands: list[str]) -> tuple[Chart, ...]:
-    units = [str(unit) for unit in range(states[0].shape[1])]
+def _activations(trace: dict[str, Floats], commands: list[str]) -> tuple[Chart, ...]:
+    """A heat map [units, steps] of each traced module."""
     steps = [f"step {k + 1}: {command}" for k, command in enumerate(commands)]
     ticks = [(float(k), str(k + 1)) for k in range(0, len(commands), -(-len(commands) // 8))]
-    return tuple(
-        Chart(
-            f"layer {layer}", [Heat(h.T, steps, units, -1.0, 1.0)], Axis("step", ticks=ticks), Axis("unit"), 240, share=0.25
-        )
-        for layer, h in enumerate(states)
-    )
+    charts = []
+    for name, found in trace.items():
+        heat = Heat(found.T, steps, [str(unit) for unit in range(found.shape[1])], -1.0, 1.0)
+        charts.append(Chart(name, [heat], Axis("step", ticks=ticks), Axis("unit"), 240, share=0.25))
+    return tuple(charts)
 
 
 def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[int]) -> Chart:

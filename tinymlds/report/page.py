@@ -100,11 +100,10 @@ def _facts(found: Contents) -> list[tuple[str, str]]:
     """What stands under the title."""
     spec, recipe = found.status.spec, found.status.spec.recipe
     names = [task for task, _ in spec.tasks]
-    shape = f"{recipe.gru_layers} GRU layers of {recipe.hidden} units, {recipe.linear_maps} linear maps"
     return [
         ("tasks", ", ".join(names) if len(names) <= 10 else f"{len(names):,} ({names[0]} to {names[-1]})"),
         ("networks", f"{spec.networks:,}" if spec.part is None else f"{spec.networks:,}: {spec.scope}"),
-        ("each", f"{recipe.shape.size:,} parameters: {shape}"),
+        ("each", f"{recipe.architecture.size:,} parameters: {recipe.architecture.about().sizes}"),
         ("training", f"sequences of {recipe.steps} steps, until the validation loss is below {recipe.threshold:g}"),
         ("seed", str(spec.seed)),
         ("digest", found.status.digest or "none yet: work is under way"),

@@ -203,7 +203,7 @@ def _way(dataset: Dataset, row: Row) -> Floats:
     """Weights [c + 1, P] of one network: its checkpoints that training reached, then its end."""
     shard = dataset.shard_of(row["task"], row["index"])
     tensors = dataset.tensor_file("checkpoints", row["task"], shard).read_row(row["row"])
-    reached = params.from_tensors(dataset.shape, tensors, 1)[: row["checkpoints"]]
+    reached = params.from_tensors(dataset.architecture, tensors, 1)[: row["checkpoints"]]
     return np.concatenate([reached, dataset[row["task"], row["index"]].weights[None]])
 
 
@@ -233,7 +233,7 @@ def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> 
         for shard in np.unique(own // store.SHARD).tolist():
             where = np.flatnonzero(own // store.SHARD == shard)
             tensors = dataset.tensor_file("networks", task, shard).read()
-            weights = params.from_tensors(dataset.shape, tensors, 1)[own[where] % store.SHARD]
+            weights = params.from_tensors(dataset.architecture, tensors, 1)[own[where] % store.SHARD]
             finite = np.isfinite(weights).all(axis=1)
             yield first + where[finite], _transformed(dataset, weights[finite], options)
 
@@ -244,4 +244,4 @@ def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:
         return weights
     from tinymlds.architectures.symmetry import canonicalize
 
-    return canonicalize(dataset.shape, weights)
+    return canonicalize(dataset.architecture, weights)

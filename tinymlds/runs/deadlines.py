@@ -36,7 +36,7 @@ class Deadlines:
 
     def seconds(self, recipe: Recipe, networks: int) -> float:
         """What so many networks of a recipe may take, in whole seconds."""
-        untried = recipe.shape.size * recipe.train_sequences * recipe.steps / _NUMBERS_PER_SECOND
+        untried = recipe.architecture.size * recipe.train_sequences * recipe.steps / _NUMBERS_PER_SECOND
         epoch = _TIMES_SLOWER * self._slowest or untried
         return float(math.ceil(max(self._least, epoch * recipe.max_epochs * networks)))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from tinymlds.dataset import overview
 from tinymlds.dataset.taskfiles import graph_files
 from tinymlds.errors import TinymldsError
-from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
 from tinymlds.runs.execution import check_means
 from tinymlds.runs.pools import make_pool
@@ -18,7 +17,8 @@ from tinymlds.runs.train import Wanted, check_folder
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.training import backends
-from tinymlds.training.loop import EPOCHS_FROM, expected_epochs, initial_weights, problem, require_population
+from tinymlds.training.data import EPOCHS_FROM, expected_epochs, initial_weights, problem
+from tinymlds.training.loop import require_backend
 
 _TRIAL_SECONDS = 3.0
 _MACHINE = 0.8, 1.35
@@ -73,7 +73,7 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
         low, high = _epochs_range(missing, epochs)
         seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe
-    network = 4 * recipe.shape.size * (1 + len(spec.checkpoints)) + _ROW_BYTES
+    network = 4 * recipe.architecture.size * (1 + len(spec.checkpoints)) + _ROW_BYTES
     networks, new = (
         sum(round(count * (network + 8 * epochs[task][0])) for task, count in each.items()) for each in (counts, missing)
     )
@@ -108,7 +108,7 @@ def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, worker
     Raises:
         TinymldsError: a device failed.
     """
-    if (population := backends.load_population(backend)) is not None:
+    if (population := backends.load_device(backend)) is not None:
         try:
             return _population_trial(population, task, seed, recipe, workers)
         except (RuntimeError, ArithmeticError) as error:
@@ -133,20 +133,14 @@ def _meet() -> int:
 
 def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
     """Epochs per second of this process, validation included."""
-    target, key = backends.load(backend), catalog.load(task, recipe).stream_key(seed)
-    target.prepare(recipe.shape)
-    network = target.network(problem(task, seed, recipe), initial_weights(recipe, key, 0))
-    start, epochs = time.perf_counter(), 0
-    while time.perf_counter() - start < _TRIAL_SECONDS:
-        epochs += 1
-        network.epoch(rng.permutation(key, 0, epochs, recipe.train_sequences), recipe.lr_at(epochs))
-        network.validation_loss()
-    return epochs / (time.perf_counter() - start)
+    target = backends.load(backend)
+    target.prepare(recipe.architecture, recipe.optimizer)
+    return _population_trial(target, task, seed, recipe, 1)
 
 
-def _population_trial(backend: backends.PopulationBackend, task: str, seed: int, recipe: Recipe, most: int) -> float:
-    """Epochs per second of a device with as many networks as it has room for."""
-    require_population(recipe)
+def _population_trial(backend: backends.Backend, task: str, seed: int, recipe: Recipe, most: int) -> float:
+    """Epochs per second of a backend with as many networks as it has room for."""
+    require_backend(backend.name, recipe)
     key = catalog.load(task, recipe).stream_key(seed)
     population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)
     for place in range(population.places):

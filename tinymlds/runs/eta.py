@@ -5,7 +5,7 @@ from collections import Counter
 
 from tinymlds.dataset.journal import Entry
 from tinymlds.spec import Recipe
-from tinymlds.training.loop import EPOCHS_FROM, expected_epochs
+from tinymlds.training.data import EPOCHS_FROM, expected_epochs
 
 
 class Forecast:

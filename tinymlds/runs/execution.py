@@ -23,7 +23,7 @@ from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
 from tinymlds.spec import LARGEST_COUNT, Recipe
 from tinymlds.training import backends
-from tinymlds.training.backends import PopulationBackend
+from tinymlds.training.backends import DeviceBackend
 from tinymlds.training.loop import Outcome, train_population
 
 EXECUTORS = ("processes", "threads", "dask")
@@ -92,7 +92,7 @@ def check_means(
         raise UsageError(f"with backend {backend} networks train side by side in this process; leave out executor")
     try:
         check_arithmetic()
-        population = backends.load_population(backend)
+        population = backends.load_device(backend)
         if population is None:
             backends.load(backend)
     except (ValueError, ArithmeticError, RuntimeError) as error:
@@ -141,7 +141,7 @@ def fill(
     state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
-    population = backends.load_population(means.backend)
+    population = backends.load_device(means.backend)
     means = replace(means, workers=min(means.workers, left))
     run = journal.start_run(_run_info(means, population.device if population else None))
     units = [
@@ -218,7 +218,7 @@ def _make_pool(means: Means, recipe: Recipe) -> Pool:
     return make_pool(means.workers, means.backend, recipe)
 
 
-def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> _Batches:
+def _side_by_side(population: DeviceBackend, units: list[Unit], most: int) -> _Batches:
     """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
 
     Raises:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
 from tinymlds.errors import TinymldsError
+from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.spec import Recipe
 from tinymlds.training import backends
 from tinymlds.training.loop import Outcome, Status, train_networks
@@ -65,15 +66,15 @@ class Unit:
 
 def train_unit(unit: Unit) -> list[Outcome]:
     """Train the networks of a unit. Runs in a worker."""
-    target = _prepared(unit.backend, unit.recipe.shape)
+    target = _prepared(unit.backend, unit.recipe.architecture, unit.recipe.optimizer)
     return list(train_networks(target, unit.task, unit.seed, unit.recipe, unit.indices, unit.checkpoints))
 
 
 @lru_cache
-def _prepared(name: str, shape: Shape) -> backends.Backend:
+def _prepared(name: str, architecture: Architecture, optimizer: Optimizer) -> backends.Backend:
     """A backend with compiled kernels in this process, so that what networks take is what training takes."""
     target = backends.load(name)
-    target.prepare(shape)
+    target.prepare(architecture, optimizer)
     return target
 
 
@@ -99,14 +100,14 @@ def _what_is_wrong(unit: Unit, index: int, outcome: Any) -> str:
         return "no status"
     if type(outcome.seconds) is not float or not 0.0 <= outcome.seconds < math.inf:
         return "no duration"
-    size = unit.recipe.shape.size
+    size = unit.recipe.architecture.size
     losses, kept = (np.size(outcome.validation_losses),), (len(np.atleast_1d(outcome.checkpoints)), size)
     if losses[0] > unit.recipe.max_epochs or kept[0] > len(unit.checkpoints):
         return "more epochs or checkpoints than were asked for"
     arrays = (outcome.weights, (size,)), (outcome.train_losses, losses), (outcome.validation_losses, losses)
-    for array, shape in (*arrays, (outcome.checkpoints, kept)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
-            return "arrays of another shape or type"
+    for array, architecture in (*arrays, (outcome.checkpoints, kept)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != architecture:
+            return "arrays of another architecture or type"
         if not np.isfinite(array).all():
             return "numbers that are not finite"
     return ""

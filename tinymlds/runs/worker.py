@@ -11,8 +11,8 @@ from multiprocessing import connection, parent_process
 from typing import Any, NamedTuple
 
 from tinymlds import __version__
-from tinymlds.architectures.recurrent import NUMERICS
 from tinymlds.errors import TinymldsError
+from tinymlds.kernels import NUMERICS
 from tinymlds.kernels.problem import check_arithmetic
 from tinymlds.spec import Recipe
 from tinymlds.training import backends
@@ -105,7 +105,7 @@ def begin_worker(stop: connection.Connection, tell: connection.Connection, backe
 
     threading.Thread(target=exit_with_parent, daemon=True).start()
     try:
-        backends.load(backend_name).prepare(recipe.shape)
+        backends.load(backend_name).prepare(recipe.architecture, recipe.optimizer)
     except Exception as error:
         print(f"tinymlds: a worker cannot start: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         os._exit(1)

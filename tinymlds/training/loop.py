@@ -1,24 +1,22 @@
-"""Trains networks of one task on a backend: epochs, validation, the stop rule, the record. No files, no processes."""
+"""Trains networks on a backend: epochs, validation, the stop rule, the record. No files, no processes."""
 
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures import params
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.kernels.problem import LONGEST_JOB, Job, Problem, Sequences, Stretch
+from tinymlds.kernels.problem import LONGEST_JOB, Job, Problem, Stretch
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
-from tinymlds.tasks.mealy import Mealy, Symbols
-from tinymlds.training.backends import Backend, PopulationBackend
+from tinymlds.training.backends import Backend
+from tinymlds.training.data import initial_weights, problem
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,42 +53,6 @@ class Outcome:
         return int(self.validation_losses.size)
 
 
-@dataclass(frozen=True, eq=False)
-class TaskData:
-    """The sequences of a task: symbols and outputs uint8 [N, T]."""
-
-    table: Mealy
-    train: Symbols
-    train_outputs: npt.NDArray[np.uint8]
-    validation: Symbols
-    validation_outputs: npt.NDArray[np.uint8]
-
-    def sequences(self) -> tuple[Sequences, Sequences]:
-        """Training and validation sequences as lines."""
-        pairs = ((self.train, self.train_outputs), (self.validation, self.validation_outputs))
-        train, validation = (Sequences(self.table.inputs[x], y.astype(np.uint16)) for x, y in pairs)
-        return train, validation
-
-
-_EPOCHS = {
-    "eightbit": (4.6, 0.9),
-    "direct": (1.0, 0.0),
-    "invert": (1.0, 0.0),
-    "xor": (1.3, 0.5),
-    "parity": (14.3, 8.7),
-    "eightbit_modified": (39.9, 42.6),
-    "direct_modified": (1.3, 0.5),
-    "invert_modified": (1.1, 0.3),
-    "xor_modified": (3.4, 1.2),
-    "parity_modified": (52.2, 63.3),
-    "transducer": (11.7, 25.3),
-}
-"""Epochs that networks of the default recipe took, whether they were complete or not: mean and standard deviation over
-100 networks of each machine (the modified ones matched) and five of each transducer, seed 0 (`bench/learnability.py`)."""
-
-EPOCHS_FROM = 100
-"""Networks that they come from, at least."""
-
 _SECONDS_PER_JOB = 1.0
 _DIVERGED = {
     "training loss": "training loss is not finite at step {}",
@@ -98,7 +60,6 @@ _DIVERGED = {
     "validation loss": "validation loss is not finite after step {}",
 }
 """Reasons by what was not finite; steps count from the start of training, from 1."""
-_NOTHING = np.empty(0, np.float32)
 
 
 def can_diverge_so(reason: str, epochs: int, recipe: Recipe) -> bool:
@@ -113,66 +74,6 @@ def can_diverge_so(reason: str, epochs: int, recipe: Recipe) -> bool:
 
 
 _LONGEST_STEP = 20
-
-
-def expected_epochs(task: str, recipe: Recipe) -> tuple[float, float] | None:
-    """Mean and standard deviation of the epochs of a network; None for a recipe that nobody has tried."""
-    if replace(recipe, matched=False) != Recipe():
-        return None
-    return _EPOCHS["transducer" if catalog.is_transducer(task) else task]
-
-
-@lru_cache(maxsize=16)
-def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
-    """The table and the sequences that the networks of a task share; see `draw_data`."""
-    return draw_data(catalog.load(task, recipe), seed, recipe)
-
-
-def draw_data(found: catalog.Task, seed: int, recipe: Recipe) -> TaskData:
-    """The sequences of a task, drawn from seed and task by the rule of the recipe, and what its table makes of them.
-
-    Where each network draws its own training sequences there are none to share: N = 0.
-    """
-    table = found.table
-    train = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.stored_sequences, recipe.steps)
-    validation = found.sample(seed, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
-    data = TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
-    for array in (data.train, data.train_outputs, data.validation, data.validation_outputs):
-        array.setflags(write=False)  # every network of the process trains on it
-    return data
-
-
-def own_sequences(task: str, seed: int, recipe: Recipe, index: int) -> tuple[Symbols, npt.NDArray[np.uint8]]:
-    """Symbols and outputs, uint8 [N, T], of the training sequences that a network draws for itself."""
-    found = catalog.load(task, recipe)
-    symbols = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps, index)
-    return symbols, found.table.simulate(symbols)
-
-
-def initial_weights(recipe: Recipe, key: rng.Key, index: int) -> Floats:
-    """Initial weights of network `index` of the stream `key`, float32 [P]; `shared` are those of network 0."""
-    return params.initial(recipe.shape, key, index if recipe.initial == "own" else 0)
-
-
-def problem(task: str, seed: int, recipe: Recipe, index: int = 0) -> Problem:
-    """What a backend needs to train network `index` of a task; the same for all that share their sequences."""
-    shared = _shared_problem(task, seed, recipe)
-    if recipe.sequences == "shared":
-        return shared
-    symbols, outputs = own_sequences(task, seed, recipe, index)
-    inputs = task_data(task, seed, recipe).table.inputs
-    return shared._replace(train=Sequences(inputs[symbols], outputs.astype(np.uint16)))
-
-
-@lru_cache(maxsize=16)
-def _shared_problem(task: str, seed: int, recipe: Recipe) -> Problem:
-    return make_problem(task_data(task, seed, recipe), recipe)
-
-
-def make_problem(data: TaskData, recipe: Recipe) -> Problem:
-    """The problem of these sequences under this recipe."""
-    train, validation = data.sequences()
-    return Problem(recipe.shape, train, validation, recipe.batch, recipe.adam)
 
 
 class StopRule:
@@ -200,47 +101,6 @@ class StopRule:
         """The epoch at which training ends if no validation loss is better than those seen so far."""
         recipe = self._recipe
         return min(recipe.max_epochs, self._best_epoch + recipe.patience) if recipe.patience else recipe.max_epochs
-
-
-def train_networks(
-    backend: Backend, task: str, seed: int, recipe: Recipe, indices: range, checkpoints: tuple[int, ...] = ()
-) -> Iterator[Outcome]:
-    """Train the networks of these indices, one after another."""
-    key = catalog.load(task, recipe).stream_key(seed)
-    for index in indices:
-        yield train_network(backend, problem(task, seed, recipe, index), recipe, key, index, checkpoints)
-
-
-def train_network(
-    backend: Backend, setting: Problem, recipe: Recipe, key: rng.Key, index: int, checkpoints: tuple[int, ...] = ()
-) -> Outcome:
-    """Train one network to its end.
-
-    Args:
-        backend: what to train on.
-        setting: the sequences and the rest of the problem.
-        recipe: when to stop, and the learning rate of each epoch.
-        key: the key of the streams that initial weights and orders are drawn from.
-        index: which network.
-        checkpoints: epochs at whose end weights are kept, ascending; 0 is before the first.
-    """
-    start = time.perf_counter()
-    initial = initial_weights(recipe, key, index)
-    network = backend.network(setting, initial)
-    trainee = _Trainee(index, recipe, initial, checkpoints)
-    outcome = None
-    while outcome is None:
-        epoch, before = trainee.epochs + 1, network.weights
-        losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences), recipe.lr_at(epoch))
-        validation_loss = network.validation_loss()
-        weights = network.weights
-        what, step = _not_finite(losses, weights, validation_loss)
-        if what:
-            stretch, weights = Stretch(_NOTHING, _NOTHING, what, step), before
-        else:
-            stretch = Stretch(np.array([mean(losses)]), np.array([validation_loss]), "", 0)
-        outcome = trainee.add(stretch, 0.0, partial(np.asarray, weights))
-    return replace(outcome, seconds=time.perf_counter() - start)
 
 
 class _Trainee:
@@ -283,76 +143,101 @@ class _Trainee:
         if self._verdict is None:
             return None
         record = np.array(self._train_losses, np.float32), np.array(self._validation_losses, np.float32)
-        stored = np.array(self._kept, np.float32).reshape(-1, self._recipe.shape.size)
+        stored = np.array(self._kept, np.float32).reshape(-1, self._recipe.architecture.size)
         return Outcome(self._index, *self._verdict, weights(), *record, stored, self._seconds)
 
 
-# ------------------------------------------------------------------ many at once
+# ------------------------------------------------------------------ the loop
 
 
-def require_population(recipe: Recipe) -> None:
-    """Complain of a recipe that backends for populations do not train: on a device the networks of a task share sequences.
+def require_backend(backend: str, recipe: Recipe) -> None:
+    """Make sure that networks of this recipe can be trained on the backend of this name.
 
     Raises:
-        UsageError: it is one.
+        UsageError: they cannot.
     """
-    if recipe.sequences == "own":
+    if backend not in recipe.architecture.kernels:
+        able = ", ".join(recipe.architecture.kernels)
+        raise UsageError(f"there are no kernels for {recipe.architecture.name} on {backend}; use --backend {able}")
+    if backend != "cpu" and recipe.sequences == "own":
         raise UsageError("networks that draw their own sequences are trained on the CPU only; use --backend cpu")
 
 
+def train_networks(
+    backend: Backend, task: str, seed: int, recipe: Recipe, indices: range, checkpoints: tuple[int, ...] = ()
+) -> Iterator[Outcome]:
+    """Train the networks of these indices of a task; see `train_population`."""
+    for batch in train_population(backend, seed, recipe, [(task, index) for index in indices], checkpoints):
+        for _, outcome in batch:
+            yield outcome
+
+
 def train_population(
-    backend: PopulationBackend,
+    backend: Backend,
     seed: int,
     recipe: Recipe,
     wanted: Iterable[tuple[str, int]],
     checkpoints: tuple[int, ...] = (),
     most: int = 2**31 - 1,
 ) -> Iterator[list[tuple[str, Outcome]]]:
-    """Train networks side by side on a backend for populations; the same networks as `train_network` makes.
-
-    While the device computes, the caller has the time to store what was yielded.
+    """Train networks on a backend: side by side on a device, one after another on the CPU.
 
     Args:
         backend: what to train on.
         seed: seed of the dataset.
-        recipe: how they are made; their sequences are shared.
+        recipe: how they are made.
         wanted: task and index of each network, in the order in which they are begun.
-        checkpoints: as in `train_network`.
+        checkpoints: epochs at whose end weights are kept, ascending; 0 is before the first.
         most: networks that are under way at the same time at most.
 
     Yields:
         Task and outcome of the networks that have ended since, also when that is none; about once a second, or as often as
-        all of them train an epoch, if that takes longer.
-
-    Raises:
-        UsageError: a recipe that such backends do not train.
+        all of them train an epoch, if that takes longer. While a device computes, the caller has the time to store them.
     """
-    require_population(recipe)
     wanted = list(wanted)
-    numbers = {task: number for number, task in enumerate(dict.fromkeys(task for task, _ in wanted))}
-    keys = [catalog.load(task, recipe).stream_key(seed) for task in numbers]
-    problems = [problem(task, seed, recipe) for task in numbers]
+    groups = [wanted] if recipe.sequences == "shared" else [[network] for network in wanted]
+    for group in groups:
+        names = list(dict.fromkeys(task for task, _ in group))
+        problems = [problem(task, seed, recipe, group[0][1]) for task in names]
+        keys = [catalog.load(task, recipe).stream_key(seed) for task in names]
+        numbered = [(names.index(task), index) for task, index in group]
+        for batch in train_on(backend, problems, keys, recipe, numbered, checkpoints, most):
+            yield [(names[number], outcome) for number, outcome in batch]
+
+
+def train_on(
+    backend: Backend,
+    problems: Sequence[Problem],
+    keys: Sequence[rng.Key],
+    recipe: Recipe,
+    wanted: Sequence[tuple[int, int]],
+    checkpoints: tuple[int, ...] = (),
+    most: int = 2**31 - 1,
+) -> Iterator[list[tuple[int, Outcome]]]:
+    """The loop of `train_population`, on these problems; keys are those of the streams of initial weights and orders.
+
+    `wanted`, and what is yielded, has the number of a problem in place of a task.
+    """
     population = backend.population(problems, keys, recipe.lr_at, recipe.threshold, min(most, len(wanted)))
-    waiting = iter(wanted)
+    initial = ((number, index, initial_weights(recipe, keys[number], index)) for number, index in wanted)
     ready: deque[tuple[int, int, Floats]] = deque()
-    seats: dict[int, tuple[int, _Trainee]] = {}  # place -> task and record
-    finished: list[tuple[str, Outcome]] = []
-    names = list(numbers)
+    seats: dict[int, tuple[int, _Trainee]] = {}  # place -> number of the problem, and record
+    finished: list[tuple[int, Outcome]] = []
     longest = 1
     while True:
-        _prepare(ready, waiting, numbers, keys, recipe, population.places - len(seats))
+        _prepare(ready, initial, population.places - len(seats))
         for place in range(population.places):
             if place not in seats and ready:
-                task, index, initial = ready.popleft()
-                population.admit(place, initial)
-                seats[place] = task, _Trainee(index, recipe, initial, checkpoints)
+                number, index, weights = ready.popleft()
+                population.admit(place, weights)
+                seats[place] = number, _Trainee(index, recipe, weights, checkpoints)
         if not seats:
             yield finished
             return
-        jobs = [trainee.job(place, task, longest) for place, (task, trainee) in seats.items()]
+        jobs = [trainee.job(place, number, longest) for place, (number, trainee) in seats.items()]
         population.start(jobs)
         yield finished
-        _prepare(ready, waiting, numbers, keys, recipe, len(seats))
+        _prepare(ready, initial, len(seats))
         stretches = population.finish()
         finished = []
         epochs = [max(1, stretch.train_losses.size) for stretch in stretches]
@@ -360,39 +245,11 @@ def train_population(
             share = population.seconds * trained / sum(epochs)
             outcome = seats[job.place][1].add(stretch, share, partial(population.weights, job.place))
             if outcome is not None:
-                finished.append((names[job.task], outcome))
+                finished.append((job.task, outcome))
                 del seats[job.place]
         longest = max(1, min(LONGEST_JOB, round(_SECONDS_PER_JOB * max(epochs) / population.seconds)))
 
 
-def _prepare(
-    ready: deque[tuple[int, int, Floats]],
-    waiting: Iterator[tuple[str, int]],
-    numbers: dict[str, int],
-    keys: list[rng.Key],
-    recipe: Recipe,
-    count: int,
-) -> None:
+def _prepare(ready: deque[tuple[int, int, Floats]], initial: Iterator[tuple[int, int, Floats]], count: int) -> None:
     """Have the initial weights of the next `count` networks ready, as far as there are any."""
-    for task, index in islice(waiting, max(0, count - len(ready))):
-        ready.append((numbers[task], index, initial_weights(recipe, keys[numbers[task]], index)))
-
-
-# ------------------------------------------------------------------
-
-
-def mean(losses: Floats) -> np.float32:
-    """Mean of the minibatch losses, added one after another in float32 (NumPy's own sum has no fixed order)."""
-    return np.float32(np.add.accumulate(losses)[-1] * np.float32(1.0 / losses.size))
-
-
-def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32) -> tuple[str, int]:
-    """What is not finite in an epoch, and the step after which that was found; "" and 0 if all is."""
-    broken = np.flatnonzero(~np.isfinite(losses))
-    if broken.size:
-        return "training loss", int(broken[0]) + 1
-    if not np.isfinite(weights).all():
-        return "weights", losses.size
-    if not np.isfinite(validation_loss):
-        return "validation loss", losses.size
-    return "", 0
+    ready.extend(islice(initial, max(0, count - len(ready))))

@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
 from tinymlds.spec import Recipe
@@ -45,9 +45,9 @@ class Questions:
     triggered: npt.NDArray[np.bool_] | None
     """[N, T], of a modified machine: the step is inside a triggered span."""
 
-    def right(self, shape: Shape, weights: Floats) -> npt.NDArray[np.bool_]:
+    def right(self, architecture: Architecture, weights: Floats) -> npt.NDArray[np.bool_]:
         """[N, T]: the steps that the network of these weights, float32 [P], gets right."""
-        outputs = backends.load("cpu").outputs(shape, weights, self.inputs)
+        outputs = backends.evaluator().outputs(architecture, weights, self.inputs)
         return np.asarray(((outputs > 0.5) == self.answers).all(axis=2))
 
 
@@ -61,7 +61,7 @@ def questions(task: str, seed: int, recipe: Recipe, count: int, steps: int) -> Q
     return Questions(lines(found.table.inputs[symbols], INPUT_LINES), answers, triggered)
 
 
-def measure(shape: Shape, weights: Floats, task: str, seed: int, recipe: Recipe) -> Figures:
+def measure(architecture: Architecture, weights: Floats, task: str, seed: int, recipe: Recipe) -> Figures:
     """The figures of one network, float32 [P].
 
     Returns:
@@ -73,8 +73,8 @@ def measure(shape: Shape, weights: Floats, task: str, seed: int, recipe: Recipe)
         The last three are None for machines without a trigger, and where no trigger fired.
     """
     found = questions(task, seed, recipe, SEQUENCES, recipe.steps)
-    right = found.right(shape, weights)
-    long = questions(task, seed, recipe, LONG_SEQUENCES, LONG * recipe.steps).right(shape, weights)
+    right = found.right(architecture, weights)
+    long = questions(task, seed, recipe, LONG_SEQUENCES, LONG * recipe.steps).right(architecture, weights)
     figures: Figures = dict.fromkeys(COLUMNS)
     figures |= {"accuracy": _share(right), "long_accuracy": _share(long)}
     if found.triggered is not None:

@@ -24,7 +24,8 @@ from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.publish import checking
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.tasks import catalog
-from tinymlds.training.loop import Outcome, Status, task_data
+from tinymlds.training.data import task_data
+from tinymlds.training.loop import Outcome, Status
 from tinymlds.training.metrics import COLUMNS, Figures, measure
 from tinymlds.verification.retraining import Replay, reached, train_again
 
@@ -278,7 +279,7 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
 
 def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: Verification) -> Iterator[None]:
     rows, spec = dataset.shard_rows(task, shard), dataset.spec
-    weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
+    weights = params.from_tensors(dataset.architecture, dataset.tensor_file("networks", task, shard).read(), 1)
     losses = dataset.shard_losses(task, shard)
     checkpoints = dataset.shard_checkpoints(task, shard)
     split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(rows)])
@@ -290,7 +291,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
 
     def compute(outcome: Outcome) -> tuple[list[str], Figures]:
         """What is wrong with a network, and its figures, from its written weights; kernels run without Python's lock."""
-        return replay.problems(outcome), measure(dataset.shape, outcome.weights, task, spec.seed, spec.recipe)
+        return replay.problems(outcome), measure(dataset.architecture, outcome.weights, task, spec.seed, spec.recipe)
 
     with ThreadPoolExecutor(threads) as pool:
         computed = list(pool.map(compute, outcomes))

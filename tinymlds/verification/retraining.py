@@ -12,7 +12,8 @@ from tinymlds.runs.units import Unit
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks import catalog
 from tinymlds.training import backends
-from tinymlds.training.loop import Floats, Outcome, Status, StopRule, can_diverge_so, initial_weights, task_data
+from tinymlds.training.data import initial_weights, task_data
+from tinymlds.training.loop import Floats, Outcome, Status, StopRule, can_diverge_so
 
 
 class Replay:
@@ -28,7 +29,7 @@ class Replay:
         self._spec = spec
         self._key = catalog.load(task, spec.recipe).stream_key(spec.seed)
         _, self._validation = task_data(task, spec.seed, spec.recipe).sequences()
-        self._target = backends.load("cpu")
+        self._target = backends.evaluator()
 
     def problems(self, outcome: Outcome) -> list[str]:
         """What a network says of itself that its losses and weights do not bear out; each completes "xor 17 ..."."""
@@ -58,7 +59,7 @@ class Replay:
         return weights.tobytes() == initial_weights(self._spec.recipe, self._key, index).tobytes()
 
     def _loss(self, weights: Floats) -> np.float32:
-        return self._target.loss(self._spec.recipe.shape, weights, self._validation)
+        return self._target.loss(self._spec.recipe.architecture, weights, self._validation)
 
 
 def reached(spec: Spec, epochs: int) -> list[int]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from tinymlds.kernels.cuda import SHARED_ALIGNMENT, cuda, inlined, kernel, load, store
-from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.gpu.layout import (
     BEFORE,
     BLOCK,
     CAUSE,
+    CONSTANTS,
     DONE,
     EPOCH_MEAN,
     ERROR_SCALE,
@@ -29,14 +30,31 @@ from tinymlds.kernels.gpu.layout import (
     VALIDATION_MEAN,
     WEIGHTS,
     ZERO,
-    threads,
 )
 from tinymlds.kernels.gpu.minibatch import minibatch
-from tinymlds.kernels.recurrent.cuda_head import head
-from tinymlds.kernels.recurrent.cuda_layers import gru_layer
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import Shape
+    from tinymlds.architectures import Architecture
+    from tinymlds.kernels.optimizers import Optimizer
+
+
+class Passes(NamedTuple):
+    """What the CUDA kernels of an architecture give: its passes over a block; `own` is where its buffers begin."""
+
+    start: Any
+    """start(T, arena, own, p, thread): before the blocks of a minibatch, and before an evaluation."""
+    forward: Any
+    """forward(T, arena, x, output, own, p, shared, unit, lane): output from x."""
+    backward: Any
+    """backward(T, arena, x, error, own, p, gradient, shared, unit, lane): adds this block's part of the gradient."""
+    finish: Any
+    """finish(T, arena, own, p, gradient, thread): after the blocks of a minibatch, completes the gradient."""
+
+
+def kernels_of(architecture: Architecture) -> Any:
+    """The module with the CUDA kernels of an architecture: `passes`, `threads`, `shared_floats` and `own_floats`."""
+    return import_module(architecture.kernels["cuda"])
+
 
 ARGUMENTS = (
     ("int32", 2), ("int64", 0), ("int64", 0), *(("uint16", 3),) * 4, ("uint64", 2), ("uint64", 1), ("float32", 3),
@@ -51,8 +69,8 @@ def _finite(x):  # type: ignore[no-untyped-def]
 
 
 @cache
-def train(shape: Shape) -> Any:
-    """The kernel for networks of this shape, to be launched with a block for each row of `jobs`:
+def train(architecture: Architecture, optimizer: type[Optimizer]) -> Any:
+    """The kernel for networks of this architecture with this optimizer, to be launched with a block for each row of `jobs`:
 
     train(jobs, T, batch, sequences..., keys, halves, factors, fixed, state, arenas, records, results), where
 
@@ -60,25 +78,18 @@ def train(shape: Shape) -> Any:
     sequences   uint16 [tasks, N, T]      inputs and outputs to train on, inputs and outputs to validate with
     keys        uint64 [tasks, 2]         the key of a task's streams
     halves      uint64 [3]                `rng.halves` of the number of training sequences
-    factors     float32 [epochs, steps, 2]  Adam's factors of each step
-    fixed       float32 [10]              numbers of the run, in the places of `layout`
-    state       float32 [places, 4, P]    weights, moments, and the weights before the latest epoch
+    factors     float32 [epochs, steps, k]  the optimizer's factors of each step
+    fixed       float32 [n]               numbers of the run, in the places of `layout`
+    state       float32 [places, 4, P]    weights, the optimizer's memory, and the weights before the latest epoch
     arenas      float32 [places, size]    see `layout.Arena`
     records     float32 [n, epochs, 2]    training and validation loss of each epoch
     results     int32 [n, 3]              the columns of `layout`
     """
-    I, H, O, LAYERS, P, THREADS = shape.inputs, shape.hidden, shape.outputs, shape.layers, shape.size, threads(shape)
-    ROW = H * BLOCK
-    chain = shape.activation != "none"
-    MAPS = shape.maps - 1 if chain else 0
-    GRADIENT = -(-P // BLOCK) * BLOCK
-    FIRST_SIZE, OTHER_SIZE = 3 * H * (I + H) + 6 * H, 6 * H * H + 6 * H
-    HEAD = FIRST_SIZE + (LAYERS - 1) * OTHER_SIZE
-    SHARED = 8 * ROW if 8 * ROW <= layout.SHARED_FLOATS else 4 * ROW
-    first_forward, first_backward, first_gradient = gru_layer(I, H, True)
-    other_forward, other_backward, other_gradient = gru_layer(H, H, False)
-    head_start, head_forward, head_backward, head_finish = head(shape)
-    place_in_order, gather, mistakes, update = minibatch(shape)
+    kernels = kernels_of(architecture)
+    I, O, P, THREADS = architecture.inputs, architecture.outputs, architecture.size, kernels.threads(architecture)
+    SHARED, GRADIENT = kernels.shared_floats(architecture), -(-P // BLOCK) * BLOCK
+    start, forward, backward, finish = kernels.passes(architecture)
+    place_in_order, gather, mistakes, update = minibatch(architecture, optimizer, THREADS)
 
     @kernel(THREADS)
     def train(  # type: ignore[no-untyped-def]
@@ -95,19 +106,13 @@ def train(shape: Shape) -> Any:
         arena = arenas[place]
         x = 0
         target = x + T * I * BLOCK
-        hidden = target + T * O * BLOCK
-        gates = hidden + LAYERS * (T + 1) * ROW
-        maps = gates + LAYERS * T * 4 * ROW
-        output = maps + MAPS * T * ROW
+        output = target + T * O * BLOCK
         error = output + T * O * BLOCK
-        even = error + T * O * BLOCK
-        odd = even + T * ROW
-        gradient_at = odd + T * ROW
-        head = gradient_at + GRADIENT
+        gradient_at = error + T * O * BLOCK
+        own = gradient_at + GRADIENT
         gradient = arena[gradient_at : gradient_at + P]
         train_size, validation_size = train_inputs.shape[1], validation_inputs.shape[1]
         steps = train_size // batch
-        top = hidden + (LAYERS - 1) * (T + 1) * ROW + ROW
         done, cause, step = 0, 0, 0
         if first == 1:
             for e in range(thread, P, THREADS):
@@ -123,7 +128,7 @@ def train(shape: Shape) -> Any:
                 size = batch if training else validation_size
                 for e in range(thread, P if training else 0, THREADS):
                     store(gradient, e, ZERO)
-                head_start(p, HEAD, arena, head, thread)
+                start(T, arena, own, p, thread)
                 total = ZERO
                 for begun in range(0, size, BLOCK):
                     live = min(BLOCK, size - begun)
@@ -138,29 +143,13 @@ def train(shape: Shape) -> Any:
                             chosen[thread] = begun + thread
                         cuda.syncthreads()
                         gather(T, validation_inputs[task], validation_outputs[task], chosen, live, arena, x, target, thread)
-                    first_forward(T, arena, x, hidden, gates, p, 0, shared, unit, lane)
-                    for layer in range(1, LAYERS):
-                        h = hidden + layer * (T + 1) * ROW
-                        w = FIRST_SIZE + (layer - 1) * OTHER_SIZE
-                        below = h - T * ROW
-                        other_forward(T, arena, below, h, gates + layer * T * 4 * ROW, p, w, shared, unit, lane)
-                    head_forward(T, arena, top, maps, output, p, HEAD, head, unit, lane)
+                    forward(T, arena, x, output, own, p, shared, unit, lane)
                     total += mistakes(T, live, fixed[ERROR_SCALE], arena, output, target, error, shared, unit, lane)
                     if training:
-                        head_backward(T, arena, top, maps, error, even, odd, p, HEAD, head, gradient, unit, lane)
-                        dh, dx = even, odd
-                        for back in range(LAYERS - 1):
-                            layer = LAYERS - 1 - back
-                            h, g = hidden + layer * (T + 1) * ROW, gates + layer * T * 4 * ROW
-                            w = FIRST_SIZE + (layer - 1) * OTHER_SIZE
-                            other_backward(T, arena, h, g, dh, dx, p, w, shared, unit, lane)
-                            other_gradient(T, arena, h - T * ROW, h, g, gradient, w, unit, lane)
-                            dh, dx = dx, dh
-                        first_backward(T, arena, hidden, gates, dh, dx, p, 0, shared, unit, lane)
-                        first_gradient(T, arena, x, hidden, gates, gradient, 0, unit, lane)
+                        backward(T, arena, x, error, own, p, gradient, shared, unit, lane)
                 if training:
-                    head_finish(p, HEAD, arena, head, gradient, thread)
-                    update(p, m, v, gradient, fixed, factors[epoch - 1, k, 0], factors[epoch - 1, k, 1], thread)
+                    finish(T, arena, own, p, gradient, thread)
+                    update(p, m, v, gradient, fixed[CONSTANTS:], factors[epoch - 1, k], thread)
                     loss = total * fixed[LOSS_MEAN]
                     loss_sum += loss
                     if cause == 0 and not _finite(loss):

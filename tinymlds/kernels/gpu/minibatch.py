@@ -1,4 +1,4 @@
-"""What a minibatch needs beside the layers: its sequences, its error, a step of Adam."""
+"""What a minibatch needs beside the passes: its sequences, its error, a step of the optimizer."""
 
 from __future__ import annotations
 
@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tinymlds.kernels import rng
-from tinymlds.kernels.cuda import CELLS, RANDOM, cuda, inlined, load, load2, separate, separated, store, store2
-from tinymlds.kernels.gpu.layout import (
-    BETA1,
-    BETA2,
-    BLOCK,
-    EPS,
-    LANES,
-    NOT_BETA1,
-    NOT_BETA2,
-    ONE,
-    ZERO,
-    threads,
-)
+from tinymlds.kernels.cuda import MATH, RANDOM, cuda, inlined, load, load2, separate, separated, store, store2
+from tinymlds.kernels.gpu.layout import BLOCK, LANES, ONE, ZERO
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import Shape
+    from tinymlds.architectures import Architecture
+    from tinymlds.kernels.optimizers import Optimizer
 
 
 class Minibatch(NamedTuple):
-    """For networks of one shape."""
+    """The functions that are not a pass, for networks of one architecture and one optimizer."""
 
     place_in_order: Any
     gather: Any
@@ -36,10 +26,10 @@ class Minibatch(NamedTuple):
 
 
 @cache
-def minibatch(shape: Shape) -> Minibatch:
-    """The functions that are not a layer's."""
-    I, H, O, P, THREADS = shape.inputs, shape.hidden, shape.outputs, shape.size, threads(shape)
-    squared_error, adam = CELLS.squared_error, CELLS.adam
+def minibatch(architecture: Architecture, optimizer: type[Optimizer], threads: int) -> Minibatch:
+    """The functions for thread blocks of so many threads."""
+    I, O, P, THREADS, UNITS = architecture.inputs, architecture.outputs, architecture.size, threads, threads // LANES
+    squared_error, step = MATH.squared_error, inlined(optimizer.step(MATH))
     philox, feistel = RANDOM
     ORDER, LOW_WORD = np.uint64(rng.ORDER), np.uint64(0)
 
@@ -75,7 +65,7 @@ def minibatch(shape: Shape) -> Minibatch:
     def mistakes(T, live, scale, arena, output, target, error, shared, unit, lane):  # type: ignore[no-untyped-def]
         """The sum of squared errors, in every thread; `error` becomes the gradient of the output."""
         separate()
-        for k in range(unit, T * O, H):
+        for k in range(unit, T * O, UNITS):
             at = k * BLOCK + 2 * lane
             y0, y1 = load2(arena, output + at)
             y0, y1 = y0 if lane < live else ZERO, y1 if lane + LANES < live else ZERO
@@ -99,12 +89,11 @@ def minibatch(shape: Shape) -> Minibatch:
         return total
 
     @separated
-    def update(p, m, v, gradient, fixed, step_size, root_scale, thread):  # type: ignore[no-untyped-def]
-        """A step of Adam."""
+    def update(p, m, v, gradient, constants, factors, thread):  # type: ignore[no-untyped-def]
+        """A step of the optimizer."""
         separate()
-        constants = (fixed[BETA1], fixed[NOT_BETA1], fixed[BETA2], fixed[NOT_BETA2], fixed[EPS])
         for e in range(thread, P, THREADS):
-            pe, me, ve = adam(load(p, e), load(m, e), load(v, e), load(gradient, e), constants, step_size, root_scale)
+            pe, me, ve = step(load(p, e), load(m, e), load(v, e), load(gradient, e), constants, factors)
             store(p, e, pe)
             store(m, e, me)
             store(v, e, ve)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tinymlds.kernels.cuda import CELLS, cuda, fma, inlined, load, load2, separate, separated, store, store2
-from tinymlds.kernels.gpu.layout import BLOCK, ZERO, head_layout, threads
+from tinymlds.kernels.cuda import MATH, cuda, fma, inlined, load, load2, separate, separated, store, store2
+from tinymlds.kernels.gpu.layout import BLOCK, LANES, ZERO
 from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
+from tinymlds.kernels.recurrent import head_places
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import Shape
+    from tinymlds.architectures.recurrent import GruLinear
 
 
 @inlined
@@ -25,7 +26,7 @@ def _same_backward(u, du):  # type: ignore[no-untyped-def]
 
 def _activation(name: str) -> tuple[Any, Any]:
     """u = f(a), and da from u and du."""
-    return CELLS.activations.get(name, (_same, _same_backward))
+    return MATH.activations.get(name, (_same, _same_backward))
 
 
 class _LinearMap(NamedTuple):
@@ -103,21 +104,15 @@ class Head(NamedTuple):
 
 
 @cache
-def head(shape: Shape) -> Head:
+def head(shape: GruLinear) -> Head:
     """The head of this shape."""
     return _collapsed(shape) if shape.activation == "none" else _chain(shape)
 
 
-def _chain(shape: Shape) -> Head:
+def _chain(shape: GruLinear) -> Head:
     """Map after map, each with the activation but the last."""
-    H, O, MAPS, ROW, MAP_SIZE = (
-        shape.hidden,
-        shape.outputs,
-        shape.maps,
-        shape.hidden * BLOCK,
-        shape.hidden**2 + shape.hidden,
-    )
-    LAST, LAST_BIAS, BIAS = (MAPS - 1) * MAP_SIZE, (MAPS - 1) * MAP_SIZE + H * O, H * H
+    H, O, MAPS, ROW = shape.hidden, shape.outputs, shape.maps, shape.hidden * BLOCK
+    MAP_SIZE, BIAS, LAST, LAST_BIAS = head_places(shape)
     EVEN_DOWN, FROM_MAPS = MAPS % 2 == 1, MAPS > 1
     first = _linear_map(H, H, H, shape.activation, "none")
     other = _linear_map(H, H, H, shape.activation, shape.activation)
@@ -166,17 +161,13 @@ def _chain(shape: Shape) -> Head:
     return Head(start, forward, backward, finish)
 
 
-def _collapsed(shape: Shape) -> Head:
+def _collapsed(shape: GruLinear) -> Head:
     """All maps as one, y = S_0 x + c; the gradient of every map from T_0 = sum dy x^T and s = sum dy (see `head.py`)."""
-    H, O, K, THREADS = shape.hidden, shape.outputs, shape.maps, threads(shape)
+    H, O, K, THREADS = shape.hidden, shape.outputs, shape.maps, LANES * shape.hidden
     S, C, SUMS, ERRORS, _ = head_layout(shape)
-    SIZE, MAP_SIZE, BIAS = O * H, H * H + H, H * H
-    LAST, LAST_BIAS, LAST_S, LAST_SUMS = (
-        (K - 1) * MAP_SIZE,
-        (K - 1) * MAP_SIZE + O * H,
-        S + (K - 1) * SIZE,
-        SUMS + (K - 1) * SIZE,
-    )
+    SIZE = O * H
+    MAP_SIZE, BIAS, LAST, LAST_BIAS = head_places(shape)
+    LAST_S, LAST_SUMS = S + (K - 1) * SIZE, SUMS + (K - 1) * SIZE
     map_forward, map_backward, map_gradient = _linear_map(H, O, H, "none", "none")
 
     @separated
@@ -229,7 +220,7 @@ def _collapsed(shape: Shape) -> Head:
                     a = fma(load(p, wk + i * H + j), load(arena, sums + o * H + j), a)
                 store(arena, sums + SIZE + e, a)
             products = head + S + (k + 1) * SIZE
-            for e in range(thread, BIAS, THREADS):  # dW_k = S_k^T T_{k-1}
+            for e in range(thread, H * H, THREADS):  # dW_k = S_k^T T_{k-1}
                 i, j = e // H, e % H
                 a = ZERO
                 for o in range(O):
@@ -248,3 +239,24 @@ def _collapsed(shape: Shape) -> Head:
         cuda.syncthreads()
 
     return Head(start, forward, backward, finish)
+
+
+class HeadLayout(NamedTuple):
+    """Offsets of the parts of the scratch of a head without an activation; see `head.py` for the names."""
+
+    products: int
+    """S_0 ... S_{K-1}, [O, H] each."""
+    constant: int
+    """c, [O]."""
+    sums: int
+    """T_0 ... T_{K-1}, [O, H] each."""
+    error_sums: int
+    """s, [O]."""
+    size: int
+
+
+def head_layout(shape: GruLinear) -> HeadLayout:
+    """The scratch of a head without an activation."""
+    products = shape.maps * shape.outputs * shape.hidden
+    sums = products + shape.outputs
+    return HeadLayout(0, products, sums, sums + products, sums + products + shape.outputs)

@@ -3,10 +3,14 @@
 from functools import cache
 from typing import Any, NamedTuple
 
-from tinymlds.kernels.cuda import CELLS, cuda, fma, load, load2, load2_shared, separate, separated, store2, store2_shared
+from tinymlds.kernels.cuda import MATH, cuda, fma, load, load2, load2_shared, separate, separated, store2, store2_shared
 from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.gpu.layout import BLOCK, FLOAT, ZERO
 from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
+from tinymlds.kernels.recurrent import LayerPlaces
+from tinymlds.kernels.recurrent.cells import gru_cell
+
+CELL = gru_cell(MATH)
 
 
 class GruLayer(NamedTuple):
@@ -18,18 +22,17 @@ class GruLayer(NamedTuple):
 
 
 @cache
-def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
+def gru_layer(inputs: int, hidden: int, first: bool, places: LayerPlaces) -> GruLayer:
     """The passes of a GRU layer; `w` is where its parameters start in `p`, and the other offsets are those of its own rows.
 
     The first layer has nothing below it, so its backward pass leaves dx alone.
     """
     I, H, ROW, FIRST = inputs, hidden, hidden * BLOCK, first
-    W_HIDDEN, B_INPUT = 3 * H * I, 3 * H * (I + H)
-    B_HIDDEN = B_INPUT + 3 * H
+    W_HIDDEN, B_INPUT, B_HIDDEN = places
     ALL, DOWN, GATES = I + H, 1 if FIRST else 3 * H, 4 * ROW
     UP_WEIGHTS, DOWN_WEIGHTS = 3 * ALL, 3 * H
     TWO_BUFFERS = 2 * GATES <= layout.SHARED_FLOATS
-    gru_gates, gru_state, gru_backward = CELLS.gru_gates, CELLS.gru_state, CELLS.gru_backward
+    gru_gates, gru_state, gru_backward = CELL
     gradient_x = outer_gradient(3, I, H, GATES)
     gradient_h = outer_gradient(3, H, H, GATES)
 

@@ -5,7 +5,7 @@ function, and are computed as such (`_collapsed`): once per minibatch the produc
 small map forwards and backwards, and at the end of the minibatch the gradient of every map out of the gradient of the
 product. That takes 288 fused multiply-adds a sample-step in place of 2,016 (four maps 12 x 12 and one 12 x 8).
 
-`Work.head` belongs to this file, and so does what `start` leaves there for `forward`, `backward` and `finish`.
+`Buffers.head` belongs to this file, and so does what `start` leaves there for `forward`, `backward` and `finish`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, INNER, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, INNER, MATH, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.lanes import LANES, load, store, tile, zero
+from tinymlds.kernels.recurrent import head_places
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import Shape
+    from tinymlds.architectures.recurrent import GruLinear
 
 
 class Head(NamedTuple):
@@ -37,21 +38,21 @@ class Head(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Floats that a head needs in `Work`."""
+    """Floats that a head needs in `passes.Buffers`."""
 
     maps: int
     """Of each step of a block."""
     head: int
 
 
-def sizes(shape: Shape) -> Sizes:
+def sizes(shape: GruLinear) -> Sizes:
     """What `head(shape)` needs."""
     if shape.activation == "none":
         return Sizes(0, _layout(shape).size)
     return Sizes((shape.maps - 1) * shape.hidden * BLOCK, 0)
 
 
-def head(shape: Shape) -> Head:
+def head(shape: GruLinear) -> Head:
     """The head of this shape."""
     return _collapsed(shape) if shape.activation == "none" else _chain(shape)
 
@@ -68,10 +69,9 @@ class _LinearMap(NamedTuple):
 
 
 @cache
-def _linear_map(inputs: int, outputs: int, activation: str) -> _LinearMap:
-    """y = f(W x + b) for every step, with f the activation. `w` is where its parameters start."""
-    IN, OUT = inputs, outputs
-    BIAS = IN * OUT
+def _linear_map(inputs: int, outputs: int, activation: str, bias: int) -> _LinearMap:
+    """y = f(W x + b) for every step, with f the activation. W begins at `w`, and b `bias` after it."""
+    IN, OUT, BIAS = inputs, outputs, bias
     tiles = tiles_of_target()
     up, down = tile(divisor(OUT, tiles.units), tiles.vectors), tile(divisor(IN, tiles.units), tiles.vectors)
     u_spread, u_accumulate, u_store = up.spread, up.accumulate, up.store
@@ -128,7 +128,7 @@ def _activation(name: str) -> tuple[Any, Any]:
 
         return nothing, nothing_backward
 
-    cell, cell_backward = CELLS.activations[name]
+    cell, cell_backward = MATH.activations[name]
 
     @njit(**INNER)
     def activate(size, y):  # type: ignore[no-untyped-def]
@@ -143,13 +143,13 @@ def _activation(name: str) -> tuple[Any, Any]:
     return activate, activate_backward
 
 
-def _chain(shape: Shape) -> Head:
+def _chain(shape: GruLinear) -> Head:
     """Map after map, each with the activation but the last."""
     H, MAPS = shape.hidden, shape.maps
-    ROW, MAP_SIZE = H * BLOCK, H * H + H
-    LAST = (MAPS - 1) * MAP_SIZE
-    map_forward, map_backward, map_gradient = _linear_map(H, H, shape.activation)
-    last_forward, last_backward, last_gradient = _linear_map(H, shape.outputs, "none")
+    ROW = H * BLOCK
+    MAP_SIZE, BIAS, LAST, LAST_BIAS = head_places(shape)
+    map_forward, map_backward, map_gradient = _linear_map(H, H, shape.activation, BIAS)
+    last_forward, last_backward, last_gradient = _linear_map(H, shape.outputs, "none", LAST_BIAS - LAST)
 
     @njit(**INNER)
     def start(p, w, head):  # type: ignore[no-untyped-def]
@@ -184,7 +184,7 @@ def _chain(shape: Shape) -> Head:
 # ------------------------------------------------------------------ all maps as one
 
 
-def _collapsed(shape: Shape) -> Head:
+def _collapsed(shape: GruLinear) -> Head:
     """y = M x + c with M = W_K ... W_1, and the gradient of every map from the sums over dy x^T and dy.
 
     With S_k = W_K ... W_{k+1} (so S_0 = M), x_0 = x and x_k = W_k x_{k-1} + b_k, the chain rule says that the gradient at
@@ -200,7 +200,8 @@ def _collapsed(shape: Shape) -> Head:
     H, O, K = shape.hidden, shape.outputs, shape.maps
     layout = _layout(shape)
     WIDE, LONG, S, C, SUMS, LEFT, RESULT, _ = layout
-    S_SIZE, T_SIZE, MAP_SIZE, LAST = H * WIDE, (H + 1) * WIDE, H * H + H, (K - 1) * (H * H + H)
+    S_SIZE, T_SIZE = H * WIDE, (H + 1) * WIDE
+    MAP_SIZE, BIAS, LAST, LAST_BIAS = head_places(shape)
     tiles = tiles_of_target()
     up, down = tile(divisor(O, tiles.units), tiles.vectors), tile(divisor(H, tiles.units), tiles.vectors)
     vectors = tiles.units * tiles.vectors  # that a tile may have
@@ -222,7 +223,7 @@ def _collapsed(shape: Shape) -> Head:
         for e in range(SUMS, SUMS + T_SIZE, LANES):
             store(head, e, zero())
         for o in range(O):
-            head[C + o] = p[w + LAST + O * H + o]
+            head[C + o] = p[w + LAST_BIAS + o]
             for i in range(H):
                 head[S + (K - 1) * S_SIZE + i * WIDE + o] = p[w + LAST + o * H + i]
         c = c_load(head, C, 0)
@@ -234,7 +235,7 @@ def _collapsed(shape: Shape) -> Head:
                     a = w_accumulate(a, p, wk + i * H + j, 1, head, above + i * WIDE)
                 w_store(head, above - S_SIZE + j * WIDE, WIDE, a)
             for i in range(H):
-                c = c_accumulate(c, p, wk + H * H + i, 0, head, above + i * WIDE)
+                c = c_accumulate(c, p, wk + BIAS + i, 0, head, above + i * WIDE)
         c_store(head, C, 0, c)
 
     @njit(**INNER)
@@ -264,7 +265,7 @@ def _collapsed(shape: Shape) -> Head:
         for k in range(1, K):
             sums, wk = SUMS + (k - 1) * T_SIZE, w + (k - 1) * MAP_SIZE
             for i in range(0, H, WIDE_ROWS):  # T_k^T = b_k s^T + W_k T_{k-1}^T
-                a = w_accumulate(w_zero(), p, wk + H * H + i, 1, head, sums + H * WIDE)
+                a = w_accumulate(w_zero(), p, wk + BIAS + i, 1, head, sums + H * WIDE)
                 for j in range(H):
                     a = w_accumulate(a, p, wk + i * H + j, H, head, sums + j * WIDE)
                 w_store(head, sums + T_SIZE + i * WIDE, WIDE, a)
@@ -280,18 +281,18 @@ def _collapsed(shape: Shape) -> Head:
             for i in range(H):
                 for j in range(H):
                     out[wk + i * H + j] = head[RESULT + i * LONG + j]
-                out[wk + H * H + i] = head[RESULT + i * LONG + H]
+                out[wk + BIAS + i] = head[RESULT + i * LONG + H]
         sums = SUMS + (K - 1) * T_SIZE
         for o in range(O):
             for j in range(H):
                 out[w + LAST + o * H + j] = head[sums + j * WIDE + o]
-            out[w + LAST + O * H + o] = head[sums + H * WIDE + o]
+            out[w + LAST_BIAS + o] = head[sums + H * WIDE + o]
 
     return Head(start, forward, backward, finish)
 
 
 class _Layout(NamedTuple):
-    """Where what lies in `Work.head`; all offsets are multiples of 16."""
+    """Offsets of the parts of `Buffers.head`; all offsets are multiples of 16."""
 
     wide: int
     """Outputs, rounded up to lanes."""
@@ -310,7 +311,7 @@ class _Layout(NamedTuple):
     size: int
 
 
-def _layout(shape: Shape) -> _Layout:
+def _layout(shape: GruLinear) -> _Layout:
     wide, long = -(-shape.outputs // LANES) * LANES, -(-(shape.hidden + 1) // LANES) * LANES
     constant = shape.maps * shape.hidden * wide
     sums = constant + wide

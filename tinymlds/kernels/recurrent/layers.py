@@ -1,6 +1,6 @@
 """A GRU layer over one block of 32 samples: forward, backward, and its part of the gradient.
 
-Layouts are those of `cpu.py`: [T, rows, 32], flat, with gates [T, 4, H, 32] in the order r, z, q, n. Sums over inputs
+Layouts are those of `passes.py`: [T, rows, 32], flat, with gates [T, 4, H, 32] in the order r, z, q, n. Sums over inputs
 run upwards from the bias; `docs/numerics.md` has the whole order.
 """
 
@@ -10,8 +10,12 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, CELLS, INNER, divisor, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.block import BLOCK, INNER, MATH, divisor, outer_gradient, row_sums, tiles_of_target
 from tinymlds.kernels.lanes import LANES, load, store, tile, zero
+from tinymlds.kernels.recurrent import LayerPlaces
+from tinymlds.kernels.recurrent.cells import gru_cell
+
+CELL = gru_cell(MATH)
 
 
 class GruLayer(NamedTuple):
@@ -24,15 +28,14 @@ class GruLayer(NamedTuple):
 
 
 @cache
-def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
+def gru_layer(inputs: int, hidden: int, first: bool, places: LayerPlaces) -> GruLayer:
     """A GRU layer. `w` is where its parameters start; x, h, g, dh below are slices that start at its own rows.
 
     The first layer has nothing below it, so its backward pass leaves dx alone.
     """
     I, H, ROW = inputs, hidden, hidden * BLOCK
     DX_UNITS = 0 if first else I
-    W_HIDDEN, B_INPUT = 3 * H * I, 3 * H * (I + H)
-    B_HIDDEN = B_INPUT + 3 * H
+    W_HIDDEN, B_INPUT, B_HIDDEN = places
     R, Z, Q, N = 0, ROW, 2 * ROW, 3 * ROW  # rows of a step in `gates`
     tiles = tiles_of_target()
     product = tile(divisor(H, tiles.units), tiles.vectors)
@@ -41,7 +44,7 @@ def gru_layer(inputs: int, hidden: int, first: bool) -> GruLayer:
     outer_h = tile(divisor(H, tiles.outer_rows), divisor(H, tiles.outer_columns))
     p_zero, p_spread, p_store, p_load = product.zero, product.spread, product.store, product.load
     p_accumulate = product.accumulate
-    gru_gates, gru_state, gru_backward = CELLS.gru_gates, CELLS.gru_state, CELLS.gru_backward
+    gru_gates, gru_state, gru_backward = CELL
 
     @njit(**INNER)
     def sum_biases(p, w, sums):  # type: ignore[no-untyped-def]

@@ -1,7 +1,7 @@
 """The interface that every backend satisfies, and the place to get one.
 
-A backend trains networks of one `Shape` on one `Problem`. It knows nothing of tasks, files or stop rules: it makes
-an epoch of training, a validation loss, or the outputs of a network, always with the bits that `docs/numerics.md` fixes.
+A backend trains populations: networks of one architecture on one or several `Problem`s; on the CPU a population has one
+place. It knows nothing of tasks, files or stop rules, and makes the bits that `docs/numerics.md` fixes.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
+from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.kernels.problem import Floats, Job, Problem, Sequences, Stretch
 from tinymlds.kernels.rng import Key
 
@@ -29,32 +30,6 @@ class Network(Protocol):
 
     def validation_loss(self) -> np.float32:
         """Mean squared error over all validation sequences, steps and output lines."""
-        ...
-
-
-class Backend(Protocol):
-    """A target that networks are trained on."""
-
-    name: str
-
-    def prepare(self, shape: Shape) -> None:
-        """Compile what networks of this shape need, so that training does not wait for it.
-
-        Raises:
-            ArithmeticError: this process flushes subnormal numbers to zero, which would change bits.
-        """
-        ...
-
-    def network(self, problem: Problem, weights: Floats) -> Network:
-        """A network with these initial weights, float32 [P], ready to train."""
-        ...
-
-    def loss(self, shape: Shape, weights: Floats, sequences: Sequences) -> np.float32:
-        """Mean squared error of a network on sequences: the figure that the stop rule looks at."""
-        ...
-
-    def outputs(self, shape: Shape, weights: Floats, inputs: Floats) -> Floats:
-        """Outputs [N, T, O] of a network for inputs [N, T, I], all float32."""
         ...
 
 
@@ -87,12 +62,18 @@ class Population(Protocol):
         ...
 
 
-class PopulationBackend(Protocol):
-    """A target that trains many networks at once, and runs their epochs and the order of their sequences by itself."""
+class Backend(Protocol):
+    """A target that networks are trained on."""
 
     name: str
-    device: str
-    """What the device calls itself."""
+
+    def prepare(self, architecture: Architecture, optimizer: Optimizer) -> None:
+        """Compile what networks of this architecture need, so that training does not wait for it.
+
+        Raises:
+            ArithmeticError: this process flushes subnormal numbers to zero, which would change bits.
+        """
+        ...
 
     def population(
         self,
@@ -102,42 +83,66 @@ class PopulationBackend(Protocol):
         threshold: float,
         most: int,
     ) -> Population:
-        """An empty population.
+        """An empty population, which runs epochs and the order of their sequences by itself.
 
         Args:
-            problems: what networks may be trained on: the same shape, sizes, batch and optimizer.
+            problems: what networks may be trained on: the same architecture, sizes, batch and optimizer.
             keys: of the stream that the order of sequences is drawn from, for each problem.
             lr_at: the learning rate of an epoch, from 1.
             threshold: a network whose validation loss is below it is done.
             most: places that are wanted at most.
 
         Raises:
-            RuntimeError: no device, too little memory on it, or a shape that does not fit it.
+            RuntimeError: no device, too little memory on it, or an architecture that does not fit it.
             ArithmeticError: what was compiled does not keep to the numerics.
         """
+        ...
+
+
+class DeviceBackend(Backend, Protocol):
+    """A target that trains many networks side by side."""
+
+    device: str
+    """The name that the device gives itself."""
+
+
+class Evaluator(Protocol):
+    """Computes losses and outputs of networks that are there."""
+
+    def loss(self, architecture: Architecture, weights: Floats, sequences: Sequences) -> np.float32:
+        """Mean squared error of a network on sequences: the figure that the stop rule looks at."""
+        ...
+
+    def outputs(self, architecture: Architecture, weights: Floats, inputs: Floats) -> Floats:
+        """Outputs [N, T, O] of a network for inputs [N, T, I], all float32."""
         ...
 
 
 NAMES = ("cpu", "cuda")
 
 
+def evaluator() -> Evaluator:
+    """The CPU, which every network can be evaluated on."""
+    from tinymlds.training.backends.cpu import CpuBackend  # Numba takes a second to import, and reading needs none
+
+    return CpuBackend()
+
+
 def load(name: str) -> Backend:
-    """The backend of this name that trains one network at a time: "cpu".
+    """The backend of this name that trains in worker processes: "cpu".
 
     Raises:
         ValueError: there is no such backend.
     """
     if name == "cpu":
-        from tinymlds.training.backends.cpu import (
-            CpuBackend,  # Numba takes a second to import, and reading a dataset needs none
-        )
+        from tinymlds.training.backends.cpu import CpuBackend
 
         return CpuBackend()
     raise ValueError(f"there is no backend {name!r}; use one of {', '.join(NAMES)}")
 
 
-def load_population(name: str) -> PopulationBackend | None:
-    """The backend of this name if it trains whole populations ("cuda"), or None if it does not.
+def load_device(name: str) -> DeviceBackend | None:
+    """The backend of this name if it trains side by side on a device ("cuda"), or None if it does not.
 
     Raises:
         RuntimeError: its package is not installed, or there is no device; the message says which.

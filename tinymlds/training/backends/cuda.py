@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tinymlds.architectures.recurrent import Shape
+from tinymlds.architectures import Architecture
 from tinymlds.kernels import rng
 from tinymlds.kernels.cuda import (
     SIMULATED,
@@ -19,8 +19,9 @@ from tinymlds.kernels.cuda import (
     resident_blocks,
 )
 from tinymlds.kernels.gpu import layout
-from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
-from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Stretch, adam_factors, constants
+from tinymlds.kernels.gpu.kernel import ARGUMENTS, kernels_of, train
+from tinymlds.kernels.optimizers import Optimizer
+from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Stretch, check_arithmetic, constants
 from tinymlds.kernels.rng import Key
 
 _NOT_FINITE = {
@@ -34,13 +35,17 @@ _MEMORY = 0.9
 
 
 class CudaBackend:
-    """Trains populations on the current CUDA device; see `backend.PopulationBackend`."""
+    """Trains populations on the current CUDA device; see `backends.DeviceBackend`."""
 
     name = "cuda"
 
     def __init__(self) -> None:
         require_device()
         self.device = device_name()
+
+    def prepare(self, architecture: Architecture, optimizer: Optimizer) -> None:
+        check_arithmetic()
+        compile_kernel(train(architecture, type(optimizer)), ARGUMENTS)
 
     def population(
         self,
@@ -50,21 +55,20 @@ class CudaBackend:
         threshold: float,
         most: int,
     ) -> "CudaPopulation":
-        """An empty population; see `backend.PopulationBackend`."""
-        shape = problems[0].shape
-        if layout.threads(shape) > layout.MAXIMAL_THREADS:
-            raise CudaError(f"the cuda backend takes up to {layout.largest_hidden()} hidden units, not {shape.hidden}")
-        kernel = train(shape)
-        compile_kernel(kernel, ARGUMENTS)
+        """An empty population; see `backends.DeviceBackend`."""
+        architecture, optimizer = problems[0].architecture, problems[0].optimizer
+        threads = kernels_of(architecture).threads(architecture)
+        self.prepare(architecture, optimizer)
+        kernel = train(architecture, type(optimizer))
         with failures("cannot start"):
-            places = min(most, resident_blocks(kernel, layout.threads(shape)))
+            places = min(most, resident_blocks(kernel, threads))
             if places < 1:
-                raise CudaError(f"a multiprocessor of {self.device} has no room for {shape.hidden} hidden units")
+                raise CudaError(f"a multiprocessor of {self.device} has no room for {architecture.about().sizes}")
             return CudaPopulation(kernel, problems, keys, lr_at, threshold, places)
 
 
 class CudaPopulation:
-    """Networks on a device, a thread block for each; see `backend.Population`."""
+    """Networks on a device, a thread block for each; see `backends.Population`."""
 
     def __init__(
         self,
@@ -76,10 +80,12 @@ class CudaPopulation:
         places: int,
     ) -> None:
         first = problems[0]
-        shape, steps = first.shape, first.train.inputs.shape[1]
-        arena = layout.arena(shape, steps).size
+        architecture, steps = first.architecture, first.train.inputs.shape[1]
+        kernels = kernels_of(architecture)
+        arena = layout.arena(architecture, kernels.own_floats(architecture, steps), steps).size
+        self._threads = kernels.threads(architecture)
         self.places = _places_that_fit(places, problems, arena)
-        self._kernel, self._shape, self._problem, self._lr_at = kernel, shape, first, lr_at
+        self._kernel, self._problem, self._lr_at = kernel, first, lr_at
         self._minibatches = first.train.inputs.shape[0] // first.batch
         self._sequences = [
             _stacked([getattr(getattr(problem, part), side) for problem in problems])
@@ -89,13 +95,13 @@ class CudaPopulation:
         self._keys = cuda.to_device(np.array(keys, np.uint64).reshape(-1, 2))
         self._halves = cuda.to_device(np.array(rng.halves(first.train.inputs.shape[0]), np.uint64))
         self._fixed = cuda.to_device(_fixed(first, threshold, self._minibatches))
-        self._state = cuda.device_array((self.places, 4, shape.size), np.float32)
+        self._state = cuda.device_array((self.places, 4, architecture.size), np.float32)
         self._arenas = cuda.device_array((self.places, arena), np.float32)
         self._jobs = cuda.device_array((self.places, len(Job._fields)), np.int32)
         self._records = cuda.device_array((self.places, LONGEST_JOB, 2), np.float32)
         self._results = cuda.device_array((self.places, 3), np.int32)
-        self._powers = (1.0, 1.0)
-        self._known_factors = np.empty((0, self._minibatches, 2), np.float32)
+        self._carried = first.optimizer.start
+        self._known_factors: list[Floats] = []
         self._factors = cuda.to_device(np.empty((1, 1, 1), np.float32))
         self._running: list[Job] = []
         self._began, self._ended = cuda.event(), cuda.event()
@@ -112,7 +118,7 @@ class CudaPopulation:
             self._jobs[: len(jobs)].copy_to_device(np.array(jobs, np.int32))
             started = time.perf_counter()
             self._began.record()
-            self._kernel[len(jobs), layout.threads(self._shape)](  # type: ignore[index]
+            self._kernel[len(jobs), self._threads](  # type: ignore[index]
                 self._jobs,
                 self._problem.train.inputs.shape[1],
                 self._problem.batch,
@@ -148,26 +154,25 @@ class CudaPopulation:
         return weights
 
     def _need_factors(self, epochs: int) -> None:
-        """Have Adam's factors of the first so many epochs on the device, and of some more for the next times."""
+        """Have the optimizer's factors of the first so many epochs on the device, and of some more for the next times."""
         known = len(self._known_factors)
         if epochs <= known:
             return
-        added = []
+        optimizer = self._problem.optimizer
         for epoch in range(known + 1, epochs + LONGEST_JOB):
-            factors, self._powers = adam_factors(self._problem.adam, self._lr_at(epoch), self._powers, self._minibatches)
-            added.append(factors)
-        self._known_factors = np.concatenate([self._known_factors, np.stack(added)])
-        self._factors = cuda.to_device(self._known_factors)
+            factors, self._carried = optimizer.factors(self._lr_at(epoch), self._carried, self._minibatches)
+            self._known_factors.append(factors)
+        self._factors = cuda.to_device(np.stack(self._known_factors))
 
 
 def _fixed(problem: Problem, threshold: float, minibatches: int) -> Floats:
     """The numbers that stay the same over a run, in the places that `gpu/layout.py` names."""
-    adam, mean = constants(problem)
+    optimizer, mean = constants(problem)
     limit = np.float32(threshold)
     if float(limit) < threshold:  # then no float32 lies between: loss < threshold if and only if loss < limit
         limit = np.nextafter(limit, np.float32(np.inf))
-    validation_terms = problem.validation.inputs.size * problem.shape.outputs
-    return np.array([*adam, *mean, 1.0 / minibatches, 1.0 / validation_terms, limit], np.float32)
+    validation_terms = problem.validation.inputs.size * problem.architecture.outputs
+    return np.array([*mean, 1.0 / minibatches, 1.0 / validation_terms, limit, *optimizer], np.float32)
 
 
 def _stacked(arrays: list[np.ndarray]) -> object:
@@ -184,9 +189,8 @@ def _places_that_fit(wanted: int, problems: Sequence[Problem], arena: int) -> in
     Raises:
         CudaError: not even one.
     """
-    shape: Shape = problems[0].shape
     sequences = 4 * sum(part.inputs.size for problem in problems for part in (problem.train, problem.validation))
-    one = 4 * (arena + 4 * shape.size + 2 * LONGEST_JOB)
+    one = 4 * (arena + 4 * problems[0].architecture.size + 2 * LONGEST_JOB)
     free = free_bytes() * _MEMORY
     fitting = min(float(wanted), (free - sequences) // one)
     if fitting < 1:
