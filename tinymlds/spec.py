@@ -332,11 +332,10 @@ class Spec:
         ours, theirs = ([task for task, _ in spec.tasks] for spec in (self, other))
         if ours != theirs:
             return "tasks", task_names(ours), task_names(theirs)
-        options = other.recipe.options()
-        for name, (_, old) in self.recipe.options().items():
-            new = options[name][1] if name in options else None
-            if old != new:
-                return name, str(old), str(new)
+        old, new = ({name: value for name, (_, value) in spec.recipe.options().items()} for spec in (self, other))
+        for name in ("architecture", "optimizer", *old):  # those two first, as they say what else there is
+            if old[name] != new[name]:
+                return name, str(old[name]), str(new[name])
         if self.checkpoints != other.checkpoints:
             old_epochs, new_epochs = (str(list(spec.checkpoints) or "none") for spec in (self, other))
             return "checkpoints", old_epochs, new_epochs
