@@ -57,6 +57,7 @@ from cuda.core._utils.cuda_utils import ComputeCapability
 from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
+from tinymlds.kernels.optimizers import Adam
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.training import data
 

@@ -108,7 +108,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def settle(self, tensors: Tensors) -> None:
-        """Bring named float64 tensors [n, *shape] into the normal form, in place."""
+        """Bring named float64 tensors, with an axis of networks in front, into the normal form, in place."""
 
     @abstractmethod
     def trace(self, tensors: dict[str, Floats], x: Floats) -> dict[str, Floats]:

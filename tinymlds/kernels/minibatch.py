@@ -115,7 +115,7 @@ def surroundings(inputs: int, outputs: int) -> Surroundings:
     I, O = inputs, outputs
     squared_error = MATH.squared_error
 
-    @njit(**INNER)
+    @njit(**INNER, inline="always")
     def clear(work):  # type: ignore[no-untyped-def]
         for e in range(0, work.gradient.size, LANES):
             store(work.gradient, e, zero())

@@ -31,7 +31,7 @@ from tinymlds.kernels.gpu.layout import (
     WEIGHTS,
     ZERO,
 )
-from tinymlds.kernels.gpu.minibatch import minibatch
+from tinymlds.kernels.gpu.samples import minibatch
 
 if TYPE_CHECKING:
     from tinymlds.architectures import Architecture

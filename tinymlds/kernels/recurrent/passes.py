@@ -147,12 +147,12 @@ def passes(shape: GruLinear) -> Passes:
     start, gru_forward, head_forward, head_backward, gru_backward, gru_gradient, finish = stages(shape)
     LAYERS = shape.layers
 
-    @njit(**INNER)
+    @njit(**INNER, inline="always")
     def forward(T, p, work):  # type: ignore[no-untyped-def]
         gru_forward(T, p, work)
         head_forward(T, p, work)
 
-    @njit(**INNER)
+    @njit(**INNER, inline="always")
     def backward(T, p, work):  # type: ignore[no-untyped-def]
         head_backward(T, p, work)
         for layer in range(LAYERS - 1, -1, -1):
