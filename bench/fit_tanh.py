@@ -10,9 +10,10 @@ import numpy as np
 from numba import njit
 from numpy.polynomial import chebyshev, polynomial
 
+from tinymlds.kernels import LANES
 from tinymlds.kernels.activations import TANH_DENOMINATOR, TANH_LIMIT, TANH_NUMERATOR
 from tinymlds.kernels.block import MATH
-from tinymlds.kernels.lanes import LANES, load, store
+from tinymlds.kernels.lanes import load, store
 
 DEGREE = 4
 

@@ -28,9 +28,9 @@ from steps import SEED, TASK, cpu_seconds
 
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
-from tinymlds.kernels import minibatch, rng
-from tinymlds.kernels.block import BLOCK, OPTIONS
-from tinymlds.kernels.lanes import LANES, load, store
+from tinymlds.kernels import BLOCK, LANES, minibatch, rng
+from tinymlds.kernels.block import OPTIONS
+from tinymlds.kernels.lanes import load, store
 from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.kernels.recurrent.layers import CELL
 from tinymlds.kernels.recurrent.passes import stages

@@ -6,9 +6,10 @@ import numpy as np
 from numba import njit
 
 from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels import LANES
 from tinymlds.kernels.block import OPTIONS
 from tinymlds.kernels.cache import target_features
-from tinymlds.kernels.lanes import LANES, tile
+from tinymlds.kernels.lanes import tile
 
 
 def gru_products(shape: GruLinear, steps: int) -> float:

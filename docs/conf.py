@@ -37,7 +37,10 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "exclude-members": "__init__, __new__"}
 nitpick_ignore_regex = [  # other projects' names: nothing is fetched to build these pages
     ("py:.*", r"(numpy|np|npt|torch|nn|pathlib|collections|concurrent|typing)\..*"),
-    ("py:.*", r"(Any|ArrayLike|Floats|Tensors|Generator|Math|Carried|ABC|NDArray|Path|Counter|Callable|Iterator|ndarray|dtype|u?int[0-9]+|float[0-9]+|optional)"),
+    (
+        "py:.*",
+        r"(Any|ArrayLike|Floats|Tensors|Generator|Math|Carried|ABC|NDArray|Path|Counter|Callable|Iterator|ndarray|dtype|u?int[0-9]+|float[0-9]+|optional)",
+    ),
 ]
 
 

@@ -10,9 +10,10 @@ from numba import njit
 
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.kernels import LANES
 from tinymlds.kernels.activations import TANH_LIMIT
 from tinymlds.kernels.block import INNER, MATH, OPTIONS
-from tinymlds.kernels.lanes import LANES, load, store, tree_sum
+from tinymlds.kernels.lanes import load, store, tree_sum
 from tinymlds.kernels.minibatch import Work
 from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Floats, Problem, Sequences

@@ -4,8 +4,9 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, INNER, outer_gradient, row_sums
-from tinymlds.kernels.lanes import LANES, tile
+from tinymlds.kernels import BLOCK, LANES
+from tinymlds.kernels.block import INNER, outer_gradient, row_sums
+from tinymlds.kernels.lanes import tile
 from tinymlds.kernels.minibatch import Passes
 
 

@@ -14,3 +14,14 @@ of sizes, and `passes(architecture)`, a `minibatch.Passes`; for "cuda" it has `t
 
 NUMERICS = 2
 """The numerics version: raised by any change that changes a bit of a trained network."""
+
+LANES = 16
+"""Samples that are computed side by side; sums over samples are taken lane by lane, and lanes are added up by a tree."""
+
+BLOCK = 2 * LANES
+"""Samples in a block; the sums over samples are taken block by block."""
+
+
+def divisor(size: int, most: int) -> int:
+    """The largest number up to `most` that divides `size`."""
+    return max(k for k in range(1, most + 1) if size % k == 0)

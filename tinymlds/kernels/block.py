@@ -8,13 +8,9 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels import activations, lanes
+from tinymlds.kernels import BLOCK, LANES, activations, divisor, lanes
 from tinymlds.kernels.cache import target_features
-from tinymlds.kernels.lanes import LANES, tile
-
-VECTORS = 2
-BLOCK = VECTORS * LANES
-"""Samples in a block. It is part of the numerics: the sums over samples are taken block by block."""
+from tinymlds.kernels.lanes import tile
 
 CACHED_ROWS = 12
 """Rows of a block with 16 steps that fill half of a first-level cache of 48 KB."""
@@ -43,11 +39,6 @@ def tiles_of_target() -> Tiles:
     3 x 2 has as many sums and needs 17, so one of them goes through memory at each step, and all wait for it.
     """
     return Tiles(12, 2, 6, 4) if "+avx512f" in target_features() else Tiles(6, 1, 3, 2)
-
-
-def divisor(size: int, wanted: int) -> int:
-    """The largest number up to `wanted` that divides `size`."""
-    return max(k for k in range(1, wanted + 1) if size % k == 0)
 
 
 def outer_gradient(outer: lanes.Tile, columns: int, stride: int, rows: int, da_step: int, x_step: int) -> Any:

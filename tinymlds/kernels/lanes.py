@@ -24,7 +24,7 @@ from numba.core.datamodel import PrimitiveModel
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
 
-LANES = 16
+from tinymlds.kernels import LANES
 
 _FLOAT = ir.FloatType()
 _VECTOR = ir.VectorType(_FLOAT, LANES)
@@ -343,10 +343,8 @@ def tile(rows: int, columns: int) -> Tile:
 
         def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
             t, weights, offset, stride, array, at = args
-            columns_in = [
-                _load(builder, _pointer(context, builder, sig.args[4], array, builder.add(at, step(at, LANES * c))))
-                for c in range(columns)
-            ]
+            places = [builder.add(at, step(at, LANES * c)) for c in range(columns)]
+            columns_in = [_load(builder, _pointer(context, builder, sig.args[4], array, place)) for place in places]
             vectors = []
             for i in range(rows):
                 pointer = _pointer(context, builder, sig.args[1], weights, _at(builder, offset, stride, i))
@@ -364,10 +362,8 @@ def tile(rows: int, columns: int) -> Tile:
 
         def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
             t, a, a_at, a_stride, b, b_at, b_stride = args
-            right = [
-                _load(builder, _pointer(context, builder, sig.args[4], b, _at(builder, b_at, b_stride, c)))
-                for c in range(columns)
-            ]
+            places = [_at(builder, b_at, b_stride, c) for c in range(columns)]
+            right = [_load(builder, _pointer(context, builder, sig.args[4], b, place)) for place in places]
             vectors = []
             for i in range(rows):
                 left = _load(builder, _pointer(context, builder, sig.args[1], a, _at(builder, a_at, a_stride, i)))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, INNER, MATH, OPTIONS
+from tinymlds.kernels import BLOCK, LANES
+from tinymlds.kernels.block import INNER, MATH, OPTIONS
 from tinymlds.kernels.cache import cached_njit
-from tinymlds.kernels.lanes import LANES, bit_lanes, keep, load, store, tree_sum, zero
+from tinymlds.kernels.lanes import bit_lanes, keep, load, store, tree_sum, zero
 from tinymlds.kernels.problem import Floats, Words
 
 if TYPE_CHECKING:

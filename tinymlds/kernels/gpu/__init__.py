@@ -1,9 +1,9 @@
 """The CUDA kernel: a thread block trains a network, from the order of its sequences to the stop rule, for whole epochs.
 
-A block has 16 threads for each unit of its architecture. Thread (unit, lane) owns samples `lane` and `lane + 16` of every block of 32
-samples, which lie side by side: sample s is at position 2 (s mod 16) + s / 16, so a half-warp reads the 32 samples of a
-unit in one go, and both halves of a warp the same ones. The rows of the weights that belong to the thread's unit are in
-registers during a pass, and so are the sums of gradients, one for each of its weights and its lane.
+A block has 16 threads for each unit of its architecture. Thread (unit, lane) owns samples `lane` and `lane + 16` of every
+block of 32 samples, which lie side by side: sample s is at position 2 (s mod 16) + s / 16, so a half-warp reads the 32
+samples of a unit in one go, and both halves of a warp the same ones. The rows of the weights that belong to the thread's
+unit are in registers during a pass, and so are the sums of gradients, one for each of its weights and its lane.
 
 What must be kept between passes is in an arena in device memory, one for each network; flat, in this order (T steps):
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tinymlds.kernels import BLOCK, LANES
 from tinymlds.kernels.cuda import SHARED_ALIGNMENT, cuda, inlined, kernel, load, store
 from tinymlds.kernels.gpu.layout import (
     BEFORE,
-    BLOCK,
     CAUSE,
     CONSTANTS,
     DONE,
@@ -19,7 +19,6 @@ from tinymlds.kernels.gpu.layout import (
     ERROR_SCALE,
     FIRST_MOMENT,
     FLOAT,
-    LANES,
     LOSS,
     LOSS_MEAN,
     PARAMETERS,

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from tinymlds.kernels import BLOCK
+
 if TYPE_CHECKING:
     from tinymlds.architectures import Architecture
-
-LANES = 16
-BLOCK = 2 * LANES
 
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 FLOAT = np.float32

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinymlds.kernels import rng
+from tinymlds.kernels import BLOCK, LANES, rng
 from tinymlds.kernels.cuda import MATH, RANDOM, cuda, inlined, load, load2, separate, separated, store, store2
-from tinymlds.kernels.gpu.layout import BLOCK, LANES, ONE, ZERO
+from tinymlds.kernels.gpu.layout import ONE, ZERO
 
 if TYPE_CHECKING:
     from tinymlds.architectures import Architecture

@@ -2,13 +2,9 @@
 
 from typing import Any
 
+from tinymlds.kernels import BLOCK, LANES, divisor
 from tinymlds.kernels.cuda import cuda, exchange, fma, inlined, load, load2, store
-from tinymlds.kernels.gpu.layout import BLOCK, FLOAT, LANES, ZERO
-
-
-def divisor(size: int, most: int) -> int:
-    """The largest number up to `most` that divides `size`."""
-    return max(k for k in range(1, most + 1) if size % k == 0)
+from tinymlds.kernels.gpu.layout import FLOAT, ZERO
 
 
 def _collector(count: int) -> tuple[int, Any]:

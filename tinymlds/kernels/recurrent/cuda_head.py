@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tinymlds.kernels import BLOCK, LANES
 from tinymlds.kernels.cuda import MATH, cuda, fma, inlined, load, load2, separate, separated, store, store2
-from tinymlds.kernels.gpu.layout import BLOCK, LANES, ZERO
+from tinymlds.kernels.gpu.layout import ZERO
 from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
 from tinymlds.kernels.recurrent import head_places
 

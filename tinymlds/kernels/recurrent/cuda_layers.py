@@ -3,9 +3,10 @@
 from functools import cache
 from typing import Any, NamedTuple
 
+from tinymlds.kernels import BLOCK
 from tinymlds.kernels.cuda import MATH, cuda, fma, load, load2, load2_shared, separate, separated, store2, store2_shared
 from tinymlds.kernels.gpu import layout
-from tinymlds.kernels.gpu.layout import BLOCK, FLOAT, ZERO
+from tinymlds.kernels.gpu.layout import FLOAT, ZERO
 from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
 from tinymlds.kernels.recurrent import LayerPlaces
 from tinymlds.kernels.recurrent.cells import gru_cell

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tinymlds.kernels import BLOCK, LANES
 from tinymlds.kernels.cuda import CudaError, inlined
 from tinymlds.kernels.gpu.kernel import Passes
-from tinymlds.kernels.gpu.layout import BLOCK, LANES, MAXIMAL_THREADS, SHARED_FLOATS
+from tinymlds.kernels.gpu.layout import MAXIMAL_THREADS, SHARED_FLOATS
 from tinymlds.kernels.recurrent import head_start, layer_places, layer_starts
 from tinymlds.kernels.recurrent.cuda_head import head, head_layout
 from tinymlds.kernels.recurrent.cuda_layers import gru_layer

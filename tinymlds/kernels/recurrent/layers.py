@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, INNER, MATH, divisor, outer_gradient, row_sums, tiles_of_target
-from tinymlds.kernels.lanes import LANES, load, store, tile, zero
+from tinymlds.kernels import BLOCK, LANES, divisor
+from tinymlds.kernels.block import INNER, MATH, outer_gradient, row_sums, tiles_of_target
+from tinymlds.kernels.lanes import load, store, tile, zero
 from tinymlds.kernels.recurrent import LayerPlaces
 from tinymlds.kernels.recurrent.cells import gru_cell
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from numba import njit
 
-from tinymlds.kernels.block import BLOCK, INNER
+from tinymlds.kernels import BLOCK
+from tinymlds.kernels.block import INNER
 from tinymlds.kernels.minibatch import Passes
 from tinymlds.kernels.recurrent import head_start, layer_places, layer_starts
 from tinymlds.kernels.recurrent.head import head, sizes
