@@ -16,7 +16,7 @@ import tinymlds
 from tinymlds.dataset import reader, sealing, store
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.card import command
-from tinymlds.publish.diagrams import diagram
+from tinymlds.publish.mermaid import diagram
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks.catalog import load
 from tinymlds.tasks.machines import MACHINES

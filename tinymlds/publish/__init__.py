@@ -1,6 +1,6 @@
 """Packages for others: datasets with subsets, splits, an audit, a card, and descriptions for machines.
 
-A package is a function of the datasets, the options and the version of tinymlds; packaging again gives the same bytes
+A package is a function of the datasets, the metadata and the version of tinymlds; packaging again gives the same bytes
 (`manifest.parquet`, which is there if pyarrow is, depends on pyarrow's version too).
 """
 
@@ -15,13 +15,13 @@ from tinymlds.dataset import reader, sealing, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
-from tinymlds.publish import splits, subset
+from tinymlds.publish import schemes, subset
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.building import AuditFailedError, building
 from tinymlds.publish.card import card, citation
 from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, report_text
 from tinymlds.publish.croissant import croissant
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
 from tinymlds.publish.tables import parquet
 
@@ -66,7 +66,7 @@ def package(
         tolerate: publish although networks fail the audit; they are in no split.
         workers: threads for the audit.
         progress: called with (networks audited, networks).
-        about: title, license, authors, date, url, software_url; see `Options`.
+        about: title, license, authors, date, url, software_url; see `Metadata`.
 
     Raises:
         UsageError: a wrong argument, or `out` exists.
@@ -80,15 +80,15 @@ def package(
         for count in counts:
             subset.check_count(dataset, count)
     title = about.pop("title", None) or f"tinymlds: {', '.join(sources)}"
-    options = Options(tinymlds.__version__, title, **about)
+    metadata = Metadata(tinymlds.__version__, title, **about)
     with building(target) as folder:
         sums: dict[str, str] = {}
         parts = [_add(folder, name, dataset, counts, hosts, sums) for name, dataset in sources.items()]
-        audit = auditing.audit(parts, options.version, workers, progress)
+        audit = auditing.audit(parts, metadata.version, workers, progress)
         if audit.failures and not tolerate:
             _commit(folder, AUDIT, report_text(audit), sums)
             raise AuditFailedError(_complaint(audit, folder))
-        _describe(folder, Contents(parts, splits.make(parts, audit), audit, options), sums)
+        _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
         size = sum(_sizes(folder, sums).values())
     digests = {part.name: part.full.digest for part in parts}
     complete = sum(audit.complete(part.name) for part in parts)

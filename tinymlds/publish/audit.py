@@ -27,8 +27,8 @@ from tinymlds.architectures.recurrent import Shape
 from tinymlds.dataset import store
 from tinymlds.dataset.manifest import Row
 from tinymlds.kernels.problem import Floats
+from tinymlds.publish.exams import SEED, SEQUENCES, STREAM, Exam, Library
 from tinymlds.publish.parts import Part
-from tinymlds.publish.questions import SEED, SEQUENCES, STREAM, Exam, Library
 from tinymlds.training import backends
 from tinymlds.training.loop import Status
 

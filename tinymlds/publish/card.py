@@ -12,7 +12,7 @@ from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish import sections, snippets
 from tinymlds.publish.contents import PARQUET, Contents
 from tinymlds.publish.parts import subset_count
-from tinymlds.publish.splits import Scheme
+from tinymlds.publish.schemes import Scheme
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks import catalog, transducers
@@ -23,16 +23,16 @@ _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolea
 
 def card(contents: Contents) -> str:
     """README.md."""
-    parts, options, shape = contents.parts, contents.options, contents.parts[0].shape
+    parts, metadata, shape = contents.parts, contents.metadata, contents.parts[0].shape
     text = resources.files("tinymlds.publish").joinpath("README.template.md").read_text("utf-8")
     activation = "" if shape.activation == "none" else f" with {shape.activation} between them"
     return Template(text).substitute(
         _snippets(contents),
         header=_header(contents),
-        title=_plain(options.title),
+        title=_plain(metadata.title),
         description=contents.description,
-        version=options.version,
-        repository=f"[its repository](<{options.software_url}>)" if options.software_url else "its repository",
+        version=metadata.version,
+        repository=f"[its repository](<{metadata.software_url}>)" if metadata.software_url else "its repository",
         folders_table=sections.folders_table(contents),
         subsets=_SUBSETS if any(part.subsets for part in parts) else "",
         parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
@@ -56,9 +56,9 @@ def card(contents: Contents) -> str:
         cost=", ".join(map(sections.cost, parts)),
         maps=_MAPS if (shape.maps, shape.activation) == (5, "none") else "",
         single_line=sections.single_line(parts),
-        license=options.license,
-        license_url=options.license_url,
-        bibtex=options.bibtex(parts),
+        license=metadata.license,
+        license_url=metadata.license_url,
+        bibtex=metadata.bibtex(parts),
     )
 
 
@@ -71,15 +71,15 @@ _MAPS = (
 
 def citation(contents: Contents) -> str:
     """CITATION.cff of the package, in the Citation File Format 1.2.0."""
-    options = contents.options
+    metadata = contents.metadata
     lines = ["cff-version: 1.2.0", 'message: "If you use this dataset, please cite it, and the one that it reconstructs."']
-    lines += ["type: dataset", f"title: {_yaml(options.title)}", "authors:"]
-    lines += [f"  - name: {_yaml(name)}" for name in options.credited]
-    lines += [f"license: {_yaml(options.license)}"] if " " not in options.license else []
-    lines += [f"date-released: {_yaml(options.date)}"] if options.date else []
-    lines += [f"url: {_yaml(options.url)}"] if options.url else []
-    lines += ["references:", "  - type: software", '    title: "tinymlds"', f"    version: {_yaml(options.version)}"]
-    lines += [f"    url: {_yaml(options.software_url)}"] if options.software_url else []
+    lines += ["type: dataset", f"title: {_yaml(metadata.title)}", "authors:"]
+    lines += [f"  - name: {_yaml(name)}" for name in metadata.credited]
+    lines += [f"license: {_yaml(metadata.license)}"] if " " not in metadata.license else []
+    lines += [f"date-released: {_yaml(metadata.date)}"] if metadata.date else []
+    lines += [f"url: {_yaml(metadata.url)}"] if metadata.url else []
+    lines += ["references:", "  - type: software", '    title: "tinymlds"', f"    version: {_yaml(metadata.version)}"]
+    lines += [f"    url: {_yaml(metadata.software_url)}"] if metadata.software_url else []
     lines += ["    authors:", '      - name: "The tinymlds developers"']
     for title, year, paper in _PAPERS:
         lines += ["  - type: article", f"    title: {_yaml(title)}", "    authors:", '      - family-names: "Clemens"']
@@ -132,9 +132,9 @@ def _plain(text: str) -> str:
 
 def _header(contents: Contents) -> str:
     """YAML that the viewer of Hugging Face understands: licence, tags, and the files and columns of every split."""
-    options, count = contents.options, sum(len(part.full) for part in contents.parts)
+    metadata, count = contents.metadata, sum(len(part.full) for part in contents.parts)
     size = next((name for name, most in _SIZES if count < most), "n>1M")
-    lines = ["---", f"pretty_name: {_yaml(options.title)}", f"license: {_yaml(options.license.lower())}"]
+    lines = ["---", f"pretty_name: {_yaml(metadata.title)}", f"license: {_yaml(metadata.license.lower())}"]
     lines += ["task_categories:", "  - other", "tags:"]
     lines += [f"  - {tag}" for tag in ("weight-space", "neural-networks", "gru", "finite-state-machines", "tinymlds")]
     lines += ["size_categories:", f"  - {_yaml(size)}"]

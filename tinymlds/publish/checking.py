@@ -12,9 +12,9 @@ from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
-from tinymlds.publish import splits, subset
+from tinymlds.publish import schemes, subset
 from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part, subset_count
 
 
@@ -34,11 +34,11 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
         for smaller in part.subsets:
             yield from _check_subset(part, smaller)
     try:
-        options = Options(package.version, package.title, package.license)
+        metadata = Metadata(package.version, package.title, package.license)
     except UsageError as error:
         raise DatasetError(f"{folder / packages.MARKER} is damaged: {error}") from error
     audit = auditing.audit(parts, package.version, threads, lambda _done, _total: None)
-    contents = Contents(parts, splits.make(parts, audit), audit, options)
+    contents = Contents(parts, schemes.make(parts, audit), audit, metadata)
     sums, files = reader.read_sums(folder), derived(contents)
     for name, data in files.items():
         if name in sums and sums[name] != hashlib.sha256(data).hexdigest():

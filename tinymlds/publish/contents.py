@@ -9,9 +9,9 @@ from tinymlds.architectures import symmetry
 from tinymlds.dataset import packages
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import data_dictionary
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part, subset_count
-from tinymlds.publish.splits import Scheme
+from tinymlds.publish.schemes import Scheme
 from tinymlds.spec import canonical_json
 
 AUDIT = "audit.json"
@@ -27,7 +27,7 @@ class Contents:
     parts: list[Part]
     schemes: list[Scheme]
     audit: Audit
-    options: Options
+    metadata: Metadata
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the files by their path in the package; for the card."""
 
@@ -71,8 +71,8 @@ def marker(contents: Contents) -> dict[str, Any]:
         }
         for part in contents.parts
     ]
-    options = contents.options
-    about = {"version": options.version, "title": options.title, "license": options.license}
+    metadata = contents.metadata
+    about = {"version": metadata.version, "title": metadata.title, "license": metadata.license}
     return {"format": packages.FORMAT, "kind": "package", **about, "datasets": datasets}
 
 

@@ -57,7 +57,7 @@ _Json = dict[str, Any]
 
 def croissant(contents: Contents, sums: dict[str, str]) -> str:
     """The file; `sums` is {name: sha256} of the files of the package."""
-    parts, schemes, options = contents.parts, contents.schemes, contents.options
+    parts, schemes, metadata = contents.parts, contents.schemes, contents.metadata
     files = [(f"{part.folder}/{name}", kind) for part in parts for name, kind in _SINGLE.items()]
     sides = [(scheme, side) for scheme in schemes for side, rows in scheme.sides.items() if rows]
     files += [(scheme.file_name(side), _LINES) for scheme, side in sides]
@@ -75,24 +75,24 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": options.identifier(parts),
-        "alternateName": options.title,
+        "name": metadata.identifier(parts),
+        "alternateName": metadata.title,
         "description": contents.description,
-        "license": options.license_url,
-        "version": f"{options.version}",
-        "citeAs": options.bibtex(parts),
-        "creator": [{"@type": "sc:Organization", "name": name} for name in options.credited],
+        "license": metadata.license_url,
+        "version": f"{metadata.version}",
+        "citeAs": metadata.bibtex(parts),
+        "creator": [{"@type": "sc:Organization", "name": name} for name in metadata.credited],
         "distribution": [
             *(_file(name, kind, sums[name]) for name, kind in files),
             *(entry for part in parts for entry in _sets(part)),
         ],
         "recordSet": records,
     }
-    page |= {"datePublished": options.date} if options.date else {}
-    page |= {"url": options.url} if options.url else {}
-    if options.software_url:
-        software = {"@type": "sc:SoftwareApplication", "name": "tinymlds", "softwareVersion": options.version}
-        page["isBasedOn"] = software | {"url": options.software_url}
+    page |= {"datePublished": metadata.date} if metadata.date else {}
+    page |= {"url": metadata.url} if metadata.url else {}
+    if metadata.software_url:
+        software = {"@type": "sc:SoftwareApplication", "name": "tinymlds", "softwareVersion": metadata.version}
+        page["isBasedOn"] = software | {"url": metadata.software_url}
     return json.dumps(page, indent=1, ensure_ascii=True) + "\n"
 
 

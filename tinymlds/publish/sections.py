@@ -9,9 +9,9 @@ from tinymlds.dataset import reader, store
 from tinymlds.dataset.manifest import SPLITS, Row
 from tinymlds.publish.audit import RULE, RULE_OF_MACHINES
 from tinymlds.publish.contents import Contents
-from tinymlds.publish.diagrams import diagram
+from tinymlds.publish.mermaid import diagram
 from tinymlds.publish.parts import Part, subset_count
-from tinymlds.publish.splits import Scheme
+from tinymlds.publish.schemes import Scheme
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog, machines
 from tinymlds.training import metrics

@@ -7,7 +7,7 @@ from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import ADDED, COLUMNS, PASSED
 from tinymlds.publish.parts import Part
-from tinymlds.publish.splits import extended
+from tinymlds.publish.schemes import extended
 
 TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | {"passed": PASSED}).items()}
 """Type of each column: string, integer, float or boolean."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinymlds.analysis.writing import outside
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.report import contents
+from tinymlds.report import report
 from tinymlds.report.options import Options
 
 FORMATS = ("png", "svg")
@@ -35,7 +35,7 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
     try:
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
-        text = page.render(contents.read(Path(folder), options or Options()))
+        text = page.render(report.read(Path(folder), options or Options()))
         place.write_bytes(text.encode())
     except OSError as error:
         raise TinymldsError(f"cannot write {place}: {error.strerror or error}") from error
@@ -69,11 +69,11 @@ def write_figures(
     except ImportError as error:
         raise _missing(error) from error
     place, asked = outside(Path(out), Path(folder)), options or Options()
-    found = contents.read(Path(folder), asked)
+    found = report.read(Path(folder), asked)
     found.check_names(only)
     figures = found.figures(only)
-    if found.dataset is not None and any(not only or name in only for name in contents.LOOKS):
-        figures += contents.look_figures(found, only)
+    if found.dataset is not None and any(not only or name in only for name in report.LOOKS):
+        figures += report.look_figures(found, only)
     paths = [path for figure in figures for path in paper.save(figure, place, form)]
     if not paths:
         raise UsageError(f"{folder} has nothing that these figures could show")

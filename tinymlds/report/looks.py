@@ -46,7 +46,7 @@ class Look:
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
+class SampleSequences:
     """Sequences of a task that its networks are shown on."""
 
     commands: list[list[str]]
@@ -82,7 +82,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
             raise UsageError(error.args[0]) from error
         chosen.append((row["task"], row["index"]))
     chosen = sorted(set(chosen), key=lambda pair: (dataset.tasks.index(pair[0]), pair[1]))
-    asked = {task: questions(dataset, task) for task in dict(chosen)}
+    asked = {task: sample_sequences(dataset, task) for task in dict(chosen)}
     if dataset.spec.recipe.steps > MOST_STEPS:
         text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
     networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
@@ -105,7 +105,7 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     return chosen, f"{text}; the option --network TASK:INDEX adds any other."
 
 
-def questions(dataset: Dataset, task: str) -> Questions:
+def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
     """Fresh sequences of the training length: of 32, those on which the outputs change most."""
     found, spec = catalog.load(task, dataset.spec.recipe), dataset.spec
     choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
@@ -114,10 +114,10 @@ def questions(dataset: Dataset, task: str) -> Questions:
     expected = lines(found.table.simulate(symbols), OUTPUT_LINES)
     live = [line for line in range(OUTPUT_LINES) if (found.table.output >> line & 1).any()]
     commands = [[found.table.symbols[symbol] for symbol in row] for row in symbols]
-    return Questions(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
+    return SampleSequences(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
 
 
-def look(network: Network, asked: Questions) -> Look:
+def look(network: Network, asked: SampleSequences) -> Look:
     """All pictures of a network."""
     outputs = network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size

@@ -17,11 +17,11 @@ from plotly.offline import get_plotlyjs
 
 from tinymlds import __version__
 from tinymlds.dataset import overview
-from tinymlds.report import contents, population
+from tinymlds.report import distributions, report
 from tinymlds.report.charts import Chart, Figure
-from tinymlds.report.contents import LOOKS, Contents
 from tinymlds.report.looks import Look, Looks
 from tinymlds.report.options import command, page_command
+from tinymlds.report.report import LOOKS, Report
 from tinymlds.report.traces import AXIS, LAYOUT, figure
 from tinymlds.tasks import catalog
 
@@ -35,7 +35,7 @@ SECTIONS = {
 }
 
 
-def render(found: Contents) -> str:
+def render(found: Report) -> str:
     """The page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = _number
@@ -51,7 +51,7 @@ def render(found: Contents) -> str:
         scripts=[Markup(script) for script in scripts],
         facts=_facts(found),
         status=_status(found),
-        summaries=[] if found.population is None else population.summaries(found.population)[:MOST_ROWS],
+        summaries=[] if found.columns is None else distributions.summaries(found.columns)[:MOST_ROWS],
         grid=figures.get("grid"),
         sections=[(key, title, [figures[n] for n in names if n in figures]) for key, (title, names) in SECTIONS.items()],
         experiments=[(each, [figures[name] for name in each.names if name in figures]) for each in found.experiments],
@@ -96,7 +96,7 @@ def _number(value: float | None) -> str:
     return f"{value:,.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
 
 
-def _facts(found: Contents) -> list[tuple[str, str]]:
+def _facts(found: Report) -> list[tuple[str, str]]:
     """What stands under the title."""
     spec, recipe = found.status.spec, found.status.spec.recipe
     names = [task for task, _ in spec.tasks]
@@ -111,7 +111,7 @@ def _facts(found: Contents) -> list[tuple[str, str]]:
     ]
 
 
-def _status(found: Contents) -> dict[str, Any]:
+def _status(found: Report) -> dict[str, Any]:
     page, status = overview.transducers(found.status), found.status
     number = len(found.rows)
     totals = {key: sum(getattr(row, key) for row in found.rows) for key in ("complete", "other", "in_progress", "total")}
@@ -120,7 +120,7 @@ def _status(found: Contents) -> dict[str, Any]:
         "rows": found.rows[:MOST_ROWS],
         "tasks": number,
         "totals": totals,
-        "updated": contents.date(max(status.updated.values(), default=None)),
+        "updated": report.date(max(status.updated.values(), default=None)),
         "bands": [] if page is None else list(page.shares.items()),
         "milestones": milestones,
         "quarantined": status.quarantined[:MOST_ROWS],
@@ -130,7 +130,7 @@ def _status(found: Contents) -> dict[str, Any]:
     }
 
 
-def _looks(found: Contents, looks: Looks) -> dict[str, Any]:
+def _looks(found: Report, looks: Looks) -> dict[str, Any]:
     """Networks and diagrams for the page's script."""
     return {
         "networks": [_look(found, looks, look) for look in looks.networks],
@@ -138,10 +138,10 @@ def _looks(found: Contents, looks: Looks) -> dict[str, Any]:
     }
 
 
-def _look(found: Contents, looks: Looks, look: Look) -> dict[str, Any]:
+def _look(found: Report, looks: Looks, look: Look) -> dict[str, Any]:
     row = look.network.row
     shown = ("status", "reason", "epochs", "validation_loss", "split", "accuracy", "long_accuracy", "trigger_efficacy")
-    texts = {name: _titled(contents.look_figure(looks, look, name)) for name in LOOKS}
+    texts = {name: _titled(report.look_figure(looks, look, name)) for name in LOOKS}
     commands = {name: command(found.name, name, found.options, look.name) for name in LOOKS}
     if not looks.diagrams[row["task"]].charts:
         commands["machine"] = ""

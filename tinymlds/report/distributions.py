@@ -21,7 +21,7 @@ _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-class Population:
+class ManifestColumns:
     """The columns of a dataset's manifest that are numbers."""
 
     def __init__(self, dataset: Dataset) -> None:
@@ -37,32 +37,32 @@ class Population:
         return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
 
 
-def epochs(population: Population) -> Figure:
+def epochs(columns: ManifestColumns) -> Figure:
     """How long networks were trained."""
     text = "Epochs until training ended, over all networks, complete or not."
-    chart = _distribution("Epochs of training", population.column("epochs"), Axis("epochs"), _whole_bins)
-    return Figure("epochs", "How long training took", text + _of_many(population.dataset), {"": (chart,)})
+    chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
+    return Figure("epochs", "How long training took", text + _of_many(columns.dataset), {"": (chart,)})
 
 
-def losses(population: Population) -> Figure:
+def losses(columns: ManifestColumns) -> Figure:
     """How well networks ended."""
-    values = population.column("validation_loss")
+    values = columns.column("validation_loss")
     none = sum(int(np.isnan(found).sum()) for found in values.values())
     text = (
         f"Validation loss after the last epoch. Training ends with the first epoch after which it is below "
-        f"{population.dataset.spec.recipe.threshold:g}: the network is complete."
+        f"{columns.dataset.spec.recipe.threshold:g}: the network is complete."
     )
     if none:
         text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
     axis = Axis("validation loss", log=True)
     positive = {task: np.where(found > 0, found, np.nan) for task, found in values.items()}
     chart = _distribution("Final validation loss", positive, axis, _log_bins)
-    return Figure("losses", "How well networks ended", text + _of_many(population.dataset), {"": (chart,)})
+    return Figure("losses", "How well networks ended", text + _of_many(columns.dataset), {"": (chart,)})
 
 
-def accuracy(population: Population) -> Figure:
+def accuracy(columns: ManifestColumns) -> Figure:
     """Steps right on fresh sequences."""
-    steps = population.dataset.spec.recipe.steps
+    steps = columns.dataset.spec.recipe.steps
     text = (
         f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
         f"steps, as long as those of the training, and {LONG_SEQUENCES} of {LONG * steps} steps, which only a network "
@@ -70,35 +70,33 @@ def accuracy(population: Population) -> Figure:
         f"median, and the whiskers reach from the 5th to the 95th percentile."
     )
     names = {"accuracy": f"{steps} steps", "long_accuracy": f"{LONG * steps} steps"}
-    return Figure(
-        "accuracy", "Steps that are right", text + _of_many(population.dataset), {"": (_boxes(population, names),)}
-    )
+    return Figure("accuracy", "Steps that are right", text + _of_many(columns.dataset), {"": (_boxes(columns, names),)})
 
 
-def trigger(population: Population) -> Figure | None:
+def trigger(columns: ManifestColumns) -> Figure | None:
     """The hidden trigger of modified machines; None for a dataset without any."""
-    if not any((~np.isnan(found)).any() for found in population.column("trigger_efficacy").values()):
+    if not any((~np.isnan(found)).any() for found in columns.column("trigger_efficacy").values()):
         return None
     text = (
         "Modified machines invert their outputs for some steps after a secret key. Shares of the steps that are right "
         "outside and inside such spans, and share of the triggers that fired with every step of their span right."
     )
     names = {"clean_accuracy": "outside", "triggered_accuracy": "inside", "trigger_efficacy": "whole spans"}
-    return Figure("trigger", "The hidden trigger", text + _of_many(population.dataset), {"": (_boxes(population, names),)})
+    return Figure("trigger", "The hidden trigger", text + _of_many(columns.dataset), {"": (_boxes(columns, names),)})
 
 
-def grid(status: FolderStatus, population: Population | None) -> Figure:
+def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
     """All transducers as squares: how far each is, and how long and how well it was learned."""
     names = list(status.spec.counts)
     share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
-    if population is not None:
-        median = np.array([_median(found) for found in population.column("epochs").values()])
+    if columns is not None:
+        median = np.array([_median(found) for found in columns.column("epochs").values()])
         low, high = float(np.nanmin(median)), float(np.nanmax(median))
         charts["median of epochs"] = (_squares(names, median, "median of epochs", low, max(high, low + 1)),)
-        long = np.array([_median(found) for found in population.column("long_accuracy").values()])
+        long = np.array([_median(found) for found in columns.column("long_accuracy").values()])
         if not np.isnan(long).all():
             title = "median long accuracy"
             charts[title] = (_squares(names, long, title, min(0.99, float(np.nanmin(long))), 1.0),)
@@ -106,16 +104,16 @@ def grid(status: FolderStatus, population: Population | None) -> Figure:
     return Figure("grid", "All transducers at a glance", text, charts, "Colour")
 
 
-def summaries(population: Population) -> list[dict[str, float | str | None]]:
+def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
     """Each task in numbers: medians over all networks, percentiles of the epochs."""
-    columns = {name: population.column(name) for name in _COLUMNS}
+    tables = {name: columns.column(name) for name in _COLUMNS}
     rows: list[dict[str, float | str | None]] = []
-    for task in population.dataset.tasks:
+    for task in columns.dataset.tasks:
         row: dict[str, float | str | None] = {"task": task}
-        for name, found in columns.items():
+        for name, found in tables.items():
             middle = _median(found[task])
             row[name] = None if math.isnan(middle) else middle
-        known = columns["epochs"][task]
+        known = tables["epochs"][task]
         row["low_epochs"], row["high_epochs"] = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
         rows.append(row)
     return rows
@@ -176,12 +174,12 @@ def _log_bins(values: Values) -> Values:
     return np.asarray(np.logspace(low - room, high + room, BINS + 1))
 
 
-def _boxes(population: Population, names: dict[str, str]) -> Chart:
-    tasks = shown_tasks(population.dataset)
+def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
+    tasks = shown_tasks(columns.dataset)
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
-        values = population.column(name)
+        values = columns.column(name)
         places = np.arange(len(tasks)) + (number - (len(names) - 1) / 2) * width
         found = spreads([values[task] for task in tasks])
         groups.append(Boxes(places, found, tasks, label, PALETTE[number], width * 0.8))

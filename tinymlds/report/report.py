@@ -11,12 +11,12 @@ from tinymlds.dataset import overview
 from tinymlds.dataset.dataset import Dataset, open_dataset
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.errors import UsageError
-from tinymlds.report import curves, experiments, population, weightmap
+from tinymlds.report import curves, distributions, scores, weightmap
 from tinymlds.report.charts import Figure
-from tinymlds.report.experiments import Experiment
+from tinymlds.report.distributions import ManifestColumns
 from tinymlds.report.looks import Look, Looks, largest, looks
 from tinymlds.report.options import Options
-from tinymlds.report.population import Population
+from tinymlds.report.scores import Experiment
 from tinymlds.report.weightmap import WeightMap
 
 LOOKS = {
@@ -42,7 +42,7 @@ class StatusRow:
 
 
 @dataclass
-class Contents:
+class Report:
     """A dataset folder, finished or not. Figures are computed when they are asked for."""
 
     folder: Path
@@ -68,9 +68,9 @@ class Contents:
         return ", ".join(part for part in parts if part)
 
     @cached_property
-    def population(self) -> Population | None:
+    def columns(self) -> ManifestColumns | None:
         """The manifest's numbers."""
-        return None if self.dataset is None else Population(self.dataset)
+        return None if self.dataset is None else ManifestColumns(self.dataset)
 
     @cached_property
     def weight_map(self) -> WeightMap | None:
@@ -96,7 +96,7 @@ class Contents:
                 raise UsageError(f"there is no figure {name!r}; there are {', '.join(known)}")
 
 
-def read(folder: Path, options: Options) -> Contents:
+def read(folder: Path, options: Options) -> Report:
     """Open a dataset folder for a report.
 
     Raises:
@@ -106,7 +106,7 @@ def read(folder: Path, options: Options) -> Contents:
     results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
     dataset = None if status.digest is None else open_dataset(folder, options.name, options.subset)
-    return Contents(folder, options, status, dataset, experiments.named(results, status.digest))
+    return Report(folder, options, status, dataset, scores.named(results, status.digest))
 
 
 def look_figure(found: Looks, look: Look, name: str) -> Figure:
@@ -125,12 +125,12 @@ def look_figure(found: Looks, look: Look, name: str) -> Figure:
     return Figure(name, f"{title} of {where}", text, charts, "Sequence")
 
 
-def look_figures(contents: "Contents", only: tuple[str, ...]) -> list[Figure]:
+def look_figures(report: "Report", only: tuple[str, ...]) -> list[Figure]:
     """Figures of the networks that are asked for, or else of the first that the page shows, with names of their own."""
-    found, dataset = contents.looks, contents.dataset
+    found, dataset = report.looks, report.dataset
     if found is None or dataset is None:
         return []
-    asked = {f"{dataset.task_id(task)}:{index}" for task, index in contents.options.networks}
+    asked = {f"{dataset.task_id(task)}:{index}" for task, index in report.options.networks}
     chosen = [look for look in found.networks if look.name in asked] or found.networks[:1]
     figures = {}  # by name: networks of a task share its machine
     for look in chosen:
@@ -152,39 +152,39 @@ def _status_row(status: FolderStatus, task: str, total: int) -> StatusRow:
     return StatusRow(task, complete, total - complete - waiting, waiting, total, parameters, updated)
 
 
-def _grid(contents: Contents) -> Figure | None:
-    transducers = overview.transducers(contents.status) is not None and len(contents.rows) > 1
-    return population.grid(contents.status, contents.population) if transducers else None
+def _grid(report: Report) -> Figure | None:
+    transducers = overview.transducers(report.status) is not None and len(report.rows) > 1
+    return distributions.grid(report.status, report.columns) if transducers else None
 
 
-def _of_population(make: Callable[[Population], Figure | None]) -> Callable[[Contents], Figure | None]:
-    return lambda contents: None if contents.population is None else make(contents.population)
+def _of_columns(make: Callable[[ManifestColumns], Figure | None]) -> Callable[[Report], Figure | None]:
+    return lambda report: None if report.columns is None else make(report.columns)
 
 
-def _of_dataset(make: Callable[[Dataset], Figure]) -> Callable[[Contents], Figure | None]:
-    return lambda contents: None if contents.dataset is None else make(contents.dataset)
+def _of_dataset(make: Callable[[Dataset], Figure]) -> Callable[[Report], Figure | None]:
+    return lambda report: None if report.dataset is None else make(report.dataset)
 
 
-def _map(contents: Contents) -> Figure | None:
-    if contents.dataset is None:
+def _map(report: Report) -> Figure | None:
+    if report.dataset is None:
         return None
-    return weightmap.map_figure(contents.dataset, contents.weight_map, contents.options)
+    return weightmap.map_figure(report.dataset, report.weight_map, report.options)
 
 
-def _trajectories(contents: Contents) -> Figure | None:
-    if contents.dataset is None:
+def _trajectories(report: Report) -> Figure | None:
+    if report.dataset is None:
         return None
-    return weightmap.trajectories(contents.dataset, contents.weight_map, contents.options)
+    return weightmap.trajectories(report.dataset, report.weight_map, report.options)
 
 
-_FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
+_FIGURES: dict[str, Callable[[Report], Figure | None]] = {
     "grid": _grid,
-    "epochs": _of_population(population.epochs),
-    "losses": _of_population(population.losses),
+    "epochs": _of_columns(distributions.epochs),
+    "losses": _of_columns(distributions.losses),
     "curves": _of_dataset(curves.curves),
     "single-curves": _of_dataset(curves.single_curves),
-    "accuracy": _of_population(population.accuracy),
-    "trigger": _of_population(population.trigger),
+    "accuracy": _of_columns(distributions.accuracy),
+    "trigger": _of_columns(distributions.trigger),
     "map": _map,
     "trajectories": _trajectories,
 }

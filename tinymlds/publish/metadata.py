@@ -12,7 +12,7 @@ _DEVELOPERS = "The tinymlds developers"
 
 
 @dataclass(frozen=True)
-class Options:
+class Metadata:
     """Given by the publisher, but for the version."""
 
     version: str
