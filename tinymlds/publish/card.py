@@ -1,33 +1,29 @@
-"""README.md of a package, a dataset card with the header that Hugging Face reads, and its CITATION.cff."""
+"""The README.md of a package, a dataset card with the header that Hugging Face reads, and its CITATION.cff."""
 
 import json
-import shlex
 from collections.abc import Iterable
-from dataclasses import fields
 from importlib import resources
 from string import Template
 from typing import Any
 
+from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
-from tinymlds.publish import sections, snippets
+from tinymlds.publish import sections
 from tinymlds.publish.contents import PARQUET, Contents
 from tinymlds.publish.parts import subset_count
 from tinymlds.publish.schemes import Scheme
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
-from tinymlds.spec import Recipe, Spec
-from tinymlds.tasks import catalog, transducers
 
 _SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
 _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolean": "bool"}
 
 
 def card(contents: Contents) -> str:
-    """README.md."""
+    """Return README.md."""
     parts, metadata, shape = contents.parts, contents.metadata, contents.parts[0].shape
-    text = resources.files("tinymlds.publish").joinpath("README.template.md").read_text("utf-8")
     activation = "" if shape.activation == "none" else f" with {shape.activation} between them"
-    return Template(text).substitute(
-        _snippets(contents),
+    return _template("README.template.md").substitute(
+        _snippet_values(contents),
         header=_header(contents),
         title=_plain(metadata.title),
         description=contents.description,
@@ -40,7 +36,6 @@ def card(contents: Contents) -> str:
         tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
         picture=sections.picture(parts),
         layers=f"{shape.layers} GRU layers of {shape.hidden} units and {shape.maps} linear maps{activation}",
-        hidden=shape.hidden,
         parameters=f"{shape.size:,}",
         tensors=len(shape.tensors),
         drawing=sections.drawing(parts),
@@ -52,7 +47,7 @@ def card(contents: Contents) -> str:
         hardest=sections.hardest(contents),
         failures=sections.failures(contents),
         first=parts[0].name,
-        reproduce="\n".join(f"{command(part.full.spec)} --out {part.name}-again" for part in parts),
+        reproduce="\n".join(train_command(part.full.spec, f"{part.name}-again") for part in parts),
         cost=", ".join(map(sections.cost, parts)),
         maps=_MAPS if (shape.maps, shape.activation) == (5, "none") else "",
         single_line=sections.single_line(parts),
@@ -70,7 +65,7 @@ _MAPS = (
 
 
 def citation(contents: Contents) -> str:
-    """CITATION.cff of the package, in the Citation File Format 1.2.0."""
+    """Return CITATION.cff, in the Citation File Format 1.2.0."""
     metadata = contents.metadata
     lines = ["cff-version: 1.2.0", 'message: "If you use this dataset, please cite it, and the one that it reconstructs."']
     lines += ["type: dataset", f"title: {_yaml(metadata.title)}", "authors:"]
@@ -93,45 +88,21 @@ _PAPERS = (
 )
 
 
-def command(spec: Spec) -> str:
-    """The command that makes a dataset of this spec, without --out."""
-    ids = tuple(task for task, _ in spec.tasks)
-    drawn = tuple(map(transducers.task_id, range(len(ids))))
-    named = {**{ids_: f"--dataset {name}" for name, ids_ in catalog.DATASETS.items()}}
-    if ids in named:
-        chosen = named[ids]
-    elif len(ids) == 1 and catalog.is_transducer(ids[0]):
-        chosen = f"--only {int(ids[0].rsplit('_', 1)[1])}"
-    elif ids == drawn:
-        chosen = f"--transducers {len(ids)}"
-    else:
-        chosen = " ".join(f"--machine {task}" for task in ids)
-    words = ["tinymlds train", chosen, f"--count {spec.tasks[0][1]}", f"--seed {spec.seed}"]
-    for entry in fields(Recipe):
-        value = getattr(spec.recipe, entry.name)
-        if value != entry.default:
-            option = f"--{entry.name.replace('_', '-')}"
-            words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
-    if spec.checkpoints:
-        words.append(f"--checkpoints {','.join(map(str, spec.checkpoints))}")
-    return " ".join(words)
-
-
 # ------------------------------------------------------------------ the header
 
 
 def _yaml(text: str) -> str:
-    """A scalar of YAML: JSON's strings are YAML's too."""
+    """Return a YAML scalar; strings of JSON are valid YAML."""
     return json.dumps(text, ensure_ascii=True)
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape a text so that Markdown shows it unchanged."""
     return "".join("\\" + sign if sign in "\\`*_{}[]<>#|!" else sign for sign in text)
 
 
 def _header(contents: Contents) -> str:
-    """YAML that the viewer of Hugging Face understands: licence, tags, and the files and columns of every split."""
+    """Return the YAML header for Hugging Face: licence, tags, and the files and columns of every split."""
     metadata, count = contents.metadata, sum(len(part.full) for part in contents.parts)
     size = next((name for name, most in _SIZES if count < most), "n>1M")
     lines = ["---", f"pretty_name: {_yaml(metadata.title)}", f"license: {_yaml(metadata.license.lower())}"]
@@ -157,7 +128,7 @@ def _config(scheme: Scheme) -> Iterable[str]:
 
 
 def _features(scheme: Scheme) -> Iterable[str]:
-    """Types of all columns: where a column is null in all rows, nothing could be told from the file."""
+    """Yield the types of all columns; a file whose column is null in all rows does not reveal its type."""
     yield f"  - config_name: {scheme.name}"
     yield "    features:"
     for column in ROW_COLUMNS:
@@ -168,30 +139,31 @@ def _features(scheme: Scheme) -> Iterable[str]:
 # ------------------------------------------------------------------ snippets
 
 
-_CLASSIFIER = """\
-A classifier that is told the weights and says the task, with tinymlds and `torch`:
-
-```python
-{}
-```
-
-"""
+_HEADS = {
+    "none": "y = head(hidden)",
+    **{name: f"y = head[0](hidden)\nfor linear in head[1:]:\n    y = linear(torch.{name}(y))" for name in ("tanh", "relu")},
+}
+"""Code that applies the linear maps, by the activation between them."""
 
 
-def _snippets(contents: Contents) -> dict[str, str]:
-    """The pieces of code, reading a side of a split that has rows; no classifier where `by_index` has none for it."""
+def _template(name: str) -> Template:
+    return Template(resources.files("tinymlds.publish").joinpath(name).read_text("utf-8"))
+
+
+def _snippet_values(contents: Contents) -> dict[str, Any]:
+    """Return what the pieces of code need; they read a side of a split that has rows.
+
+    The classifier is left out where `by_index` has no rows of the dataset to train on or to test on.
+    """
     part, schemes = contents.parts[0], contents.schemes
     shape, recipe = part.shape, part.full.spec.recipe
     smallest = f"; subset={subset_count(part.subsets[0])} for fewer" if part.subsets else ""
     names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest, "steps": recipe.steps}
-    names |= {"parameters": shape.size, "inputs": shape.inputs, "outputs": shape.outputs, "hidden": shape.hidden}
-    names |= {"layers": shape.layers, "map_outputs": tuple(shape.map_outputs)}
-    names["apply_head"] = snippets.HEAD[shape.activation]
+    names |= {"weights": shape.size, "inputs": shape.inputs, "outputs": shape.outputs, "hidden": shape.hidden}
+    names |= {"gru_layers": shape.layers, "map_outputs": tuple(shape.map_outputs)}
+    names["apply_head"] = _HEADS[shape.activation]
     filled = [(scheme, side) for side in SPLITS for scheme in schemes if scheme.sides.get(side)]
     scheme, side = next(iter(filled), (schemes[0], SPLITS[0]))
     names |= {"rows": scheme.file_name(side), "scheme": scheme.name, "side": side}
-    pieces = {"safetensors": snippets.SAFETENSORS, "network": snippets.NETWORK, "tinymlds": snippets.TINYMLDS}
-    pieces |= {"datasets": snippets.DATASETS}
     learnable = all(any(row["dataset"] == part.name for row in schemes[0].sides[side]) for side in ("train", "test"))
-    classifier = _CLASSIFIER.format(snippets.TORCH.format(**names)) if learnable else ""
-    return {f"snippet_{name}": text.format(**names) for name, text in pieces.items()} | {"classifier": classifier}
+    return names | {"classifier": _template("classifier.template.md").substitute(names) if learnable else ""}

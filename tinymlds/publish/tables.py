@@ -1,4 +1,4 @@
-"""manifest.parquet: the rows of all networks of a package in one file, for those who have pyarrow."""
+"""manifest.parquet: the rows of all networks of a package in one file, written if pyarrow is installed."""
 
 import io
 from typing import Any
@@ -9,19 +9,19 @@ from tinymlds.publish.dictionary import ADDED, COLUMNS, PASSED
 from tinymlds.publish.parts import Part
 from tinymlds.publish.schemes import extended
 
-TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | {"passed": PASSED}).items()}
-"""Type of each column: string, integer, float or boolean."""
+TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | PASSED).items()}
+"""The type of each column: string, integer, float or boolean."""
 
 ROW_COLUMNS = (*sorted(ROW_TYPES), *ADDED)
-"""Columns of a row of a split."""
+"""The columns of a row of a split."""
 
 _CHUNK = 1 << 16
 
 
 def parquet(parts: list[Part], audit: Audit) -> bytes | None:
-    """All rows with the columns `dataset`, `base`, `modified` and `passed`; None without pyarrow.
+    """Return all rows with the columns `dataset`, `base`, `modified` and `passed`; None without pyarrow.
 
-    The same rows, but not for ever the same bytes: those depend on the version of pyarrow.
+    The bytes depend on the version of pyarrow.
     """
     try:
         import pyarrow as pa
