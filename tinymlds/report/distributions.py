@@ -1,7 +1,8 @@
-"""Figures of what the manifest says: how long training took, how well networks answer, how far all transducers are."""
+"""Figures of the manifest: distributions of epochs, losses and accuracies, and the grid of transducers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -15,37 +16,42 @@ Values = npt.NDArray[np.float64]
 
 BINS = 40
 MOST_BOXES = 200
-"""Tasks that stand side by side in one chart; of more, as many are shown, evenly spread."""
+"""The largest number of tasks side by side in a chart; of more tasks, as many are shown, evenly spread."""
 _BLOCK = 1_000
 _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
 class ManifestColumns:
-    """The columns of a dataset's manifest that are numbers."""
+    """The numeric columns of the manifest of a dataset, read when the first one is used."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset, manifest = dataset, dataset.manifest
-        self._columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
+        self.dataset = dataset
+
+    @cached_property
+    def _columns(self) -> dict[str, Values]:
+        manifest = self.dataset.manifest
+        columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
         for start in range(0, len(manifest), _BLOCK):
             rows = manifest[start : start + _BLOCK]
-            for name, values in self._columns.items():
+            for name, values in columns.items():
                 values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
+        return columns
 
     def column(self, name: str) -> dict[str, Values]:
-        """A column by task, float64 [count] each; NaN where the manifest has null."""
+        """Return a column by task, float64 [count] each; NaN stands for null."""
         return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
 
 
 def epochs(columns: ManifestColumns) -> Figure:
-    """How long networks were trained."""
+    """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
     chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
     return Figure("epochs", "How long training took", text + _of_many(columns.dataset), {"": (chart,)})
 
 
 def losses(columns: ManifestColumns) -> Figure:
-    """How well networks ended."""
+    """Return the distribution of the final validation losses."""
     values = columns.column("validation_loss")
     none = sum(int(np.isnan(found).sum()) for found in values.values())
     text = (
@@ -61,7 +67,7 @@ def losses(columns: ManifestColumns) -> Figure:
 
 
 def accuracy(columns: ManifestColumns) -> Figure:
-    """Steps right on fresh sequences."""
+    """Return the distribution of the accuracies on fresh sequences."""
     steps = columns.dataset.spec.recipe.steps
     text = (
         f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
@@ -74,7 +80,7 @@ def accuracy(columns: ManifestColumns) -> Figure:
 
 
 def trigger(columns: ManifestColumns) -> Figure | None:
-    """The hidden trigger of modified machines; None for a dataset without any."""
+    """Return the accuracies around the hidden trigger; None for a dataset without modified machines."""
     if not any((~np.isnan(found)).any() for found in columns.column("trigger_efficacy").values()):
         return None
     text = (
@@ -86,7 +92,7 @@ def trigger(columns: ManifestColumns) -> Figure | None:
 
 
 def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
-    """All transducers as squares: how far each is, and how long and how well it was learned."""
+    """Return a grid of all transducers, coloured by progress, epochs and accuracy."""
     names = list(status.spec.counts)
     share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
@@ -105,7 +111,7 @@ def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
 
 
 def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
-    """Each task in numbers: medians over all networks, percentiles of the epochs."""
+    """Return medians of all columns for each task, and percentiles of its epochs."""
     tables = {name: columns.column(name) for name in _COLUMNS}
     rows: list[dict[str, float | str | None]] = []
     for task in columns.dataset.tasks:
@@ -119,13 +125,13 @@ def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
     return rows
 
 
-def shown_tasks(dataset: Dataset) -> list[str]:
-    """The tasks that stand side by side in a chart."""
-    return [dataset.tasks[k] for k in spread_over(len(dataset.tasks), MOST_BOXES)]
+def _shown(tasks: Sequence[str]) -> list[str]:
+    """Return the tasks that stand side by side in a chart."""
+    return [tasks[k] for k in spread_over(len(tasks), MOST_BOXES)]
 
 
 def spreads(values: list[Values]) -> Values:
-    """The percentiles of a box, [n, 5]; NaN where there are no values."""
+    """Return the percentiles of n box plots, [n, 5]; NaN where there are no values."""
     found = [np.percentile(v[~np.isnan(v)], PERCENTILES) if (~np.isnan(v)).any() else np.full(5, np.nan) for v in values]
     return np.array(found).reshape(-1, len(PERCENTILES))
 
@@ -141,9 +147,9 @@ def _median(values: Values) -> float:
 
 
 def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
-    """Histograms of a few tasks over each other, or boxes of many side by side."""
+    """Draw histograms of a few tasks over each other, or box plots of many side by side."""
     if len(values) > len(PALETTE):
-        tasks = [list(values)[k] for k in spread_over(len(values), MOST_BOXES)]
+        tasks = _shown(list(values))
         places = np.arange(len(tasks), dtype=np.float64)
         boxes = Boxes(places, spreads([values[task] for task in tasks]), tasks)
         return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
@@ -161,21 +167,21 @@ def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Calla
 
 
 def _whole_bins(values: Values) -> Values:
-    """Edges of bins of whole numbers."""
+    """Return the edges of bins of whole numbers."""
     low, high = int(values.min()), int(values.max())
     width = max(1, -(-(high - low + 1) // BINS))
     return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
 
 
 def _log_bins(values: Values) -> Values:
-    """Edges of bins of equal width in the logarithm; the outermost lie outside all values."""
+    """Return the edges of bins of equal logarithmic width; all values lie inside the outermost ones."""
     low, high = math.log10(values.min()), math.log10(values.max())
     room = max(0.01, (high - low) / BINS)
     return np.asarray(np.logspace(low - room, high + room, BINS + 1))
 
 
 def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
-    tasks = shown_tasks(columns.dataset)
+    tasks = _shown(columns.dataset.tasks)
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
@@ -187,7 +193,7 @@ def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
 
 
 def task_axis(tasks: list[str]) -> Axis:
-    """An axis along which tasks stand; of many, about ten have a name."""
+    """Return an axis of tasks; if there are many, about ten are named."""
     every = 1 if len(tasks) <= len(PALETTE) else -(-len(tasks) // 10)
     ticks = [(float(k), task.removeprefix("transducer_")) for k, task in enumerate(tasks) if k % every == 0]
     return Axis("transducer" if tasks[0].startswith("transducer_") else "task", range=(-0.6, len(tasks) - 0.4), ticks=ticks)
@@ -196,10 +202,10 @@ def task_axis(tasks: list[str]) -> Axis:
 def _squares(names: list[str], values: Values, title: str, low: float, high: float) -> Chart:
     side = math.ceil(math.sqrt(len(names)))
     rows = -(-len(names) // side)
-    z, labels = np.full(rows * side, np.nan), [""] * (rows * side)
+    z = np.full(rows * side, np.nan)
     z[: len(names)] = values
-    for k, (name, value) in enumerate(zip(names, values, strict=True)):
-        labels[k] = f"{name}: {title} {value:.4g}"
+    labels = [f"{name}: {title} {value:.4g}" for name, value in zip(names, values, strict=True)]
+    labels += [""] * (rows * side - len(names))
     heat = Heat(
         z.reshape(rows, side),
         [str(k) for k in range(side)],

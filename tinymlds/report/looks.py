@@ -1,4 +1,4 @@
-"""A look at one network: its weights, and what it does, step by step, on some sequences."""
+"""Figures of single networks: the weights, and the behaviour on some sequences, step by step."""
 
 from dataclasses import dataclass
 
@@ -19,35 +19,35 @@ from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 Floats = npt.NDArray[np.float32]
 
 MOST_NETWORKS = 100
-"""Networks that can be looked at on a page, those asked for by name beside them."""
+"""The largest number of networks on a page, in addition to those that the options name."""
 MOST_OF_A_TASK = 12
 MOST_FLOATS = 1_500_000
-"""Weights of all of them."""
+"""The largest number of weights of all these networks."""
 MOST_STEPS = 48
-"""Steps of a sequence that are shown."""
+"""The largest number of steps of a sequence that are shown."""
 SEQUENCES = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One network."""
+    """The figures of one network."""
 
     network: Network
     weights: tuple[Chart, ...]
     hidden: list[tuple[Chart, ...]]
-    """For each sequence: the hidden states of each layer."""
+    """The hidden states of each layer, for each sequence."""
     answers: list[tuple[Chart, ...]]
-    """For each sequence: expected and given outputs."""
+    """The expected outputs and those of the network, for each sequence."""
 
     @property
     def name(self) -> str:
-        """Task and index, as the option takes them."""
+        """Task and index in the form of the option --network."""
         return f"{self.network.row['task']}:{self.network.row['index']}"
 
 
 @dataclass(frozen=True, eq=False)
 class SampleSequences:
-    """Sequences of a task that its networks are shown on."""
+    """Sequences of a task on which its networks are shown."""
 
     commands: list[list[str]]
     """[N][T]: names of the symbols."""
@@ -56,12 +56,12 @@ class SampleSequences:
     expected: Floats
     """[N, T, 8]."""
     live: list[int]
-    """Output lines that are ever 1."""
+    """The output lines that the task ever sets to 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What the page's part on single networks shows."""
+    """The part of the page on single networks."""
 
     networks: list[Look]
     diagrams: dict[str, Diagram]
@@ -69,10 +69,10 @@ class Looks:
 
 
 def looks(dataset: Dataset, options: Options) -> Looks:
-    """Some networks of a dataset, and those that are asked for.
+    """Return the figures of some networks of a dataset, and of those that the options name.
 
     Raises:
-        UsageError: one that is asked for is not there.
+        UsageError: the dataset has no such network.
     """
     chosen, text = choose(dataset)
     for task, index in options.networks:
@@ -90,7 +90,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
-    """Networks evenly spread over tasks and indices, complete ones where a task has any; and a sentence that says so."""
+    """Choose networks evenly over tasks and indices, complete ones if a task has any, and describe the choice."""
     most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.shape.size))
     names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
@@ -106,7 +106,7 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
 
 
 def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
-    """Fresh sequences of the training length: of 32, those on which the outputs change most."""
+    """Draw 32 fresh sequences of the training length, and return those on which the outputs change most."""
     found, spec = catalog.load(task, dataset.spec.recipe), dataset.spec
     choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
     changes = (np.diff(found.table.simulate(choice), axis=1) != 0).sum(axis=1)
@@ -118,20 +118,19 @@ def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
 
 
 def look(network: Network, asked: SampleSequences) -> Look:
-    """All pictures of a network."""
+    """Return all figures of a network."""
     outputs = network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
         states = hidden_states(network.shape, network.state_dict(), asked.inputs)
-    numbers = range(len(asked.commands))
-    hidden = [_hidden([layer[k] for layer in states], asked.commands[k]) for k in numbers]
-    answers: list[tuple[Chart, ...]] = [
-        (_answers(outputs[k], asked.expected[k], asked.commands[k], asked.live),) for k in numbers
-    ]
-    return Look(network, _weights(network), hidden, answers)
+    result = Look(network, _weights(network), [], [])
+    for k, commands in enumerate(asked.commands):
+        result.hidden.append(_hidden([layer[k] for layer in states], commands))
+        result.answers.append((_answers(outputs[k], asked.expected[k], commands, asked.live),))
+    return result
 
 
 def hidden_states(shape: Shape, tensors: dict[str, Floats], x: Floats) -> list[Floats]:
-    """The hidden state of each GRU layer after each step, [B, T, H], for inputs x [B, T, 9].
+    """Return the hidden state of each GRU layer after each step, [B, T, H], for inputs x [B, T, 9].
 
     With PyTorch's gates: r = sigmoid(W_ir x + b_ir + W_hr h + b_hr), z alike, n = tanh(W_in x + b_in + r (W_hn h + b_hn)),
     h' = (1 - z) n + z h. For the eye: what networks answer comes from the kernels.
@@ -157,12 +156,12 @@ def _sigmoid(a: Floats) -> Floats:
 
 
 def largest(weights: Floats) -> float:
-    """The largest magnitude of weights, those aside that are not finite."""
+    """Return the largest magnitude of the finite weights."""
     return max(float(np.abs(weights[np.isfinite(weights)]).max(initial=0.0)), 1e-30)
 
 
 def _weights(network: Network) -> tuple[Chart, ...]:
-    """A heat map of each GRU layer and of each linear map, biases as the last columns."""
+    """Draw a heat map of each GRU layer and each linear map, with the biases as the last columns."""
     shape, tensors = network.shape, network.state_dict()
     bound = largest(network.weights)
     gates = [f"{gate} {unit}" for gate in "rzn" for unit in range(shape.hidden)]
@@ -187,7 +186,7 @@ def _matrix(title: str, parts: list[Floats], columns: list[str], rows: list[str]
 
 
 def _sparse(names: list[str]) -> Axis:
-    """Ticks where the first word of a name changes: a matrix has room for no more."""
+    """Return an axis with ticks where the first word of a name changes; there is no room for more."""
     words = [name.split(" ", maxsplit=1)[0] for name in names]
     starts = [k for k, word in enumerate(words) if k == 0 or word != words[k - 1]]
     return Axis(ticks=[(float(k), words[k]) for k in starts])
@@ -206,27 +205,28 @@ def _hidden(states: list[Floats], commands: list[str]) -> tuple[Chart, ...]:
 
 
 def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[int]) -> Chart:
-    """Expected lines as steps with the network's answers as points, one line of outputs above another."""
+    """Draw each output line: the expected values as steps, the answers of the network as points."""
     steps = np.arange(1.0, len(commands) + 1)
+    edges = np.append(steps - 0.5, steps[-1] + 0.5)
     series: list[Series] = []
-    right: list[tuple[Array, Array, list[str]]] = []
-    wrong: list[tuple[Array, Array, list[str]]] = []
+    answers: list[Array] = []
+    right: list[Array] = []
+    labels: list[str] = []
     for place, line in enumerate(reversed(live)):
         base, y = 1.5 * place, outputs[:, line].astype(np.float64)
-        edges = np.append(steps - 0.5, steps[-1] + 0.5)
         wave = np.append(expected[:, line], expected[-1:, line]) + base
         series.append(Line(edges, wave, "expected" if place == 0 else "", GREY, 2.0, steps=True))
-        fine = (y > 0.5) == (expected[:, line] > 0.5)
-        labels = [
+        answers.append(np.clip(y, -0.4, 1.4) + base)
+        right.append((y > 0.5) == (expected[:, line] > 0.5))
+        labels += [
             f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {y[k]:.3f}"
             for k, command in enumerate(commands)
         ]
-        for kind, where in ((right, fine), (wrong, ~fine)):
-            kind.append((steps[where], np.clip(y[where], -0.4, 1.4) + base, [labels[k] for k in np.flatnonzero(where)]))
-    for kind, name, colour in ((right, "answer", ACCENT), (wrong, "wrong answer", WRONG)):
-        x, y = (np.concatenate([part[n] for part in kind]) if kind else np.empty(0) for n in (0, 1))
-        if len(x):
-            series.append(Points(x, y, name, colour, labels=[label for part in kind for label in part[2]], size=7.0))
+    y, fine, x = np.ravel(answers), np.ravel(right).astype(bool), np.tile(steps, len(live))
+    for where, name, colour in ((fine, "answer", ACCENT), (~fine, "wrong answer", WRONG)):
+        if where.any():
+            words = [labels[k] for k in np.flatnonzero(where)]
+            series.append(Points(x[where], y[where], name, colour, labels=words, size=7.0))
     names = [(float(k + 1), command) for k, command in enumerate(commands)]
     bases = [(1.5 * place + 0.5, f"line {line}") for place, line in enumerate(reversed(live))]
     top = 1.5 * max(len(live), 1)

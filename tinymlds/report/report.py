@@ -1,4 +1,4 @@
-"""Everything that a report on a dataset folder shows, in order."""
+"""The content of a report: a dataset folder with the figures made from it, in order."""
 
 import time
 from collections.abc import Callable
@@ -25,12 +25,12 @@ LOOKS = {
     "answers": ("Answers", "What is expected on each output line, and what the network answers; 0.5 tells 0 from 1."),
     "machine": ("The machine", "What the network was trained to be."),
 }
-"""Figures of single networks: titles, and what is seen."""
+"""Figures of single networks: the title and the text of each."""
 
 
 @dataclass(frozen=True)
 class StatusRow:
-    """A task on the status page."""
+    """The progress of one task."""
 
     task: str
     complete: int
@@ -43,13 +43,13 @@ class StatusRow:
 
 @dataclass
 class Report:
-    """A dataset folder, finished or not. Figures are computed when they are asked for."""
+    """A dataset folder, finished or not. Figures are computed on demand."""
 
     folder: Path
     options: Options
     status: FolderStatus
     dataset: Dataset | None
-    """None while work is under way."""
+    """The opened dataset; None until it is finished."""
     experiments: list[Experiment]
     rows: list[StatusRow] = field(init=False)
 
@@ -58,39 +58,41 @@ class Report:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The name of the folder."""
         return self.folder.resolve().name or "dataset"
 
     @property
     def title(self) -> str:
-        """The folder's name, and of a package which dataset."""
+        """The name of the folder, and the dataset chosen if it is a package."""
         parts = [self.name, self.options.name, None if self.options.subset is None else f"subset {self.options.subset}"]
         return ", ".join(part for part in parts if part)
 
     @cached_property
     def columns(self) -> ManifestColumns | None:
-        """The manifest's numbers."""
+        """The numeric columns of the manifest."""
         return None if self.dataset is None else ManifestColumns(self.dataset)
 
     @cached_property
     def weight_map(self) -> WeightMap | None:
-        """The networks on the map."""
+        """The map of weight space."""
         return None if self.dataset is None else weightmap.weight_map(self.dataset, self.options)
 
     @cached_property
     def looks(self) -> Looks | None:
-        """The networks that can be looked at."""
+        """The single networks that are shown."""
         return None if self.dataset is None else looks(self.dataset, self.options)
 
     def figures(self, only: tuple[str, ...] = ()) -> list[Figure]:
-        """The figures about the population, in order: all, or those of these names."""
-        made = (make(self) for name, make in _FIGURES.items() if not only or name in only)
-        of_experiments = (figure for each in self.experiments for figure in each.figures(only))
-        return [figure for figure in (*made, *of_experiments) if figure is not None]
+        """Return the figures of many networks and of the analyses, in order: all, or those named in `only`."""
+        made = [_grid(self)] if not only or "grid" in only else []
+        if self.columns is not None:
+            made += [make(self, self.columns) for name, make in _FIGURES.items() if not only or name in only]
+        made += (figure for each in self.experiments for figure in each.figures(only))
+        return [figure for figure in made if figure is not None]
 
     def check_names(self, only: tuple[str, ...]) -> None:
-        """Raise UsageError unless these are names of figures."""
-        known = [*_FIGURES, *LOOKS, *(name for each in self.experiments for name in each.names)]
+        """Raise UsageError unless each name is that of a figure."""
+        known = ["grid", *_FIGURES, *LOOKS, *(name for each in self.experiments for name in each.names)]
         for name in only:
             if name not in known:
                 raise UsageError(f"there is no figure {name!r}; there are {', '.join(known)}")
@@ -101,7 +103,7 @@ def read(folder: Path, options: Options) -> Report:
 
     Raises:
         DatasetError: not a dataset folder, or a damaged one.
-        AnalysisError: a file is not what `tinymlds analyze --out` writes.
+        AnalysisError: a file was not written by `tinymlds analyze --out`.
     """
     results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
@@ -110,7 +112,7 @@ def read(folder: Path, options: Options) -> Report:
 
 
 def look_figure(found: Looks, look: Look, name: str) -> Figure:
-    """One of the figures of a single network."""
+    """Return one of the figures of a single network."""
     title, text = LOOKS[name]
     row = look.network.row
     where = f"{row['task']} {row['index']}"
@@ -125,8 +127,8 @@ def look_figure(found: Looks, look: Look, name: str) -> Figure:
     return Figure(name, f"{title} of {where}", text, charts, "Sequence")
 
 
-def look_figures(report: "Report", only: tuple[str, ...]) -> list[Figure]:
-    """Figures of the networks that are asked for, or else of the first that the page shows, with names of their own."""
+def look_figures(report: Report, only: tuple[str, ...]) -> list[Figure]:
+    """Return figures of the networks that the options name, or of the first on the page; each has a name of its own."""
     found, dataset = report.looks, report.dataset
     if found is None or dataset is None:
         return []
@@ -142,7 +144,7 @@ def look_figures(report: "Report", only: tuple[str, ...]) -> list[Figure]:
 
 
 def date(unix_time: float | None) -> str:
-    """A time as it is shown, in UTC, so that a page has the same bytes everywhere."""
+    """Format a time in UTC, so that a page has the same bytes everywhere."""
     return "-" if unix_time is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_time))
 
 
@@ -157,34 +159,14 @@ def _grid(report: Report) -> Figure | None:
     return distributions.grid(report.status, report.columns) if transducers else None
 
 
-def _of_columns(make: Callable[[ManifestColumns], Figure | None]) -> Callable[[Report], Figure | None]:
-    return lambda report: None if report.columns is None else make(report.columns)
-
-
-def _of_dataset(make: Callable[[Dataset], Figure]) -> Callable[[Report], Figure | None]:
-    return lambda report: None if report.dataset is None else make(report.dataset)
-
-
-def _map(report: Report) -> Figure | None:
-    if report.dataset is None:
-        return None
-    return weightmap.map_figure(report.dataset, report.weight_map, report.options)
-
-
-def _trajectories(report: Report) -> Figure | None:
-    if report.dataset is None:
-        return None
-    return weightmap.trajectories(report.dataset, report.weight_map, report.options)
-
-
-_FIGURES: dict[str, Callable[[Report], Figure | None]] = {
-    "grid": _grid,
-    "epochs": _of_columns(distributions.epochs),
-    "losses": _of_columns(distributions.losses),
-    "curves": _of_dataset(curves.curves),
-    "single-curves": _of_dataset(curves.single_curves),
-    "accuracy": _of_columns(distributions.accuracy),
-    "trigger": _of_columns(distributions.trigger),
-    "map": _map,
-    "trajectories": _trajectories,
+_FIGURES: dict[str, Callable[[Report, ManifestColumns], Figure | None]] = {
+    "epochs": lambda _, columns: distributions.epochs(columns),
+    "losses": lambda _, columns: distributions.losses(columns),
+    "curves": lambda _, columns: curves.curves(columns.dataset),
+    "single-curves": lambda _, columns: curves.single_curves(columns.dataset),
+    "accuracy": lambda _, columns: distributions.accuracy(columns),
+    "trigger": lambda _, columns: distributions.trigger(columns),
+    "map": lambda report, columns: weightmap.map_figure(columns.dataset, report.weight_map, report.options),
+    "trajectories": lambda report, columns: weightmap.trajectories(columns.dataset, report.weight_map, report.options),
 }
+"""The figures of a finished dataset, in order, after `grid`, which an unfinished one has too."""
