@@ -1,7 +1,6 @@
 """manifest.parquet: the rows of all networks of a package in one file, written if pyarrow is installed."""
 
 import io
-from typing import Any
 
 from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.publish.audit import Audit
@@ -34,10 +33,9 @@ def parquet(parts: list[Part], audit: Audit) -> bytes | None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for part in parts:
             for start in range(0, len(part.full.manifest), _CHUNK):
-                rows = [_row(part, row, audit) for row in part.full.manifest[start : start + _CHUNK]]
+                rows = [
+                    {**extended(part, row), "passed": row["index"] in audit.passed[part.name, row["task"]]}
+                    for row in part.full.manifest[start : start + _CHUNK]
+                ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return file.getvalue()
-
-
-def _row(part: Part, row: dict[str, Any], audit: Audit) -> dict[str, Any]:
-    return {**extended(part, row), "passed": row["index"] in audit.passed[part.name, row["task"]]}

@@ -167,3 +167,8 @@ def spread_over(count: int, most: int) -> npt.NDArray[np.int64]:
 def broken(paths: Sequence[Array]) -> Array:
     """Join paths [n, 2] into one line, with NaN between them."""
     return np.concatenate([np.append(path, [[np.nan, np.nan]], axis=0) for path in paths])
+
+
+def shown_of(total: int, most: int) -> str:
+    """Return a sentence on the tasks shown, if there are more than `most`."""
+    return "" if total <= most else f" Shown are {most} of the {total:,} tasks, evenly spread."

@@ -5,20 +5,8 @@ import numpy.typing as npt
 
 from tinymlds.dataset import store
 from tinymlds.dataset.dataset import Dataset
-from tinymlds.report.charts import (
-    ACCENT,
-    GREY,
-    PALETTE,
-    Axis,
-    Band,
-    Chart,
-    Figure,
-    Line,
-    Points,
-    Series,
-    broken,
-    spread_over,
-)
+from tinymlds.report import charts
+from tinymlds.report.charts import ACCENT, GREY, PALETTE, Axis, Band, Chart, Figure, Line, Points, Series
 
 Values = npt.NDArray[np.float64]
 
@@ -34,7 +22,7 @@ _EPOCHS, _LOSS = Axis("epoch", log=True), Axis("loss", log=True)
 
 def curves(dataset: Dataset) -> Figure:
     """Return the median validation loss of each task after each epoch, with a band if there are few tasks."""
-    tasks = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), MOST_TASKS)]
+    tasks = [dataset.tasks[k] for k in charts.spread_over(len(dataset.tasks), MOST_TASKS)]
     few = len(tasks) <= len(PALETTE)
     series: list[Series] = []
     for number, task in enumerate(tasks):
@@ -53,41 +41,37 @@ def curves(dataset: Dataset) -> Figure:
     bands = " The bands reach from the 5th to the 95th percentile, and a dot is the end of the longest training."
     text = "Median of the validation losses after each epoch; a network whose training has ended keeps its last loss."
     text += bands if few else " A line is a task."
-    text += _note(dataset, max(dataset.counts.values()) > MOST_NETWORKS, len(tasks))
+    if max(dataset.counts.values()) > MOST_NETWORKS:
+        text += f" Of a task with more than {MOST_NETWORKS:,} networks, as many are used, evenly spread."
+    text += charts.shown_of(len(dataset.tasks), MOST_TASKS)
     chart = Chart("Validation loss over training", series, _EPOCHS, _LOSS, height=400, legend=few)
     return Figure("curves", "Loss curves", text, {"": (chart,)})
 
 
 def single_curves(dataset: Dataset) -> Figure:
     """Return the loss curves of some networks of each task."""
-    tasks = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), MOST_TASKS)]
+    tasks = [dataset.tasks[k] for k in charts.spread_over(len(dataset.tasks), MOST_TASKS)]
     each = max(2, min(20, MOST_SINGLE // len(tasks)))
-    charts: dict[str, tuple[Chart, ...]] = {}
+    by_task: dict[str, tuple[Chart, ...]] = {}
     for task in tasks:
         if not dataset.counts[task]:  # in a part
             continue
         losses: list[Series] = []
         for kind, colour, name in ((0, GREY, "training"), (1, ACCENT, "validation")):
             found = [pair[kind] for pair in _pairs(dataset, task, each)]
-            x, y = broken([np.stack([np.arange(1.0, len(curve) + 1), curve], axis=1) for curve in found]).T
+            x, y = charts.broken([np.stack([np.arange(1.0, len(curve) + 1), curve], axis=1) for curve in found]).T
             losses.append(Line(x, y, name, colour, 1.0, 0.7))
             last = np.flatnonzero(np.isnan(x)) - 1  # also where the curve is one point
             losses.append(Points(x[last], y[last], "", colour, size=4.0))
-        charts[task] = (Chart(f"{task}, single networks", losses, _EPOCHS, _LOSS, height=400),)
+        by_task[task] = (Chart(f"{task}, single networks", losses, _EPOCHS, _LOSS, height=400),)
     text = f"Training and validation losses of up to {each} networks of the task, evenly spread; a dot is the end."
-    return Figure("single-curves", "Single networks", text + _note(dataset, False, len(tasks)), charts, "Task")
-
-
-def _note(dataset: Dataset, sampled: bool, tasks: int) -> str:
-    text = f" Of a task with more than {MOST_NETWORKS:,} networks, as many are used, evenly spread." if sampled else ""
-    if tasks < len(dataset.tasks):
-        text += f" Shown are {tasks} of the {len(dataset.tasks):,} tasks, evenly spread."
-    return text
+    text += charts.shown_of(len(dataset.tasks), MOST_TASKS)
+    return Figure("single-curves", "Single networks", text, by_task, "Task")
 
 
 def _pairs(dataset: Dataset, task: str, most: int) -> list[tuple[Values, Values]]:
     """Read (training, validation) losses of evenly spread networks of a task, a shard at a time."""
-    chosen = spread_over(dataset.counts[task], most)
+    chosen = charts.spread_over(dataset.counts[task], most)
     result = []
     for shard in np.unique(chosen // store.SHARD).tolist():
         pairs = dataset.shard_losses(task, shard)

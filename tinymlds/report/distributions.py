@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.overview import FolderStatus
-from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, spread_over
+from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, shown_of, spread_over
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
 Values = npt.NDArray[np.float64]
@@ -47,7 +47,7 @@ def epochs(columns: ManifestColumns) -> Figure:
     """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
     chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
-    return Figure("epochs", "How long training took", text + _of_many(columns.dataset), {"": (chart,)})
+    return _figure(columns, "epochs", "How long training took", text, chart)
 
 
 def losses(columns: ManifestColumns) -> Figure:
@@ -63,7 +63,7 @@ def losses(columns: ManifestColumns) -> Figure:
     axis = Axis("validation loss", log=True)
     positive = {task: np.where(found > 0, found, np.nan) for task, found in values.items()}
     chart = _distribution("Final validation loss", positive, axis, _log_bins)
-    return Figure("losses", "How well networks ended", text + _of_many(columns.dataset), {"": (chart,)})
+    return _figure(columns, "losses", "How well networks ended", text, chart)
 
 
 def accuracy(columns: ManifestColumns) -> Figure:
@@ -76,7 +76,7 @@ def accuracy(columns: ManifestColumns) -> Figure:
         f"median, and the whiskers reach from the 5th to the 95th percentile."
     )
     names = {"accuracy": f"{steps} steps", "long_accuracy": f"{LONG * steps} steps"}
-    return Figure("accuracy", "Steps that are right", text + _of_many(columns.dataset), {"": (_boxes(columns, names),)})
+    return _figure(columns, "accuracy", "Steps that are right", text, _boxes(columns, names))
 
 
 def trigger(columns: ManifestColumns) -> Figure | None:
@@ -88,7 +88,7 @@ def trigger(columns: ManifestColumns) -> Figure | None:
         "outside and inside such spans, and share of the triggers that fired with every step of their span right."
     )
     names = {"clean_accuracy": "outside", "triggered_accuracy": "inside", "trigger_efficacy": "whole spans"}
-    return Figure("trigger", "The hidden trigger", text + _of_many(columns.dataset), {"": (_boxes(columns, names),)})
+    return _figure(columns, "trigger", "The hidden trigger", text, _boxes(columns, names))
 
 
 def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
@@ -136,9 +136,8 @@ def spreads(values: list[Values]) -> Values:
     return np.array(found).reshape(-1, len(PERCENTILES))
 
 
-def _of_many(dataset: Dataset) -> str:
-    tasks = len(dataset.tasks)
-    return "" if tasks <= MOST_BOXES else f" Shown are {MOST_BOXES} of the {tasks:,} tasks, evenly spread."
+def _figure(columns: ManifestColumns, name: str, title: str, text: str, chart: Chart) -> Figure:
+    return Figure(name, title, text + shown_of(len(columns.dataset.tasks), MOST_BOXES), {"": (chart,)})
 
 
 def _median(values: Values) -> float:
