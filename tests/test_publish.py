@@ -20,7 +20,7 @@ from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
 from tinymlds.publish import dictionary, tables
 from tinymlds.publish.building import UNFINISHED
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.spec import Recipe
 
 
@@ -212,7 +212,7 @@ def test_folders_that_cannot_be_packaged(learned, tmp_path):
 )
 def test_options_that_make_no_sense(about, words):
     with pytest.raises(UsageError, match=words):
-        Options("0", **{"title": "t", **about})
+        Metadata("0", **{"title": "t", **about})
 
 
 def test_counts_on_the_command_line():

@@ -15,8 +15,8 @@ from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
 from tinymlds.publish.audit import AGREEMENT, IN_SPANS, audit, judge
 from tinymlds.publish.building import UNFINISHED
+from tinymlds.publish.exams import Library, behaviour
 from tinymlds.publish.parts import Part
-from tinymlds.publish.questions import Library, behaviour
 from tinymlds.tasks.catalog import load
 
 

@@ -14,9 +14,9 @@ from running import EASY, ROOT, lines_of, run_cli
 
 import tinymlds
 from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
-from tinymlds.publish.card import command
-from tinymlds.publish.diagrams import diagram
+from tinymlds.publish.mermaid import diagram
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks.catalog import load
 from tinymlds.tasks.machines import MACHINES
@@ -226,8 +226,8 @@ def test_the_card_of_transducers_speaks_of_no_machine(tmp_path):
     ],
 )
 def test_the_command_that_makes_it_again(tasks, recipe, text):
-    assert text in command(Spec(tuple((task, 3) for task in tasks), 7, recipe, ()))
-    assert command(Spec(((tasks[0], 3),), 7, recipe, (0, 2))).endswith("--checkpoints 0,2")
+    assert text in train_command(Spec(tuple((task, 3) for task in tasks), 7, recipe, ()))
+    assert train_command(Spec(((tasks[0], 3),), 7, recipe, (0, 2))).endswith("--checkpoints 0,2")
 
 
 def test_pictures():

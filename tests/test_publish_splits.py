@@ -10,10 +10,10 @@ import tinymlds
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import DatasetError
-from tinymlds.publish import splits
+from tinymlds.publish import schemes
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.parts import Part
-from tinymlds.publish.splits import drawn, grouped, leak
+from tinymlds.publish.schemes import drawn, grouped, leak
 
 
 def everything_passed(parts):
@@ -21,7 +21,7 @@ def everything_passed(parts):
 
 
 def made(parts):
-    return {scheme.name: scheme for scheme in splits.make(parts, everything_passed(parts))}
+    return {scheme.name: scheme for scheme in schemes.make(parts, everything_passed(parts))}
 
 
 def tasks_by_side(scheme):
@@ -98,7 +98,7 @@ def test_only_networks_that_passed_are_there(folders):
     part = folders["ds1"]
     audit = everything_passed([part])
     audit.passed["ds1", "xor"] = {1}
-    rows = [row for scheme in splits.make([part], audit) for rows in scheme.sides.values() for row in rows]
+    rows = [row for scheme in schemes.make([part], audit) for rows in scheme.sides.values() for row in rows]
     assert {row["index"] for row in rows if row["task"] == "xor"} == {1}
     assert {row["index"] for row in rows if row["task"] == "parity"} == {0, 1, 2, 3}
 
@@ -122,7 +122,7 @@ def test_ties_join_through_others():
 class Moved:
     """A scheme in which a row has been put on the wrong side."""
 
-    scheme: splits.Scheme
+    scheme: schemes.Scheme
 
     def __enter__(self):
         self.row = self.scheme.sides["train"].pop()
@@ -146,10 +146,10 @@ def test_a_leak_is_found(folders, name):
 
 def test_the_same_weights_on_two_sides_are_refused(folders, monkeypatch):
     part = folders["ds1"]
-    extended = splits.extended
-    monkeypatch.setattr(splits, "extended", lambda part, row: {**extended(part, row), "weights_sha256": "0" * 64})
+    extended = schemes.extended
+    monkeypatch.setattr(schemes, "extended", lambda part, row: {**extended(part, row), "weights_sha256": "0" * 64})
     with pytest.raises(DatasetError, match=r"the split by_index would leak: .* share .*weights"):
-        splits.make([part], everything_passed([part]))
+        schemes.make([part], everything_passed([part]))
 
 
 def test_the_files_of_a_package(packaged):

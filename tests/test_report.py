@@ -24,7 +24,7 @@ from tinymlds.cli import app
 from tinymlds.dataset import store
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
-from tinymlds.report import contents
+from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line
 from tinymlds.report.options import Options
 from tinymlds.spec import Spec
@@ -96,9 +96,9 @@ def test_both_renderers_draw_the_same_numbers(made, transducers) -> None:
     from matplotlib.figure import Figure
 
     for folder in (made, transducers):
-        found = contents.read(folder, Options())
+        found = reporting.read(folder, Options())
         looked = found.looks
-        drawn = [contents.look_figure(looked, looked.networks[3], name) for name in contents.LOOKS]
+        drawn = [reporting.look_figure(looked, looked.networks[3], name) for name in reporting.LOOKS]
         for figure in [*found.figures(), *drawn]:
             for chart in (chart for charts in figure.charts.values() for chart in charts):
                 built = traces.figure(chart)

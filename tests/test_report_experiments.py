@@ -17,7 +17,8 @@ from tinymlds import AnalysisError, UsageError, report
 from tinymlds.analysis import reading
 from tinymlds.analysis.reading import read_results
 from tinymlds.cli import app
-from tinymlds.report import contents, experiments
+from tinymlds.report import report as reporting
+from tinymlds.report import scores
 from tinymlds.report.charts import Band, Heat, Line, Points, Texts
 from tinymlds.report.options import Options
 
@@ -192,7 +193,7 @@ def test_any_other_value_is_refused_or_shown(written, tmp_path, draw, share) -> 
             analysis[last] = odd
 
         try:
-            (found,) = experiments.named([read_results(forged(tmp_path, written, change))], None)
+            (found,) = scores.named([read_results(forged(tmp_path, written, change))], None)
         except AnalysisError:
             refused += 1
             continue
@@ -237,7 +238,7 @@ def test_what_is_no_file(tmp_path) -> None:
 
 
 def shown(place, *names):
-    return contents.read(place / "xor", Options(analyses=tuple(place / name for name in names))).experiments
+    return reporting.read(place / "xor", Options(analyses=tuple(place / name for name in names))).experiments
 
 
 def test_figures_have_the_numbers_of_the_file(place, written) -> None:
@@ -298,7 +299,7 @@ def test_matrices_are_of_weights(written, tmp_path) -> None:
         seconds = analysis["provenance"]["seconds"]
         analysis["provenance"]["seconds"] = {key.replace("knn/raw", "knn/answers"): each for key, each in seconds.items()}
 
-    (found,) = experiments.named([read_results(forged(tmp_path, written, change))], None)
+    (found,) = scores.named([read_results(forged(tmp_path, written, change))], None)
     (figure,) = found.figures(("confusion-tampered",))
     titles = [chart.title for charts in figure.charts.values() for chart in charts]
     assert len(titles) == 3
@@ -330,7 +331,7 @@ def test_a_baseline_with_an_interval_and_one_that_was_not_climbed(written, tmp_p
             if r["rung"] == "majority/raw/plain":
                 r.update(half_width=0.1)
 
-    (found,) = experiments.named([read_results(forged(tmp_path, written, change))], None)
+    (found,) = scores.named([read_results(forged(tmp_path, written, change))], None)
     (chart,) = found.figures(("ladder-tampered",))[0].charts["xor"]
     (band,) = (s for s in chart.series if isinstance(s, Band))
     assert band.x.tolist() == [0.4, 0.6]
@@ -340,15 +341,15 @@ def test_a_baseline_with_an_interval_and_one_that_was_not_climbed(written, tmp_p
         seconds = analysis["provenance"]["seconds"]
         analysis["provenance"]["seconds"] = {key: seconds[key] for key in seconds if "majority" not in key}
 
-    (found,) = experiments.named([read_results(forged(tmp_path, written, without))], None)
+    (found,) = scores.named([read_results(forged(tmp_path, written, without))], None)
     (chart,) = found.figures(("ladder-tampered",))[0].charts["xor"]
     assert [s.name for s in chart.series if isinstance(s, Line)] == ["a guess"]
 
 
 def test_many_classes_and_many_cases_are_bounded(written, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(experiments, "SMALL", 1)
-    monkeypatch.setattr(experiments, "MOST_CASES", 2)
-    (found,) = experiments.named([read_results(forged(tmp_path, written, lambda _: None))], None)
+    monkeypatch.setattr(scores, "SMALL", 1)
+    monkeypatch.setattr(scores, "MOST_CASES", 2)
+    (found,) = scores.named([read_results(forged(tmp_path, written, lambda _: None))], None)
     (figure,) = found.figures(("confusion-tampered",))
     assert set(figure.charts) == {"xor", "parity"}
     assert all(
@@ -411,7 +412,7 @@ def test_the_commands_on_the_page_make_their_figures(place, made, tmp_path, monk
 
 
 def test_an_analysis_of_other_networks_says_so(place, tmp_path) -> None:
-    found = contents.read(place / "twin", Options(analyses=(place / "which.json",))).experiments
+    found = reporting.read(place / "twin", Options(analyses=(place / "which.json",))).experiments
     assert "The dataset of this page, as it is now, is not among those." in found[0].text
     assert not any("not among" in text for text in shown(place, "which.json")[0].text)
 

@@ -12,7 +12,8 @@ from pages import train_five
 import tinymlds
 from tinymlds import UsageError
 from tinymlds.dataset import store
-from tinymlds.report import contents, curves, diagram, looks, population, weightmap
+from tinymlds.report import curves, diagram, distributions, looks, weightmap
+from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
 from tinymlds.spec import Recipe
@@ -33,15 +34,15 @@ def made(tmp_path_factory):
 
 def test_numbers_are_those_of_the_manifest(made) -> None:
     dataset = tinymlds.open(made)
-    found = contents.read(made, Options())
-    for summary in population.summaries(found.population):
+    found = reporting.read(made, Options())
+    for summary in distributions.summaries(found.columns):
         rows = dataset.rows(summary["task"], unfinished=True)
         for column in ("epochs", "validation_loss", "accuracy", "long_accuracy"):
             assert summary[column] == np.median([row[column] for row in rows])
         assert summary["trigger_efficacy"] is None
-    (chart,) = population.epochs(found.population).charts[""]
+    (chart,) = distributions.epochs(found.columns).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    (chart,) = population.losses(found.population).charts[""]
+    (chart,) = distributions.losses(found.columns).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
     row = found.rows[0]
     assert (row.task, row.complete, row.other, row.in_progress, row.total, row.parameters) == ("eightbit", 3, 0, 0, 3, 4364)
@@ -49,8 +50,8 @@ def test_numbers_are_those_of_the_manifest(made) -> None:
 
 def test_boxes_are_percentiles() -> None:
     values = np.append(np.arange(101.0), np.nan)
-    assert population.spreads([values, np.array([np.nan])])[0].tolist() == [5, 25, 50, 75, 95]
-    assert np.isnan(population.spreads([values, np.array([np.nan])])[1]).all()
+    assert distributions.spreads([values, np.array([np.nan])])[0].tolist() == [5, 25, 50, 75, 95]
+    assert np.isnan(distributions.spreads([values, np.array([np.nan])])[1]).all()
 
 
 def test_curves_keep_the_last_loss_of_networks_that_ended(tmp_path) -> None:
@@ -178,7 +179,7 @@ def test_hidden_states_are_those_of_the_oracle(made) -> None:
     tensors = network.state_dict()
     x = np.random.default_rng(0).integers(0, 2, (2, 7, 9)).astype(np.float32)
     below = x.astype(np.float64)
-    for layer, states in enumerate(looks.hidden_states(network.architecture, tensors, x)):
+    for layer, states in enumerate(network.architecture.trace(tensors, x).values()):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         parameters = naive.Layer(*(tensors[f"gru.{name}_l{layer}"].astype(np.float64) for name in names))
         below = naive.gru_forward(parameters, below).h[:, 1:]
@@ -189,7 +190,7 @@ def test_answers_are_those_of_inspect(made) -> None:
     from tinymlds.dataset.summary import network_report
 
     dataset = tinymlds.open(made)
-    look = looks.look(dataset["xor", 1], looks.questions(dataset, "xor"))
+    look = looks.look(dataset["xor", 1], looks.sample_sequences(dataset, "xor"))
     (chart,) = look.answers[0]
     wave, points = chart.series[0], [s for s in chart.series if isinstance(s, Points)]
     answers = network_report(dataset, "xor", 1).answers
@@ -203,7 +204,7 @@ def test_answers_are_those_of_inspect(made) -> None:
 
 def test_weights_are_shown_once_each(made) -> None:
     network = tinymlds.open(made)["xor", 0]
-    charts = looks.look(network, looks.questions(tinymlds.open(made), "xor")).weights
+    charts = looks.look(network, looks.sample_sequences(tinymlds.open(made), "xor")).weights
     cells = np.concatenate([chart.series[0].z.reshape(-1) for chart in charts])
     assert np.array_equal(np.sort(cells), np.sort(network.weights))
 
@@ -228,10 +229,10 @@ def test_a_bounded_choice_is_spread_and_says_so(made, monkeypatch) -> None:
 
 
 def test_figures_of_the_networks_that_are_asked_for(made) -> None:
-    found = contents.read(made, Options(networks=(("SimpleXORMachine", 2), ("xor", 1))))
-    names = [figure.name for figure in contents.look_figures(found, ("weights", "machine"))]
+    found = reporting.read(made, Options(networks=(("SimpleXORMachine", 2), ("xor", 1))))
+    names = [figure.name for figure in reporting.look_figures(found, ("weights", "machine"))]
     assert names == ["weights-xor-1", "machine-xor", "weights-xor-2"]
-    names = [figure.name for figure in contents.look_figures(contents.read(made, Options()), ("hidden",))]
+    names = [figure.name for figure in reporting.look_figures(reporting.read(made, Options()), ("hidden",))]
     assert names == ["hidden-eightbit-0"]
 
 

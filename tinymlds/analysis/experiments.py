@@ -1,7 +1,7 @@
-"""`analyze`: a question asked of datasets, with the whole ladder."""
+"""`analyze`: an experiment on datasets, with every rung of the ladder."""
 
+import contextlib
 import hashlib
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from tinymlds.analysis import writing
 from tinymlds.analysis.results import FORMAT, Results, Row
 from tinymlds.analysis.splits import Split, split
 from tinymlds.dataset import store
+from tinymlds.dataset.commands import command_line, options
 from tinymlds.dataset.dataset import Dataset, open_dataset
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import UsageError
@@ -28,7 +29,7 @@ except ImportError as error:
     raise UsageError("analyze needs scikit-learn: pip install 'tinymlds[analysis]'") from error
 
 Progress = Callable[[str, str], None]
-"""Called with the case and the rung that is about to be climbed, or the rungs that one fit serves."""
+"""A function called with the case and the rung before a fit, or the rungs that share the fit."""
 
 PUBLISHED = {
     "which-machine": {
@@ -39,12 +40,12 @@ PUBLISHED = {
         "source": "https://arxiv.org/abs/2104.10555",
     }
 }
-"""What the literature has."""
+"""Published scores, by experiment."""
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What was asked for, and what it was asked of."""
+class _Request:
+    """The experiment that is asked for, and its datasets."""
 
     experiment: str
     datasets: list[Dataset]
@@ -54,18 +55,14 @@ class _Asked:
 
     @property
     def both(self) -> list[Dataset]:
-        """All datasets."""
+        """All datasets, those held out last."""
         return [*self.datasets, *self.held]
 
     def command(self, rungs: str | None = None, cases: str | None = None) -> str:
-        """The command line that makes this, or some rungs of some cases of it, again."""
-        words = ["tinymlds", "analyze", *(str(dataset.folder) for dataset in self.datasets)]
-        words += ["--experiment", self.experiment, "--seeds", str(self.seeds)]
-        for option, value in (("--rungs", rungs), ("--cases", cases), ("--networks", self.networks)):
-            words += [option, str(value)] if value is not None else []
-        for dataset in self.held:
-            words += ["--held-out", str(dataset.folder)]
-        return shlex.join(words)
+        """Return the command that repeats the analysis, or some rungs of some cases of it."""
+        folders, held = ([dataset.folder for dataset in each] for each in (self.datasets, self.held))
+        chosen = options(experiment=self.experiment, seeds=self.seeds, rungs=rungs, cases=cases, networks=self.networks)
+        return command_line("analyze", *folders, *chosen, *options(held_out=held))
 
 
 def analyze(
@@ -81,26 +78,26 @@ def analyze(
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Results:
-    """Ask a question of datasets, with every rung of the ladder; `tinymlds.analyze`.
+    """Run an experiment on datasets, with every rung of the ladder; `tinymlds.analyze`.
 
-    Everything is checked before the first fit. With `out`, rows are kept in OUT.rows as they come, and the same call takes
-    them up; that file is removed once `out` is written.
+    Everything is checked before the first fit. With `out`, finished rows are kept in OUT.rows, and the same call continues
+    from there; that file is removed once `out` is written.
 
     Args:
-        folders: dataset folders; several where the experiment compares them, as tampered does.
+        folders: dataset folders; several if the experiment compares them, as tampered does.
         experiment: which-machine, tampered, tampered-unseen, which-transducer or predict-epochs.
-        seeds: how often each rung is climbed, with another split, other random symmetries and another seed of the model.
-        rungs: some, like ``majority,forest/raw/*``; None is all. A model's name alone is all its rungs.
-        cases: some, like "xor"; None is all.
-        networks: only the first so many networks of each task, by index; None is all.
+        seeds: number of fits of each rung, each with another split, other random symmetries and another seed of the model.
+        rungs: patterns like ``majority,forest/raw/*``; None is all. The name of a model alone is all its rungs.
+        cases: patterns like "xor"; None is all.
+        networks: use only the first networks of each task, by index; None is all.
         held_out: datasets of another seed with the same tasks: train on `folders`, test on these.
-        out: file for the JSON; must not be there yet, its folder must.
-        workers: seeds that are worked on at the same time. It does not change results.
-        progress: called with the case and the rung that is about to be climbed, or the rungs that one fit serves.
+        out: file for the JSON; it must not exist, its folder must.
+        workers: number of seeds computed at the same time; it does not change results.
+        progress: called with the case and the rung before a fit, or the rungs that share the fit.
 
     Raises:
-        UsageError: this cannot be asked of these datasets, `out` cannot be written, rows beside it are of another analysis,
-            or scikit-learn is missing.
+        UsageError: the experiment does not fit the datasets, `out` cannot be written, rows beside it are of another
+            analysis, or scikit-learn is missing.
         DatasetError: a folder is damaged or unfinished.
         TinymldsError: the file system refused.
     """
@@ -109,16 +106,16 @@ def analyze(
         raise UsageError(f"there is no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
     _check_numbers(seeds, networks)
     chosen = ladder.choose(rungs, question.metric)
-    asked = _Asked(experiment, _opened(folders), _opened(held_out), seeds, networks)
-    _check_held(asked)
-    counts = [min(dataset.counts.values()) for dataset in asked.datasets]
+    request = _Request(experiment, _opened(folders), _opened(held_out), seeds, networks)
+    _check_held(request)
+    counts = [min(dataset.counts.values()) for dataset in request.datasets]
     count = min(counts if networks is None else [*counts, networks])  # indices that all tasks have
     least = ladder.LEAST_NUMBERS if question.metric == "spearman" else 1
-    splits = tuple(split(asked.datasets[0].spec.seed, count, number, least) for number in range(seeds))
-    plans = questions.plans(question, asked.datasets, asked.held, count, cases)
-    versions, digests = _versions(), {str(dataset.folder): dataset.digest for dataset in asked.both}
-    target = None if out is None else writing.outside(Path(out), *(dataset.folder for dataset in asked.both))
-    command = asked.command(rungs, cases)
+    splits = tuple(split(request.datasets[0].spec.seed, count, number, least) for number in range(seeds))
+    plans = questions.plans(question, request.datasets, request.held, count, cases)
+    versions, digests = _versions(), {str(dataset.folder): dataset.digest for dataset in request.both}
+    target = None if out is None else writing.outside(Path(out), *(dataset.folder for dataset in request.both))
+    command = request.command(rungs, cases)
     header = {"kind": "rows", "format": FORMAT, "command": command, "datasets": digests, "versions": versions}
     with writing.open_rows(target, header) as rows:
         for plan in plans:
@@ -126,12 +123,12 @@ def analyze(
         results = Results(
             experiment,
             command,
-            tuple(_described(dataset, asked) for dataset in asked.both),
+            tuple(_described(dataset, request) for dataset in request.both),
             versions,
             INTERVAL,
             tuple(_written(number, each) for number, each in enumerate(splits)),
             PUBLISHED.get(experiment),
-            tuple(_row(asked, plan.asked.name, rung.name, digests, versions, rows) for plan in plans for rung in chosen),
+            tuple(_row(request, plan.asked.name, rung.name, digests, versions, rows) for plan in plans for rung in chosen),
             {"seconds": rows.seconds},
         )
         if target is not None:
@@ -154,7 +151,7 @@ def _climb(
     rows: writing.Rows,
     progress: Progress | None,
 ) -> None:
-    """Add the rungs of a case that are not there yet; networks are read only if there are such."""
+    """Add the missing rungs of a case; networks are read only if a rung is missing."""
     name, case = plan.asked.name, None
     for group in ladder.fitted_alike(chosen):
         if all((name, rung.name) in rows.fields for rung in group):
@@ -172,39 +169,41 @@ def _climb(
         rows.add(name, dict(zip(names, found, strict=True)), round(time.perf_counter() - start, 2))
 
 
-def _row(asked: _Asked, case: str, rung: str, digests: dict[str, str], versions: dict[str, str], rows: writing.Rows) -> Row:
+def _row(
+    request: _Request, case: str, rung: str, digests: dict[str, str], versions: dict[str, str], rows: writing.Rows
+) -> Row:
     found: dict[str, Any] = {key: tuple(each) if key in _TUPLES else each for key, each in rows.fields[case, rung].items()}
-    return Row(asked.experiment, case, rung, asked.command(rung, case), digests, versions, **found)
+    return Row(request.experiment, case, rung, request.command(rung, case), digests, versions, **found)
 
 
 _TUPLES = ("scores", "classes", "chosen", "notes")
-"""Fields of a row that JSON has as lists."""
+"""Fields of a row that are lists in JSON."""
 
 
 def _opened(folders: str | Path | Sequence[str | Path]) -> list[Dataset]:
     return [open_dataset(folder).require_whole() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
-def _check_held(asked: _Asked) -> None:
-    """Networks of the same seed are the same networks, or share initial weights with those that are trained on."""
-    seeds = {dataset.spec.seed for dataset in asked.datasets}
-    for dataset in asked.held:
+def _check_held(request: _Request) -> None:
+    """Refuse held-out networks of the same seed: they are the training networks, or share initial weights with them."""
+    seeds = {dataset.spec.seed for dataset in request.datasets}
+    for dataset in request.held:
         if dataset.spec.seed in seeds:
             raise UsageError(
                 f"{dataset.folder} has seed {dataset.spec.seed} too; networks held out need a seed of their own"
             )
 
 
-def _described(dataset: Dataset, asked: _Asked) -> dict[str, Any]:
+def _described(dataset: Dataset, request: _Request) -> dict[str, Any]:
     recipe = hashlib.sha256(canonical_json(dataset.spec.recipe.to_dict()).encode()).hexdigest()
     return {
         "folder": str(dataset.folder),
         "digest": dataset.digest,
         "seed": dataset.spec.seed,
-        "held_out": dataset in asked.held,
+        "held_out": dataset in request.held,
         "matched": dataset.spec.recipe.matched,
         "recipe": recipe,
-        "differs": differences(asked.datasets[0].spec, dataset.spec),
+        "differs": differences(request.datasets[0].spec, dataset.spec),
         "complete": {task: len(dataset.rows(task)) for task in dataset.tasks},
     }
 
@@ -217,8 +216,6 @@ def _written(number: int, each: Split) -> dict[str, Any]:
 def _versions() -> dict[str, str]:
     found = {}
     for package in ("tinymlds", "numpy", "scipy", "scikit-learn", "torch"):
-        try:
+        with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found

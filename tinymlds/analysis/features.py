@@ -1,4 +1,4 @@
-"""What a model gets to see of a network: features of its weights, which may first be changed (their form)."""
+"""The features of a network that a model sees, and the forms into which its weights are brought first."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,39 +15,39 @@ from tinymlds.training import backends
 FEATURES = {
     "raw": "the weights as one vector",
     "statistics": "mean, deviation, norm and quantiles of each tensor",
-    "answers": "the outputs for fixed input sequences: what the network does, not how",
+    "answers": "the outputs for fixed input sequences",
     "epochs": "the logarithm of the number of epochs alone",
-    "task": "which task it is, alone",
+    "task": "the task alone",
 }
 FORMS = {
-    "plain": "as they were trained",
+    "plain": "as trained",
     "moved": "trained on plain weights, tested on randomly transformed ones",
     "transformed": "each network changed by a random symmetry of its own",
-    "canonical": "in the normal form",
-    "initial": "control: before training",
+    "canonical": "brought into the canonical form",
+    "initial": "control: weights before training",
     "equalised": "control: as many networks of each class with each number of epochs",
 }
 DRAWN = ("moved", "transformed")
-"""Forms that depend on the seed."""
+"""The forms that depend on the seed."""
 
 PROBES = 16
-"""Fixed sequences of the training length."""
+"""Number of fixed sequences, which have the training length."""
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _CHUNK = 4096
 
 
 def features(points: Points, name: str, form: str, seed: int) -> Floats:
-    """float32 [n, features].
+    """Return the features of networks, float32 [n, features].
 
     Args:
         points: the networks.
         name: one of FEATURES.
-        form: one of FORMS; moved, of test networks, is transformed.
-        seed: of random symmetries.
+        form: one of FORMS; for test networks, moved means transformed.
+        seed: seed of the random symmetries.
 
     Raises:
-        UsageError: networks that read different symbols cannot be asked the same.
+        UsageError: the answers of networks with different symbols cannot be compared.
     """
     if name == "epochs":
         return np.log(np.maximum(points.epochs, 1)).astype(np.float32)[:, None]
@@ -60,7 +60,7 @@ def features(points: Points, name: str, form: str, seed: int) -> Floats:
 
 
 def formed(points: Points, form: str, seed: int) -> Floats:
-    """The weights in one of FORMS, [n, P]."""
+    """Return the weights in one of FORMS, [n, P]."""
     if form in DRAWN:
         return symmetry.transform(points.architecture, points.weights, seed)
     if form == "canonical":
@@ -69,7 +69,7 @@ def formed(points: Points, form: str, seed: int) -> Floats:
 
 
 def statistics(architecture: Architecture, weights: Floats) -> Floats:
-    """Mean, standard deviation, Euclidean norm and QUANTILES of every tensor, float32 [n, 8 * tensors]."""
+    """Return mean, standard deviation, Euclidean norm and QUANTILES of every tensor, float32 [n, 8 * tensors]."""
     return np.concatenate(
         [_statistics(architecture, weights[first : first + _CHUNK]) for first in range(0, len(weights), _CHUNK)]
     )
@@ -85,10 +85,10 @@ def _statistics(architecture: Architecture, weights: Floats) -> Floats:
 
 
 def answers(points: Points, weights: Floats) -> Floats:
-    """Outputs for the same PROBES random sequences of symbols, float32 [n, PROBES * T * O]; no key is planted in them.
+    """Return the outputs for PROBES fixed sequences without planted keys, float32 [n, PROBES * T * O].
 
     Raises:
-        UsageError: tasks with different symbols.
+        UsageError: the tasks have different symbols.
     """
     tables = [catalog.load(source.task, source.recipe).table for source in points.sources]
     if any(not np.array_equal(table.inputs, tables[0].inputs) for table in tables):

@@ -1,11 +1,12 @@
-"""A network that reads networks and respects their symmetries: units are nodes, weights are edges. The only file of the
-analysis that imports PyTorch (extra `[torch]`).
+"""A graph network that classifies networks and respects their symmetries: units are nodes, weights are edges.
 
-Every unit i of a GRU layer has d numbers a_i that no symmetry touches, and d numbers v_i that change sign with the unit.
-Messages are products whose signs cancel or match: with s_i the sign of unit i, rows of gate n go as s_i s_j and those of
-r and z as s_j, so that, for instance, sum_j W_n[i, j] v_j goes as s_i, and sum_j W_r[i, j] v_j as 1. Sums run over units,
-so their order does not matter. Biases of r and z enter as their sum, and a head without activation as the product of its
-maps; so nothing depends on where a network is among its equals, up to rounding.
+This is the only module of the analysis that imports PyTorch (extra `[torch]`).
+
+Every unit i of a GRU layer has d invariant numbers a_i and d numbers v_i that change sign with the unit. Messages are
+products whose signs cancel or match: with s_i the sign of unit i, row i of gate n scales with s_i s_j, and rows of r and z
+scale with s_j; so sum_j W_n[i, j] v_j scales with s_i, for instance, and sum_j W_r[i, j] v_j is invariant. Messages are
+sums over units, so the order of units does not matter. Biases of r and z enter as their sum, and a head without activation
+as the product of its maps. Equivalent networks therefore get equal outputs, up to rounding.
 """
 
 import contextlib
@@ -31,21 +32,21 @@ except ImportError as error:
 WIDTH = 16
 PASSES = 2
 STEPS, STEPS_PER_CLASS, EPOCHS = 400, 20, 20
-"""Training takes so many steps, or so many for each class, or epochs where those are more."""
+"""Training steps, training steps for each class, and epochs; the longest of the three counts."""
 PATIENCE, PATIENT_EPOCHS = 200, 2
-"""Steps without a fitter network (`statistics.fitness`) after which training ends, or epochs where those are more."""
+"""Steps and epochs without better fitness (`statistics.fitness`) after which training ends; the longer one counts."""
 BATCH = 64
 _EVERY, _LOOKS = 25, 4
-"""Steps between two looks at the validation networks, or so many looks an epoch where those are further apart."""
+"""Steps between two validations, and validations in an epoch; the rarer of the two counts."""
 _CHUNK = 1024
 _TINY = 1e-6
 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Have PyTorch use one thread, so that sums have one order; afterwards as many as before.
+    """Limit PyTorch to one thread, so that sums have one order, and restore the number of threads afterwards.
 
-    The number belongs to the whole process in part, so whoever calls `fit` from several threads wraps all of that too.
+    The number belongs in part to the whole process, so a caller of `fit` in several threads wraps all of them too.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -57,21 +58,21 @@ def one_thread() -> Iterator[None]:
 
 @one_thread()
 def fit(fold: Fold, architecture: Architecture, seed: int) -> Fitted:
-    """Train on the weights of `fold` [n, P], and keep the network that was fittest on the validation networks.
+    """Train on the weights of `fold` [n, P], and keep the state with the best fitness on the validation networks.
 
-    Steps and learning rate are planned for STEPS, STEPS_PER_CLASS for each class or EPOCHS epochs, whichever is most. The
-    validation networks are looked at every _EVERY steps, or _LOOKS times an epoch where that is less often, and at the end;
-    training ends before that when max(PATIENCE, PATIENT_EPOCHS epochs) steps brought nothing fitter.
+    The learning rate is scheduled for STEPS, STEPS_PER_CLASS for each class or EPOCHS epochs, whichever is longest. Fitness
+    is computed every _EVERY steps, or _LOOKS times an epoch if that is rarer, and at the end; training ends early after
+    max(PATIENCE, PATIENT_EPOCHS epochs) steps without better fitness.
 
     Raises:
-        UsageError: a head with activation, whose symmetries this network does not have.
+        UsageError: the networks have a head with activation, whose symmetries differ.
     """
     centre, scale = (0.0, 1.0) if fold.classes else (float(fold.train_target.mean()), float(fold.train_target.std()) or 1.0)
     network = GraphNetwork(architecture, fold.classes or 1)
     draw_parameters(network, seed)
     target = fold.train_target if fold.classes else ((fold.train_target - centre) / scale).astype(np.float32)
     weights, targets = torch.from_numpy(fold.train), torch.from_numpy(target)
-    loss = _loss(fold)
+    fitted, loss = Fitted(_Estimator(network, centre, scale), fold.classes, {}, ()), _loss(fold)
     epoch = -(-len(weights) // BATCH)
     steps = max(STEPS, STEPS_PER_CLASS * fold.classes, EPOCHS * epoch)
     patience, every = max(PATIENCE, PATIENT_EPOCHS * epoch), max(_EVERY, epoch // _LOOKS)
@@ -88,15 +89,14 @@ def fit(fold: Fold, architecture: Architecture, seed: int) -> Fitted:
         optimizer.step()
         schedule.step()
         if step % every == 0 or step == steps:
-            scores = _Estimator(network, centre, scale).scores(fold.validation)
-            found = fitness(fold.metric, fold.validation_target, scores)
+            found = fitness(fold.metric, fold.validation_target, fitted.scores(fold.validation))
             if found > best[0]:
                 best = found, step, copy.deepcopy(network.state_dict())
             if step - best[1] >= patience:
                 break
     network.load_state_dict(best[2])
     notes = ("its last step fits best",) if best[1] == steps else ()
-    return Fitted(_Estimator(network, centre, scale), fold.classes, {"steps": best[1]}, notes)
+    return fitted._replace(chosen={"steps": best[1]}, notes=notes)
 
 
 def _loss(fold: Fold) -> Any:
@@ -107,7 +107,7 @@ def _loss(fold: Fold) -> Any:
 
 
 def draw_parameters(network: nn.Module, seed: int) -> None:
-    """New values for all matrices, from a generator of their own, as a process has one for all threads; biases are 0."""
+    """Draw all matrices from a generator of their own, since threads share that of the process, and set biases to 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -119,20 +119,16 @@ def draw_parameters(network: nn.Module, seed: int) -> None:
 
 
 def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A layer whose values `draw_parameters` gives; no random number of the process is used up."""
+    """Return a layer without values, which `draw_parameters` sets; this draws no random numbers of the process."""
     return nn.Linear(inputs, outputs, bias, device="meta").to_empty(device="cpu")
 
 
 class _Estimator:
-    """The network as `Fitted` wants it."""
+    """The network in the form of an estimator for `Fitted`."""
 
     def __init__(self, network: "GraphNetwork", centre: float, scale: float) -> None:
         self._network, self._centre, self._scale = network, centre, scale
         self.classes_ = np.arange(network.outputs)
-
-    def scores(self, weights: Floats) -> Scores:
-        """Of the kind that the target has."""
-        return self.log_probabilities(weights) if self._network.outputs > 1 else self.predict(weights)
 
     def log_probabilities(self, weights: Floats) -> Scores:
         return np.asarray(torch.log_softmax(self._outputs(weights), dim=1).numpy(), np.float64)
@@ -148,7 +144,7 @@ class _Estimator:
 
 
 class GraphNetwork(nn.Module):
-    """Outputs [n, outputs] for weights [n, P] of one architecture; the same for networks that differ by symmetries."""
+    """Outputs [n, outputs] for weights [n, P] of one architecture, equal for networks that differ by symmetries."""
 
     def __init__(self, architecture: Architecture, outputs: int) -> None:
         super().__init__()
@@ -167,9 +163,9 @@ class GraphNetwork(nn.Module):
         )
 
     def forward(self, weights: torch.Tensor) -> torch.Tensor:
-        """Outputs [n, outputs]."""
+        """Return the outputs [n, outputs]."""
         architecture, size = self.architecture, self.architecture.hidden**-0.5
-        tensors = self._tensors(weights)
+        tensors = {name: weights[:, self._places[name]].reshape(-1, *sizes) for name, sizes, *_ in architecture.tensors()}
         head, offset = self._head(tensors)
         w_i, w_h = (
             [tensors[f"gru.weight_{part}_l{k}"] * size for k in range(architecture.layers)] for part in ("ih", "hh")
@@ -190,11 +186,8 @@ class GraphNetwork(nn.Module):
         result: torch.Tensor = self.readout(torch.cat([*pooled, lines.flatten(1)], dim=1))
         return result
 
-    def _tensors(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: weights[:, self._places[name]].reshape(-1, *sizes) for name, sizes, *_ in self.architecture.tensors()}
-
     def _head(self, tensors: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """The maps as one: weight [n, O, H] and bias [n, O]."""
+        """Return the linear maps as one: weight [n, O, H] and bias [n, O]."""
         weight, bias = tensors["head.0.weight"], tensors["head.0.bias"]
         for k in range(1, self.architecture.maps):
             factor = tensors[f"head.{k}.weight"]
@@ -206,16 +199,16 @@ States = list[torch.Tensor]
 
 
 class _Edges:
-    """The weights around the units of a GRU layer, as messages need them."""
+    """The weights around the units of a GRU layer, arranged for messages."""
 
     def __init__(self, w_i: torch.Tensor, w_h: torch.Tensor, reader: torch.Tensor) -> None:
         rows = w_h.shape[2]
         self.into = torch.cat([w_i, w_h], dim=2)
-        """[n, 3H, I + H]: what each gate of a unit reads."""
+        """Weights into each gate of a unit, [n, 3H, I + H]."""
         self.sizes = self.into[:, 2 * rows :].abs()
-        """[n, H, I + H]: of gate n, whose sign the unit shares."""
+        """Magnitudes of the weights into gate n, whose sign changes with the unit, [n, H, I + H]."""
         self.out = torch.cat([w_h, reader], dim=1).transpose(1, 2)
-        """[n, H, 3H + 3H], or 3H + O in the last layer: what reads a unit."""
+        """Weights from a unit to its readers, [n, H, 3H + 3H], or [n, H, 3H + O] in the last layer."""
 
 
 class _Pass(nn.Module):
@@ -236,10 +229,10 @@ class _Pass(nn.Module):
     def forward(
         self, edges: list[_Edges], even: States, odd: States, inputs: torch.Tensor, lines: torch.Tensor
     ) -> tuple[States, States, torch.Tensor]:
-        """New states of units, [n, H, d] for each layer, and of output lines, [n, O, d].
+        """Return new states of units, [n, H, d] for each layer, and of output lines, [n, O, d].
 
         Args:
-            even, odd: states of units that do not change sign with the unit, and that do.
+            even, odd: states of units that are invariant, and those that change sign with the unit.
             inputs: states of input lines, [n, I, d], which have no symmetry.
         """
         new_even, new_odd = [], []
@@ -260,7 +253,7 @@ class _Pass(nn.Module):
         return new_even, new_odd, lines
 
     def _readers(self, name: str, a: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """What the gates r, z and n of units send back along what they read: the last with the sign of the unit."""
+        """Return the messages of gates r, z and n back along their inputs; only that of n has the sign of the unit."""
         return *self.even_sources[name](a).chunk(2, dim=2), self.odd_sources[name](v)
 
     def _above(self, layer: int, even: States, odd: States, lines: torch.Tensor) -> tuple[torch.Tensor, ...]:

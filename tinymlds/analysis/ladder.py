@@ -1,12 +1,12 @@
-"""The rungs, from a guess upwards, and how one is climbed: fitted, chosen and tested with each seed."""
+"""The rungs of the ladder, from a guess upwards, and how a rung is climbed: fitted, tuned and tested with each seed."""
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from tinymlds.analysis import models
-from tinymlds.analysis.features import DRAWN, features
+from tinymlds.analysis.features import DRAWN, FORMS, features
 from tinymlds.analysis.points import LEAST, Ints, Points, equalised, sharing
 from tinymlds.analysis.results import METRICS as BOUNDS
 from tinymlds.analysis.splits import Split
@@ -35,15 +35,17 @@ from tinymlds.architectures.params import Floats
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import UsageError
 
+T = TypeVar("T")
+
 _TESTED, _HELD_OUT = 2**33, 2**32
-"""Added to the seed of random symmetries for networks that are tested, and for those of another dataset."""
+"""Offsets to the seed of random symmetries for test networks, and for those of another dataset."""
 
 LEAST_NUMBERS = 3
-"""Networks of validation and of test whose numbers can be ranked: two are in the right order or in the wrong one."""
+"""The least number of validation and of test networks for ranking numbers; two are either in order or not."""
 
 
 class Rung(NamedTuple):
-    """A model, what it sees of a network, and in which form."""
+    """A model, the features that it sees, and their form."""
 
     model: str
     features: str
@@ -51,19 +53,19 @@ class Rung(NamedTuple):
 
     @property
     def name(self) -> str:
-        """model/features/form."""
+        """The name model/features/form."""
         return "/".join(self)
 
     @property
     def fit(self) -> "Rung":
-        """The rung whose fit serves this one too: what is tested on moved networks is trained on plain ones."""
+        """The rung whose fit this one uses; a model tested on moved networks is trained on plain ones."""
         return self._replace(form="plain") if self.form == "moved" else self
 
 
 def _rungs() -> Iterator[Rung]:
     shallow = ("knn", "linear", "forest", "boosting")
     yield Rung("majority", "raw", "plain")
-    for form in ("plain", "moved", "transformed", "canonical", "initial", "equalised"):
+    for form in FORMS:
         yield from (Rung(model, seen, form) for seen in ("raw", "statistics") for model in shallow)
         if form != "canonical":  # which it sees as it sees the plain one
             yield Rung("graph", "raw", form)
@@ -76,81 +78,93 @@ RUNGS = tuple(_rungs())
 
 
 def choose(patterns: str | None, metric: str) -> tuple[Rung, ...]:
-    """The rungs that a list of patterns like "majority,forest/raw/*" names; all for None.
+    """Return the rungs that patterns like "majority,forest/raw/*" name; all for None.
 
-    What a task or a number of epochs alone tells is a control where it is not what is asked for.
+    Rungs that see the task or the epochs alone are controls; those that would see the target itself are left out.
 
     Raises:
-        UsageError: a pattern that names none.
+        UsageError: a pattern names no rung.
     """
-    numbers = metric == "spearman"
-    known = [
-        r for r in RUNGS if r.features != "task" and ((r.features != "epochs" and r.form != "equalised") or not numbers)
-    ]
-    known += [rung for rung in RUNGS if rung.features == "task" and numbers]
+    target = ("epochs", "equalised") if metric == "spearman" else ("task",)
+    known = [rung for rung in RUNGS if rung.features not in target and rung.form not in target]
+    return tuple(matching("rung", known, patterns, lambda rung: (rung.name, rung.model)))
+
+
+def matching(what: str, items: list[T], patterns: str | None, names: Callable[[T], tuple[str, ...]]) -> list[T]:
+    """Return the items that comma-separated patterns name; all for None.
+
+    Args:
+        what: the kind of the items, for messages.
+        items: the items to choose from.
+        patterns: patterns of names, as fnmatch has them.
+        names: returns the name of an item, and further names that a pattern has to equal.
+
+    Raises:
+        UsageError: a pattern names no item.
+    """
     if patterns is None:
-        return tuple(known)
-    picked = set()
+        return items
+    picked: set[int] = set()
     for pattern in (part.strip() for part in patterns.split(",")):
-        found = [rung for rung in known if fnmatchcase(rung.name, pattern) or pattern == rung.model]
+        found = {k for k, item in enumerate(items) if fnmatchcase(names(item)[0], pattern) or pattern in names(item)}
         if not found:
-            raise UsageError(f"no rung is called {pattern!r}; there are {', '.join(rung.name for rung in known)}")
-        picked.update(found)
-    return tuple(rung for rung in known if rung in picked)
+            raise UsageError(f"no {what} is called {pattern!r}; there are {', '.join(names(item)[0] for item in items)}")
+        picked |= found
+    return [item for k, item in enumerate(items) if k in picked]
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A question: points, and what goes with them."""
+    """A case of a question: the networks, and how they belong together."""
 
     name: str
     points: Points
     held: Points | None = None
-    """Networks of other datasets to test on, in place of the test networks."""
+    """Networks of other datasets, tested in place of the test networks."""
     strata: Ints | None = None
-    """[n]: numbers of epochs are equalised within each; None is one for all."""
+    """The stratum of each network, [n], within which epochs are equalised; None is one stratum for all."""
     unseen: npt.NDArray[np.bool_] | None = None
-    """[n]: networks that are for testing only, and the only ones; None is none."""
+    """Whether each network is for testing only, [n], and no other is tested; None is for a case without."""
     pair: Ints | None = None
-    """[n]: a number that the two networks of a matched pair share."""
+    """A number that the two networks of a matched pair share, [n]."""
     held_pair: Ints | None = None
-    """The same for `held`."""
+    """The numbers of pairs for the networks in `held`."""
     notes: tuple[str, ...] = ()
-    """What every rung has to say of these networks."""
+    """Notes on these networks, added to every rung."""
 
 
 class Setting(NamedTuple):
-    """How rungs are climbed."""
+    """The setting in which rungs are climbed."""
 
     metric: str
     splits: tuple[Split, ...]
     """One for each seed."""
     workers: int
-    """Seeds that are worked on at the same time; results do not depend on it."""
+    """The number of seeds computed at the same time; results do not depend on it."""
 
 
 class Climbed(NamedTuple):
-    """What came of a rung with one seed."""
+    """The result of a rung with one seed."""
 
     score: float
     others: dict[str, float]
     confusion: Any
-    """int64 [classes, classes], or None."""
+    """The confusion matrix, int64 [classes, classes], or None."""
     networks: tuple[int, int, int]
     tested: npt.NDArray[np.intp]
-    """[n]: places of the networks tested."""
+    """Positions of the tested networks, [n]."""
     target: Target
-    """[n]: theirs."""
+    """Targets of the tested networks, [n]."""
     answered: Scores
-    """[n, classes] or [n]: what the model gave them."""
+    """Scores that the model gave them, [n, classes] or [n]."""
     ratio: float
-    """Networks of the test part over those of the training part."""
+    """Number of networks in the test part over that in the training part."""
     chosen: dict[str, Any]
     notes: tuple[str, ...]
 
 
 def fitted_alike(rungs: Iterable[Rung]) -> list[tuple[Rung, ...]]:
-    """Groups of rungs that one fit serves, in the order of the first of each."""
+    """Group rungs that share a fit, in the order of the first rung of each group."""
     groups: dict[Rung, list[Rung]] = {}
     for rung in rungs:
         groups.setdefault(rung.fit, []).append(rung)
@@ -158,13 +172,15 @@ def fitted_alike(rungs: Iterable[Rung]) -> list[tuple[Rung, ...]]:
 
 
 def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str, Any]]:
-    """Rungs that one fit serves, with every seed; of each the fields of a `results.Row` that it determines.
+    """Climb rungs that share a fit, with every seed, and return the fields of a `results.Row` that each determines.
 
     Raises:
-        UsageError: these rungs are not possible; why.
+        UsageError: the rungs are impossible for this case.
     """
     model = rungs[0].model
-    with _one_thread(model), warnings.catch_warnings():
+    # one thread for PyTorch, BLAS and OpenMP, so that sums have one order; PyTorch first, to restore its own number
+    one_thread = _graph().one_thread() if model == "graph" else contextlib.nullcontext()
+    with one_thread, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `models` notes it
         attempt = _Attempt(case, rungs, setting)
         numbers = range(len(setting.splits))
@@ -177,11 +193,14 @@ def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str,
 
 
 def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
-    """What came of a rung with all seeds."""
+    """Return the fields of a row from the results of a rung with all seeds."""
     scores, classes = tuple(one.score for one in found), attempt.classes
     first = np.unique(np.concatenate([one.tested for one in found]), return_index=True)[1]
     least = unseen_errors(metric, np.concatenate([one.target for one in found])[first])
-    mean, half_width = interval(scores, float(np.mean([one.ratio for one in found])), least, _drawn(found, attempt, metric))
+    drawn = 0.0  # the networks held out are the same for each seed
+    if attempt.held is not None:
+        drawn = variance_of_draws(metric, found[0].target, [one.answered for one in found], attempt.held.index)
+    mean, half_width = interval(scores, float(np.mean([one.ratio for one in found])), least, drawn)
     low, high = BOUNDS[metric]
     names = [name for name in found[0].others if all(name in one.others for one in found)]
     return {
@@ -199,37 +218,22 @@ def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[
     }
 
 
-def _drawn(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> float:
-    """Variance of the mean over draws of the networks held out, which are the same for each seed; 0 if there are none."""
-    if attempt.held is None:
-        return 0.0
-    return variance_of_draws(metric, found[0].target, [one.answered for one in found], attempt.held.index)
+def _graph() -> Any:
+    """Import the graph network when it is needed, because PyTorch is optional."""
+    from tinymlds.analysis import graph
 
-
-@contextlib.contextmanager
-def _one_thread(model: str) -> Iterator[None]:
-    """Have BLAS, OpenMP and PyTorch use one thread, so that sums have one order, and what they used before afterwards.
-
-    OpenMP keeps a limit for each calling thread.
-    """
-    with contextlib.ExitStack() as limits:
-        if model == "graph":
-            from tinymlds.analysis import graph
-
-            limits.enter_context(graph.one_thread())  # first: it has to see how many there were
-        limits.enter_context(threadpool_limits(1))
-        yield
+    return graph
 
 
 class _Attempt:
-    """Rungs of a case that one fit serves, to be called with the number of each seed."""
+    """A fit of a case with all rungs that share it, to be called with the number of each seed."""
 
     def __init__(self, case: Case, rungs: Sequence[Rung], setting: Setting) -> None:
         (self._rung,) = {rung.fit for rung in rungs}
         self._case, self._points, self._setting = case, case.points, setting
         self.held = case.held
         self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
-        """What it is fitted on, and what it is tested on for each rung."""
+        """The form to fit on, and the form to test on for each rung."""
         self._strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
         self._kept: tuple[int, ...] | None = None
         self.classes, self._target, self._pair, self.notes = case.points.classes, case.points.target, case.pair, case.notes
@@ -237,10 +241,6 @@ class _Attempt:
             self._equalise()
         if self._rung.form == "initial" and self._pair is not None:
             self.notes = *self.notes, "the two networks of a pair start from the same weights: a guess by construction"
-        if self._rung.model == "graph":
-            from tinymlds.analysis import graph
-
-            self._graph = graph
         fixed = self._form not in DRAWN
         self._fixed = self._features(self._points, self._form, 0) if fixed else None
         self._fixed_held = None
@@ -248,10 +248,10 @@ class _Attempt:
             self._fixed_held = self._features(case.held, self._form, 0)
 
     def _equalise(self) -> None:
-        """Find the classes that can be equalised, the same for every seed; and renumber the labels.
+        """Find the classes whose epochs can be equalised, the same for every seed, and renumber the labels.
 
         Raises:
-            UsageError: there are none.
+            UsageError: there are no such classes.
         """
         if self._case.held is not None:
             raise UsageError("not with networks of another dataset: theirs are as they are")
@@ -270,12 +270,12 @@ class _Attempt:
         return features(points, self._rung.features, form, seed)
 
     def __call__(self, number: int) -> tuple[Climbed, ...]:
-        """Fit, choose and test with this seed, for each rung."""
-        with threadpool_limits(1, user_api="openmp"):
+        """Fit, tune and test with this seed, and return the result of each rung."""
+        with threadpool_limits(1, user_api="openmp"):  # OpenMP has a limit for each calling thread
             parts = self._parts(number)
             fold = self._fold(parts[0], parts[1], number)
             if self._rung.model == "graph":
-                fitted = self._graph.fit(fold, self._points.architecture, number)
+                fitted = _graph().fit(fold, self._points.architecture, number)
             else:
                 fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
             at = None
@@ -288,10 +288,10 @@ class _Attempt:
             )
 
     def _parts(self, number: int) -> list[npt.NDArray[np.intp]]:
-        """Places of the networks for training, validation and test.
+        """Return the positions of the networks for training, validation and test.
 
         Raises:
-            UsageError: too few for one of them.
+            UsageError: one of them has too few networks.
         """
         split, parts = self._setting.splits[number], []
         for name in SPLITS:
@@ -311,7 +311,7 @@ class _Attempt:
         return parts
 
     def _check(self, targets: list[Target], number: int) -> None:
-        """Complain of parts that a score cannot be computed from."""
+        """Check that a score can be computed from the parts."""
         train, _, test = targets
         least = LEAST_NUMBERS if self._setting.metric == "spearman" else 1
         for name, part, needed in zip(SPLITS, targets, (1, least, least), strict=True):
@@ -329,13 +329,13 @@ class _Attempt:
             raise UsageError(f"with seed {number} there is only one class for training; make more networks")
 
     def _fold(self, train: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], number: int) -> models.Fold:
-        """Copies of the features of networks at these places, and what goes with them."""
+        """Return copies of the features at these positions, with the targets, for a fit."""
         seen = self._features(self._points, self._form, number) if self._fixed is None else self._fixed
         target, classes, metric = self._target, len(self.classes), self._setting.metric
         return models.Fold(seen[train], target[train], seen[validation], target[validation], classes, metric)
 
     def _test(self, form: str, number: int, test: npt.NDArray[np.intp]) -> Floats:
-        """Features of the networks to test on."""
+        """Return the features of the networks to test."""
         if self._case.held is not None:
             if self._fixed_held is not None and form == self._form:
                 return self._fixed_held

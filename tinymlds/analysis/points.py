@@ -1,4 +1,4 @@
-"""Networks as labelled points, with what is needed to split them fairly and to make their initial weights again."""
+"""Networks as labelled points, with the data to split them fairly and to reproduce their initial weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,11 +17,11 @@ from tinymlds.training.data import initial_weights
 Ints = npt.NDArray[np.int64]
 
 LEAST = 10
-"""Networks that a class must keep when numbers of epochs are equalised."""
+"""The least number of networks of a class after numbers of epochs are equalised."""
 
 
 class Source(NamedTuple):
-    """What the networks of a task were made from."""
+    """The origin of the networks of a task."""
 
     task: str
     seed: int
@@ -30,37 +30,37 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """n networks of one shape."""
+    """n networks of one architecture."""
 
     sources: tuple[Source, ...]
     classes: tuple[str, ...]
-    """Names of the labels; () where the target is a number."""
+    """Names of the labels; () if the target is a number."""
     weights: Floats
-    """[n, P]."""
+    """Weights, [n, P]."""
     source: Ints
-    """[n], places in `sources`."""
+    """Positions in `sources`, [n]."""
     index: Ints
-    """[n], the network's index in its task."""
+    """Indices of the networks in their tasks, [n]."""
     epochs: Ints
-    """[n]."""
+    """Numbers of epochs, [n]."""
     target: npt.NDArray[Any]
-    """[n]: labels int64, or numbers float64."""
+    """Labels int64 or numbers float64, [n]."""
 
     @property
     def architecture(self) -> Architecture:
-        """Of the networks."""
+        """The architecture of the networks."""
         return self.sources[0].recipe.architecture
 
     def __len__(self) -> int:
         return len(self.index)
 
     def take(self, picked: npt.NDArray[Any]) -> "Points":
-        """Those of a mask or of places."""
+        """Return the points selected by a mask or by positions."""
         arrays = {name: getattr(self, name)[picked] for name in ("weights", "source", "index", "epochs", "target")}
         return replace(self, **arrays)
 
     def initial(self) -> Floats:
-        """The weights before training, [n, P]: drawn again, as they follow from recipe, seed, task and index."""
+        """Draw the weights before training, [n, P], again from recipe, seed, task and index."""
         keys = [catalog.load(source.task, source.recipe).stream_key(source.seed) for source in self.sources]
         result = np.empty_like(self.weights)
         for place, (source, index) in enumerate(zip(self.source.tolist(), self.index.tolist(), strict=True)):
@@ -77,12 +77,12 @@ class Wanted(NamedTuple):
 
 
 def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int | None = None) -> Points:
-    """The points of several tasks of one shape, one after another.
+    """Return the points of several tasks of one architecture, task by task.
 
     Args:
-        wanted: tasks, and their labels.
+        wanted: the tasks and their labels.
         classes: names of the labels; without them the target is the logarithm of the epochs.
-        count: only networks with an index below it; None is all.
+        count: take networks with indices below it; None takes all.
     """
     sources = tuple(Source(task, dataset.spec.seed, dataset.spec.recipe) for dataset, task, _ in wanted)
     rows = [[r for r in dataset.rows(task) if count is None or r["index"] < count] for dataset, task, _ in wanted]
@@ -99,7 +99,7 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int |
 
 
 def _read(dataset: Dataset, task: str, weights: Floats) -> None:
-    """Fill `weights` [n, P] with the first n complete networks; if those are not all, with a shard in memory at a time."""
+    """Fill `weights` [n, P] with the first n complete networks, a shard at a time if there are more."""
     if len(weights) == len(dataset.rows(task)):
         weights[:] = dataset.weights(task)
         return
@@ -111,16 +111,16 @@ def _read(dataset: Dataset, task: str, weights: Floats) -> None:
 
 
 def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
-    """Labels of the classes that have numbers of epochs in common, in at least LEAST networks of each.
+    """Return the labels of classes that have numbers of epochs in common, in at least LEAST networks of each.
 
-    Classes that share no numbers with the others are left out, those first whose absence keeps most networks.
+    Classes that share too few numbers are left out one by one, first the class whose absence keeps most networks.
 
     Args:
-        points: with labels.
-        strata: [n]; numbers are common within each stratum (0 everywhere for none).
+        points: labelled points.
+        strata: the stratum of each network, [n]; numbers must agree within a stratum. All 0 means a single stratum.
 
     Returns:
-        None if no two classes share so many.
+        The labels; None if no two classes share enough.
     """
     everywhere = np.arange(len(points))
     table = _table(points, _cells(points, strata, everywhere), everywhere)
@@ -136,20 +136,20 @@ def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
 
 
 def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Of these networks as many of each class with each number of epochs: epochs say nothing of the class among them.
+    """Choose equally many networks of each class with each number of epochs, so that epochs do not predict the class.
 
-    A function of the epochs that was chosen elsewhere scores among them what a guess does, to the digit. Those of a class
-    and a number that are kept have the lowest indices.
+    Any function of the epochs that was chosen on other networks scores exactly like a guess on the chosen ones. Networks of
+    a class and a number are chosen by ascending index.
 
     Args:
-        points: with labels.
-        kept: labels of classes (`sharing`); others are left out.
-        strata: [n]; numbers are equal within each stratum too.
-        places: of the networks to choose from: one part of a split. To choose from all and split afterwards would not do:
-            what of a cell is in training tells what is missing from it, and so is in the test.
+        points: labelled points.
+        kept: labels of the classes to choose from (`sharing`).
+        strata: the stratum of each network, [n]; numbers are equal within each stratum too.
+        places: positions of the networks of one part of a split. Choosing from all networks before the split would leak,
+            because the training part of a cell would reveal its test part.
 
     Returns:
-        Places, ascending.
+        Positions, ascending.
     """
     cells, target = _cells(points, strata, places), points.target[places]
     common = _table(points, cells, places)[list(kept)].min(axis=0)
@@ -161,13 +161,13 @@ def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDA
 
 
 def _cells(points: Points, strata: Ints, places: npt.NDArray[np.intp]) -> Ints:
-    """Number of the stratum and number of epochs of each network at these places."""
+    """Number the combinations of stratum and epochs, and return the number of each network at these positions."""
     both = np.stack([strata[places], points.epochs[places]])
     return np.asarray(np.unique(both, axis=1, return_inverse=True)[1], np.int64).reshape(-1)
 
 
 def _table(points: Points, cells: Ints, places: npt.NDArray[np.intp]) -> Ints:
-    """[classes, cells]: how many of the networks at these places there are."""
+    """Count the networks at these positions, [classes, cells]."""
     table = np.zeros((len(points.classes), int(cells.max(initial=-1)) + 1), np.int64)
     np.add.at(table, (points.target[places], cells), 1)
     return table

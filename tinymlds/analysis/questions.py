@@ -1,13 +1,12 @@
-"""The questions that can be asked of datasets: their cases, each with its networks, checked before anything is fitted."""
+"""The questions of the experiments: their cases, each with its networks, checked before anything is fitted."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 import numpy as np
 
-from tinymlds.analysis.ladder import Case
+from tinymlds.analysis.ladder import Case, matching
 from tinymlds.analysis.points import Ints, Points, Wanted, gather
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import UsageError
@@ -16,35 +15,35 @@ from tinymlds.tasks import machines
 from tinymlds.tasks.catalog import MODIFIED, is_transducer
 
 LEAST_FOR_EPOCHS = 30
-"""Networks that a task must have for its epochs to be predicted on their own."""
+"""The least number of networks of a task for a case that predicts its epochs alone."""
 
 TWINS = "clean", "tampered"
 
 
 class Asked(NamedTuple):
-    """A case as it is asked for."""
+    """A case before it is checked."""
 
     name: str
     wanted: list[Wanted]
     classes: tuple[str, ...] = ()
-    """None, where the epochs are what is asked for."""
+    """Names of the classes; () if the epochs are the target."""
     twins: bool = False
-    """Whether networks wanted are machines and their twins in turn, in pairs."""
+    """Whether `wanted` alternates between machines and their twins."""
     unseen: str | None = None
-    """A machine that, with its twin, is for testing only, and the only one."""
+    """The machine that, with its twin, is tested and not trained on; None if there is no such machine."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """An experiment: how it is scored, and its cases."""
+    """The question of an experiment: its score and its cases."""
 
     metric: str
     cases: Callable[[dict[str, Dataset], int], Iterator[Asked]]
-    """Of the datasets of tasks, and networks with an index below a number."""
+    """A function of the dataset of each task, and of the number below which indices are used."""
 
 
 def of_tasks(datasets: list[Dataset]) -> dict[str, Dataset]:
-    """The dataset of every task.
+    """Return the dataset of every task.
 
     Raises:
         UsageError: two datasets have the same task.
@@ -66,7 +65,7 @@ def _which(found: dict[str, Dataset], is_class: Callable[[str], bool], what: str
 
 
 def _pairs(found: dict[str, Dataset], least: int) -> dict[str, list[Wanted]]:
-    """Each machine that is there with its twin, and both of them."""
+    """Return machine and twin for each machine that is there with its twin."""
     pairs = {task: (task, task + MODIFIED) for task in found if task + MODIFIED in found}
     if len(pairs) < least:
         pair = "a machine and its modified twin" if least == 1 else f"at least {least} machines and their modified twins"
@@ -113,19 +112,19 @@ EXPERIMENTS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """A case that was checked."""
+    """A checked case."""
 
     asked: Asked
     held: list[Wanted] | None
-    """The networks of other datasets that go with those wanted, one by one."""
+    """The held-out counterpart of each entry of `asked.wanted`."""
     reason: str
-    """Why there is nothing to ask; "" if there is."""
+    """The reason why the case is skipped, or ""."""
     notes: tuple[str, ...]
     count: int
-    """Networks with indices below it are used."""
+    """The number below which indices are used."""
 
     def case(self) -> Case:
-        """Read the networks."""
+        """Read the networks of the case."""
         asked = self.asked
         points = gather(asked.wanted, asked.classes, self.count)
         held = None if self.held is None else gather(self.held, asked.classes, self.count)
@@ -143,14 +142,14 @@ class Plan:
 
 
 def _pair(points: Points) -> Ints | None:
-    """For each network the number of its pair, if all machines and twins are matched."""
+    """Return the number of the pair of each network; None unless all machines and twins are matched."""
     if not _matched([(source.seed, source.recipe) for source in points.sources]):
         return None
     return points.source // 2 * (int(points.index.max(initial=0)) + 1) + points.index
 
 
 def _with_twin(points: Points, wanted: list[Wanted], count: int) -> Points:
-    """Without the networks that `_twinned` leaves out."""
+    """Return the points without those that `_twinned` leaves out."""
     kept = _twinned(wanted, count)
     places = zip(points.source.tolist(), points.index.tolist(), strict=True)
     return points.take(np.array([index in kept[source] for source, index in places], bool))
@@ -159,30 +158,20 @@ def _with_twin(points: Points, wanted: list[Wanted], count: int) -> Points:
 def plans(
     question: Question, datasets: list[Dataset], held: list[Dataset], count: int, patterns: str | None = None
 ) -> list[Plan]:
-    """The cases that patterns like "xor,all" name, all for None. Reads no weights.
+    """Check the cases that patterns like "xor,all" name, or all for None, without reading weights.
 
     Raises:
-        UsageError: there are none, a pattern names none, networks held out are of other tasks or another shape, shapes
-            differ, or no case has enough complete networks.
+        UsageError: there are no cases, a pattern names none, held-out networks have other tasks or another architecture, or
+            that differs within a case, or no case has enough complete networks.
     """
     found = list(question.cases(of_tasks(datasets), count))
     if not found:
         raise UsageError(f"no task has {LEAST_FOR_EPOCHS} networks with different numbers of epochs")
     theirs = of_tasks(held) if held else None
-    result = [_plan(asked, theirs, count) for asked in _chosen(found, patterns)]
+    result = [_plan(asked, theirs, count) for asked in matching("case", found, patterns, lambda asked: (asked.name,))]
     if all(plan.reason for plan in result):
         raise UsageError(f"case {result[0].asked.name}: {result[0].reason}")
     return result
-
-
-def _chosen(found: list[Asked], patterns: str | None) -> list[Asked]:
-    if patterns is None:
-        return found
-    names, wanted = [asked.name for asked in found], [part.strip() for part in patterns.split(",")]
-    for pattern in wanted:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"no case is called {pattern!r}; there are {', '.join(names)}")
-    return [asked for asked in found if any(fnmatchcase(asked.name, pattern) for pattern in wanted)]
 
 
 def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
@@ -191,14 +180,14 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
         if not all(task in theirs for task in tasks):
             raise UsageError(f"the datasets held out have not the tasks of the case {asked.name}: {', '.join(tasks)}")
         held = [one._replace(dataset=theirs[one.task]) for one in asked.wanted]
-    shapes = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
-    if len(shapes) > 1:
-        each = ", ".join(f"{folder} has {shape}" for shape, folder in shapes.items())
-        raise UsageError(f"the networks have different shapes, so they cannot be compared: {each}")
+    kinds = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
+    if len(kinds) > 1:
+        each = ", ".join(f"{folder} has {architecture}" for architecture, folder in kinds.items())
+        raise UsageError(f"the networks have different architectures, so they cannot be compared: {each}")
     notes = []
-    complete = [_complete(one, count) for one in asked.wanted]
+    complete = [len(_indices(one, count)) for one in asked.wanted]
     if held is not None:
-        complete = [min(both) for both in zip(complete, (_complete(one, count) for one in held), strict=True)]
+        complete = [min(n, len(_indices(one, count))) for n, one in zip(complete, held, strict=True)]
     reason = "" if any(complete) else f"no network of {', '.join(tasks)} is complete, so there is nothing to ask"
     if asked.classes and not reason:
         labels = {one.label for one, number in zip(asked.wanted, complete, strict=True) if number}
@@ -212,25 +201,22 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
         kept = sum(map(len, _twinned(wanted, count)))
         if wanted and not kept:
             reason = f"no networks of a machine and its twin are complete, of {', '.join(one.task for one in wanted)}"
-        elif alone := sum(_complete(one, count) for one in wanted) - kept:
+        elif alone := sum(len(_indices(one, count)) for one in wanted) - kept:
             whose = "" if wanted is asked.wanted else " held out"
             notes.append(f"without {alone} networks{whose}, as they have no twin that is complete")
     return Plan(asked, held, reason, (*notes, *_differing(asked, held)), count)
 
 
-def _complete(wanted: Wanted, count: int) -> int:
-    return len(_indices(wanted, count))
-
-
 def _indices(wanted: Wanted, count: int) -> set[int]:
+    """Return the indices below `count` of the complete networks of a task."""
     return {row["index"] for row in wanted.dataset.rows(wanted.task) if row["index"] < count}
 
 
 def _twinned(wanted: list[Wanted], count: int) -> list[set[int]]:
-    """Of machines and their twins in turn, the indices of complete networks that have a complete twin.
+    """Return the indices of complete networks with a complete twin, for machines and twins in turn.
 
-    Matched networks have a twin of their own; of others, any of the twins of their machine is one. Without this, where
-    several machines are asked about together, it would tell something which machine a network is.
+    A matched network has one twin; for others, any network of the twin machine counts. Networks without twins would let a
+    model infer the class from the machine, where several machines are in one case.
     """
     matched = _matched([(one.dataset.spec.seed, one.dataset.spec.recipe) for one in wanted])
     result: list[set[int]] = []
@@ -244,12 +230,12 @@ def _twinned(wanted: list[Wanted], count: int) -> list[set[int]]:
 
 
 def _matched(made: Sequence[tuple[int, Recipe]]) -> bool:
-    """Whether networks of an index share what they were made from: seed and recipe of each task."""
+    """Return whether all tasks have the same seed and the same matched recipe."""
     return all(recipe.matched and (seed, recipe) == made[0] for seed, recipe in made)
 
 
 def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tuple[Asked, list[Wanted] | None]:
-    """Only the classes of these labels, with labels that count on."""
+    """Keep only the classes of these labels, renumbered."""
     new = {label: number for number, label in enumerate(labels)}
 
     def kept(wanted: list[Wanted]) -> list[Wanted]:
@@ -260,14 +246,14 @@ def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tupl
 
 
 def differences(ours: Spec, theirs: Spec) -> list[str]:
-    """Names of what reaches weights and differs: seed, and fields of the recipe."""
+    """Return the names of settings that influence weights and differ: seed, and fields of the recipe."""
     mine, other = ({name: value for name, (_, value) in spec.recipe.options().items()} for spec in (ours, theirs))
     names = [name for name in {**mine, **other} if mine.get(name) != other.get(name)]
     return ["seed"] * (ours.seed != theirs.seed) + names
 
 
 def _differing(asked: Asked, held: list[Wanted] | None) -> Iterator[str]:
-    """Notes of what networks of a case differ in beside their tasks."""
+    """Yield notes on differences between the networks of a case other than their tasks."""
     first = asked.wanted[0].dataset.spec
     found = dict.fromkeys(name for one in asked.wanted for name in differences(first, one.dataset.spec))
     if found:

@@ -1,8 +1,8 @@
-"""The JSON of an analysis, read strictly: the file may come from a stranger. Imports no library of the extra.
+"""Strict reading of the JSON of an analysis, which may be untrusted; imports no library of the extra.
 
-Every key, type and range is checked, and so is what follows from something else in the file: the mean from the scores, the
-sum of a confusion matrix from the networks tested. A command is taken only if a shell would run it as one `tinymlds
-analyze`, as people copy it from a page.
+Every key, type and range is checked, and so are values that follow from others: the mean from the scores, the sum of a
+confusion matrix from the networks tested. A command is accepted only if a shell would run it as a single `tinymlds
+analyze`, because people copy it from a page.
 """
 
 import math
@@ -21,33 +21,33 @@ from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import AnalysisError, DatasetError
 
 LIMIT = 1 << 23
-"""Bytes of a file."""
+"""The largest number of bytes of a file."""
 MOST_SEEDS = 1000
 MOST_RUNGS = 200
-"""Different ones, which a page has a line for; the ladder has about fifty."""
+"""The largest number of different rungs, each a line on a page; the ladder has about fifty."""
 _LONG, _LONGEST = 4096, 1 << 16
 _NAME = "[a-z0-9_]{1,64}"
-"""Of a case or a class: a task, or a word."""
+"""The name of a case or a class: a task, or a word."""
 _EXPERIMENT = "[a-z][a-z0-9-]{0,63}"
 _RUNG = "[a-z]{1,32}/[a-z]{1,32}/[a-z]{1,32}"
 _DIGEST = "[0-9a-f]{64}"
 _WIDEST = 10.0
-"""Times the range of a score: the interval of two scores at its ends is 6.4 times as wide to either side."""
+"""The largest half-width in units of the range of a score; two scores at its ends give 6.4."""
 _CLOSE = 1e-9
-"""A mean may differ by so much from that of its scores: other libraries sum in another order."""
+"""The tolerance of a mean, because libraries sum in different orders."""
 
 T = TypeVar("T")
 
 
 class _WrongError(ValueError):
-    """What is wrong with a file."""
+    """A problem of a file."""
 
 
 def read_results(path: str | Path) -> Results:
-    """The results in a file that `tinymlds analyze --out` has written.
+    """Read the results in a file that `tinymlds analyze --out` wrote.
 
     Raises:
-        AnalysisError: the file is missing, too long, of another format, or says what no analysis says.
+        AnalysisError: the file is missing, too long, of another format, or impossible as a result of an analysis.
     """
     place = Path(path)
     try:
@@ -58,7 +58,7 @@ def read_results(path: str | Path) -> Results:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a file, which may be a link but has to lead to a file; waits for no writer of a pipe."""
+    """Read the bytes of a regular file, or of a link to one, without waiting for the writer of a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         with os.fdopen(descriptor, "rb") as file:
@@ -110,21 +110,21 @@ def _truth(value: Any, what: str) -> bool:
 
 
 def _list(value: Any, what: str, each: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
-    """The values of a list; so many, if `count` says how many."""
+    """Return the checked values of a list, of length `count` if it is given."""
     if not isinstance(value, list) or (count is not None and len(value) != count):
         raise _WrongError(f"{what} is not a list{'' if count is None else f' of {count}'}")
     return tuple(each(part, what) for part in value)
 
 
 def _mapping(value: Any, what: str, each: Callable[[Any, str], T]) -> dict[str, T]:
-    """An object whose keys are not known beforehand."""
+    """Return the checked values of an object whose keys are not fixed."""
     if not isinstance(value, dict):
         raise _WrongError(f"{what} is not an object")
     return {_text(key, f"a name in {what}"): each(part, f"{what}, {key}") for key, part in value.items()}
 
 
 def _command(value: Any, what: str) -> str:
-    """A command line that is one `tinymlds analyze` and nothing else to a shell."""
+    """Return a command line that a shell runs as a single `tinymlds analyze`."""
     text = _text(value, what, most=_LONGEST)
     try:
         words = shlex.split(text)
@@ -235,7 +235,7 @@ def _published(value: Any) -> dict[str, Any]:
 
 
 def _row(value: Any, common: dict[str, Any], seeds: int) -> Row:
-    """A row; `common` are the fields that it shares with the whole."""
+    """Return a row; `common` are the fields that equal those of the whole."""
     found = _object(value, {field.name for field in fields(Row)}, "a row")
     case, rung = _text(found["case"], "a case", _NAME), _text(found["rung"], "a rung", _RUNG)
     what = f"row {case}/{rung}"
@@ -254,7 +254,7 @@ def _row(value: Any, common: dict[str, Any], seeds: int) -> Row:
 
 
 def _scored(found: dict[str, Any], what: str, seeds: int) -> dict[str, Any]:
-    """The fields of a rung that was climbed."""
+    """Return the fields of a rung that has results."""
     metric = _text(found["metric"], f"{what}, metric", "|".join(METRICS))
     low, high = METRICS[metric]
     scores = _list(found["scores"], f"{what}, scores", lambda each, part: _number(each, part, low, high), seeds)

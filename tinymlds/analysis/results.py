@@ -1,4 +1,4 @@
-"""What an analysis comes to, and its JSON. Imports no library of the extra, so that others can show results."""
+"""The results of an analysis and their JSON; imports no library of the extra, so that others can show results."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 from tinymlds.spec import canonical_json
 
 FORMAT = 2
-"""Version of the JSON. 2: datasets have their recipe and what they differ in."""
+"""Version of the JSON. Version 2 added the recipe and the differences of the datasets."""
 
 METRICS = {"balanced_accuracy": (0.0, 1.0), "roc_auc": (0.0, 1.0), "spearman": (-1.0, 1.0)}
-"""What rungs are scored by, and between which values a score is."""
+"""The metrics of rungs, with the least and the greatest value of each."""
 
 PAIRED = ("tampered", "tampered-unseen")
 """Experiments about machines and their twins."""
@@ -29,56 +29,56 @@ class Row:
     case: str
     rung: str
     command: str
-    """Makes this row again, in the folder where the datasets are."""
+    """The command that makes this row again, run in the same folder."""
     datasets: dict[str, str]
-    """Digest of each folder."""
+    """The digest of each folder."""
     versions: dict[str, str]
     status: str = "done"
-    """done, or skipped."""
+    """The status: done or skipped."""
     reason: str = ""
-    """Why it was skipped."""
+    """The reason why the rung was skipped."""
     metric: str = ""
     chance: float = 0.0
-    """What a guess scores."""
+    """The score of a guess."""
     scores: tuple[float, ...] = ()
-    """One for each seed."""
+    """The score of each seed."""
     mean: float | None = None
     half_width: float | None = None
-    """Of the 95 % interval of the mean."""
+    """Half the width of the 95 % interval of the mean."""
     others: dict[str, list[float]] | None = None
-    """Further scores, one for each seed."""
+    """Further scores by name, one for each seed."""
     classes: tuple[str, ...] = ()
     confusion: list[list[int]] | None = None
-    """Of all seeds together: row, true class; column, predicted class."""
+    """The confusion matrix of all seeds together: rows are true classes, columns predicted ones."""
     networks: dict[str, list[int]] | None = None
-    """For training, validation and test, with each seed."""
+    """The number of networks for training, validation and test, with each seed."""
     chosen: tuple[dict[str, Any], ...] = ()
-    """What was chosen on the validation networks, with each seed."""
+    """The settings chosen on the validation networks, with each seed."""
     notes: tuple[str, ...] = ()
 
     @property
     def at_chance(self) -> bool:
-        """Whether the interval, which is corrected for the networks that seeds share, holds what a guess scores."""
+        """Whether the interval contains the score of a guess."""
         return self.mean is not None and self.half_width is not None and abs(self.mean - self.chance) <= self.half_width
 
 
 @dataclass(frozen=True)
 class Results:
-    """An analysis. Everything but `provenance` is the same each time, on the same machine with the same versions."""
+    """The results of an analysis, reproducible on the same machine with the same versions except for `provenance`."""
 
     experiment: str
     command: str
     datasets: tuple[dict[str, Any], ...]
     versions: dict[str, str]
     interval: str
-    """What the intervals cover."""
+    """A description of the intervals."""
     splits: tuple[dict[str, Any], ...]
-    """Of each seed: the rule, how many indices (those that all tasks have), and which are for validation and for test."""
+    """The split of each seed: its rule, the number of indices (which all tasks have), and those of validation and test."""
     published: dict[str, Any] | None
-    """A figure from the literature to stand beside ours."""
+    """A published score, for comparison."""
     rows: tuple[Row, ...]
     provenance: dict[str, Any]
-    """Seconds for each row."""
+    """The seconds that each row took."""
 
     @property
     def cases(self) -> tuple[str, ...]:
@@ -87,17 +87,17 @@ class Results:
 
     @property
     def differing(self) -> tuple[str, ...]:
-        """What reaches weights and differs among the datasets that were trained on: seed, or fields of the recipe."""
+        """Settings that influence weights and differ between the training datasets: seed, or fields of the recipe."""
         return tuple(dict.fromkeys(name for each in self.datasets if not each["held_out"] for name in each["differs"]))
 
     @property
     def matched(self) -> bool:
-        """Whether networks of an index share what they were made from, in all datasets that were trained on."""
+        """Whether networks of an index have the same origin in all datasets that were trained on."""
         return not self.differing and all(dataset["matched"] for dataset in self.datasets if not dataset["held_out"])
 
     @property
     def pairs(self) -> str:
-        """Of tampered: what a machine and its twin share, in a sentence; "" of other experiments."""
+        """A sentence on what machines and twins share; "" unless the experiment is about twins."""
         if self.experiment not in PAIRED:
             return ""
         differ = (
@@ -106,11 +106,11 @@ class Results:
         return _MATCHED if self.matched else _UNMATCHED.format(differ)
 
     def of_case(self, case: str) -> list[Row]:
-        """The rungs of a case, in order."""
+        """Return the rows of a case, in order."""
         return [row for row in self.rows if row.case == case]
 
     def notes_of(self, case: str) -> list[tuple[str, str]]:
-        """What rungs of a case have to say: the rung, or "every rung", and a note, or why it was skipped; in order."""
+        """Return the notes of a case, in order: pairs of a rung, or "every rung", and a note or the reason for skipping."""
         rows = self.of_case(case)
         done = [set(row.notes) for row in rows if row.status == "done"]
         common = set.intersection(*done) if len(done) > 1 else set()
@@ -119,9 +119,9 @@ class Results:
         return list(found)
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON gets."""
+        """Return the content of the JSON."""
         return {"format": FORMAT, "kind": "analysis", **asdict(self)}
 
     def to_json(self) -> str:
-        """One line of canonical JSON."""
+        """Return one line of canonical JSON."""
         return canonical_json(self.to_dict()) + "\n"

@@ -1,7 +1,7 @@
-"""Which networks are for training, validation and test: by index alone.
+"""The division of networks into training, validation and test, by index alone.
 
-Networks of different tasks that have the same index may share initial weights, order and sequences (`--matched`), so all
-networks of an index are on the same side; checkpoints of a network have its index too.
+Networks of different tasks with the same index may share initial weights, order and sequences (`--matched`), so all
+networks of an index, with their checkpoints, are in the same part.
 """
 
 from typing import NamedTuple
@@ -20,23 +20,23 @@ class Split(NamedTuple):
     """A division of indices."""
 
     rule: str
-    """Where it comes from, in words."""
+    """The origin of the division, in words."""
     parts: npt.NDArray[np.int64]
-    """[count]: a place in SPLITS (train, validation, test) for each index."""
+    """The part of each index, [count], as a position in SPLITS (train, validation, test)."""
 
     def part(self, name: str, index: npt.NDArray[np.int64]) -> npt.NDArray[np.intp]:
-        """The places of the networks, by their indices [n], that are in this part."""
+        """Return the positions of the networks, given their indices [n], that are in this part."""
         return np.flatnonzero(self.parts[index] == SPLITS.index(name))
 
 
 def split(seed: int, count: int, number: int, least: int = 1) -> Split:
-    """The division of indices 0 ... count - 1.
+    """Divide the indices 0 ... count - 1.
 
-    Number 0 is the split column of the dataset with this seed; the others cut random orders of the indices (80/10/10, and
-    `least` at least of each), and so does 0 where the column gives a part less than half of that, or fewer than `least`.
+    Number 0 uses the split column of the dataset with this seed. Other numbers cut random orders of the indices (80/10/10,
+    at least `least` in each part). So does 0 if a part of the column has less than half of that, or fewer than `least`.
 
     Raises:
-        UsageError: fewer than three times `least` indices.
+        UsageError: there are fewer than three times `least` indices.
     """
     if count < 3 * least:
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Scores of predictions, and the interval of their mean."""
+"""Scores of predictions, and confidence intervals of their mean."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,43 +20,43 @@ INTERVAL = (
     "draw too; another dataset may differ by more"
 )
 LEAST_PROBABILITY = 1e-12
-"""What probabilities are taken for if they are less: a loss has to be finite."""
+"""The lower bound of probabilities, which keeps losses finite."""
 _DRAWS = 200
-"""Of the networks held out, for the variance of their draw."""
+"""Number of bootstrap draws of held-out networks, for their variance."""
 FEW_FALSE = 0.01
-"""Share of class 0 that may be taken for class 1, where the share of class 1 that is recognised then is told."""
+"""The false positive rate at which the true positive rate is reported."""
 
 
 def balanced_accuracy(target: Target, scores: Scores) -> float:
-    """`recognised` of what gets most, for scores [n, classes]."""
+    """Return the balanced accuracy of the classes with the highest scores [n, classes]."""
     return recognised(target, predicted(scores))
 
 
 def recognised(target: Target, answers: Target) -> float:
-    """Mean over the classes that occur of the share recognised."""
+    """Return the mean recall over the classes that occur."""
     return float(np.mean([np.mean(answers[target == label] == label) for label in np.unique(target)]))
 
 
 def predicted(scores: Scores, at: float | None = None) -> Target:
-    """Classes [n] of scores [n, classes]: what gets most, or, of two classes, class 1 from odds of `at` on."""
+    """Return the classes with the highest scores [n, classes]; with `at`, class 1 of two where its log odds reach `at`."""
     return scores.argmax(axis=1) if at is None else (odds(scores) >= at).astype(np.int64)
 
 
 def odds(scores: Scores) -> Scores:
-    """Logarithm of the odds for class 1 [n], of scores [n, 2].
+    """Return the log odds of class 1 [n] for scores [n, 2].
 
-    Models rank by them: a probability near 1 has too few digits, so that all that a model is sure of would be equal.
+    Networks are ranked by log odds because probabilities near 1 have too few digits to differ.
     """
     return scores[:, 1] - scores[:, 0]
 
 
 def roc_auc(target: Target, scores: Scores) -> float:
-    """Chance that a network of class 1 has higher odds for class 1 than one of class 0, for scores [n, 2]."""
+    """Return the probability that a network of class 1 has higher odds of class 1 than one of class 0."""
     return float(metrics.roc_auc_score(target, odds(scores)))
 
 
 def spearman(target: Target, scores: Scores) -> float:
-    """Rank correlation of numbers; 0 where one side is constant."""
+    """Return the rank correlation of numbers; 0 if one side is constant."""
     if np.ptp(target) == 0 or np.ptp(scores) == 0:
         return 0.0
     return float(stats.spearmanr(target, scores).statistic)
@@ -70,9 +70,9 @@ METRICS: dict[str, Callable[[Target, Scores], float]] = {
 
 
 def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
-    """What models are chosen by: the score, and among equals the loss with its sign changed; more is better.
+    """Return the criterion for choosing settings, higher is better: the score, then the negative loss to break ties.
 
-    The loss is the mean of -log p(class), p at least LEAST_PROBABILITY, or the mean squared error of numbers. On few
+    The loss is the mean of -log p(class), p at least LEAST_PROBABILITY, or the mean squared error of numbers. With few
     networks many settings have the same score.
     """
     if metric == "spearman":
@@ -83,11 +83,10 @@ def fitness(metric: str, target: Target, scores: Scores) -> tuple[float, float]:
 
 
 def threshold(target: Target, scores: Scores) -> float:
-    """Odds (their logarithm) that class 1 must have to be the answer, for scores [n, 2]: with the best balanced accuracy,
-    and nearest to 0.
+    """Return the threshold of log odds with the best balanced accuracy for scores [n, 2], the one nearest to 0 of equals.
 
-    A model with many more features than networks is sure of those that it was trained on, and may put all others on one
-    side of 0, in the right order.
+    A model with many more features than networks separates its training networks widely, and may put all others on one
+    side of 0 although it ranks them correctly.
     """
     found = odds(scores)
     values = np.unique(found)
@@ -102,7 +101,7 @@ def threshold(target: Target, scores: Scores) -> float:
 
 
 def others(metric: str, target: Target, scores: Scores, answers: Target) -> dict[str, float]:
-    """Further scores that go with a metric, of the `predicted` classes too; none that is undefined."""
+    """Return further scores that accompany a metric, computed from scores and predicted classes, if they are defined."""
     if metric == "spearman":
         return {"r2": float(metrics.r2_score(target, scores))} if np.ptp(target) > 0 else {}
     accuracy = float(np.mean(answers == target))
@@ -116,24 +115,24 @@ def others(metric: str, target: Target, scores: Scores, answers: Target) -> dict
 
 
 def recognised_at(target: Target, scores: Scores, false: float = FEW_FALSE) -> float:
-    """Share of class 1 above a threshold that at most the share `false` of class 0 reaches, for scores [n, 2].
+    """Return the true positive rate at a false positive rate of at most `false`, for scores [n, 2].
 
-    The true positive rate at a false positive rate, as papers on backdoors report it; of fewer than 1 / false networks of
-    class 0 none may reach it. The threshold is that of the networks tested.
+    Papers on backdoors report this number. With fewer than 1 / false networks of class 0, none of them may reach the
+    threshold, which is chosen on the tested networks.
     """
     wrong, right, _ = metrics.roc_curve(target, odds(scores), drop_intermediate=False)
     return float(right[wrong <= false].max())
 
 
 def confusion(target: Target, answers: Target, classes: int) -> npt.NDArray[np.int64]:
-    """[classes, classes]: networks of the class of the row that were taken for that of the column."""
+    """Return the confusion matrix [classes, classes]: rows are true classes, columns predicted ones."""
     return np.asarray(metrics.confusion_matrix(target, answers, labels=range(classes)), np.int64)
 
 
 def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> float | None:
-    """Of the pairs (same number in `pair`, one network of each class) the share in which that of class 1 has higher odds.
+    """Return the share of pairs in which the network of class 1 has the higher odds; None if there are no pairs.
 
-    Equal scores count one half. None if there are no pairs.
+    A pair has the same number in `pair`, and one network of each class. Equal scores count one half.
     """
     found = odds(scores)
     clean, tampered = (
@@ -144,16 +143,17 @@ def pairs_right(target: Target, scores: Scores, pair: npt.NDArray[np.int64]) -> 
 
 
 def interval(scores: Sequence[float], ratio: float, least: float = 0.0, drawn: float = 0.0) -> tuple[float, float]:
-    """Mean and half-width of the 95 % interval of two or more scores, one for each split of the same networks.
+    """Return mean and half-width of the 95 % interval of two or more scores, one for each split of the same networks.
 
-    The corrected resampled t: the variance of the mean is s^2 (1 / k + ratio), for k splits do not tell k times as much as
-    one (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52, eq. 9).
+    This is the corrected resampled t interval: the variance of the mean is s^2 (1 / k + ratio), because k splits carry less
+    than k times the information of one (Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning
+    52, eq. 9).
 
     Args:
-        scores: one for each split.
-        ratio: networks tested over networks trained on.
-        least: what the half-width is at least (`unseen_errors`); scores that are all the same have no s.
-        drawn: variance of the mean over draws of the networks tested (`variance_of_draws`), where all splits test the same.
+        scores: one score for each split.
+        ratio: number of networks tested over number of networks trained on.
+        least: lower bound of the half-width (`unseen_errors`), needed because equal scores have s = 0.
+        drawn: variance of the mean over draws of the tested networks (`variance_of_draws`), if all splits test the same.
     """
     variance = float(np.var(scores, ddof=1)) * (1.0 / len(scores) + ratio) + drawn
     half_width = float(stats.t.ppf((1 + LEVEL) / 2, len(scores) - 1)) * math.sqrt(variance)
@@ -161,11 +161,11 @@ def interval(scores: Sequence[float], ratio: float, least: float = 0.0, drawn: f
 
 
 def unseen_errors(metric: str, target: Target) -> float:
-    """How far from 1 a score may be although no error was seen, at 95 %, for the classes [n] of all networks tested.
+    """Return how far below 1 the true score may be at 95 % if no tested network, of classes [n], was an error.
 
-    The rule of three: of n networks without an error the true share of errors may be 3 / n (Hanley and Lippman-Hand 1983,
-    If nothing goes wrong, is everything all right?, JAMA 249). It is largest in the smallest class. Of a balanced accuracy
-    that class is one in so many; a ROC curve loses the whole of it if that share of one class is beyond all of the other.
+    By the rule of three, after n networks without an error the true error rate may be 3 / n (Hanley and Lippman-Hand 1983,
+    If nothing goes wrong, is everything all right?, JAMA 249), which is largest in the smallest class. Balanced accuracy
+    loses that rate divided by the number of classes; ROC-AUC loses all of it, if the errors rank beyond the other class.
     """
     if metric == "spearman":
         return 0.0
@@ -174,13 +174,13 @@ def unseen_errors(metric: str, target: Target) -> float:
 
 
 def variance_of_draws(metric: str, target: Target, scores: Sequence[Scores], group: npt.NDArray[np.int64]) -> float:
-    """Variance of the mean score over draws of the networks tested: the bootstrap, in which groups [n] stay together.
+    """Return the variance of the mean score over draws of the tested networks, by a bootstrap that keeps groups together.
 
     Args:
         metric: a name in METRICS.
-        target: [n].
-        scores: those that each seed gives to the same networks.
-        group: [n]: networks of an index may share initial weights and order.
+        target: the targets of the networks, [n].
+        scores: the scores of the same networks with each seed.
+        group: the group of each network, [n]; networks of an index may share initial weights and order.
     """
     random, places = np.random.default_rng(0), [np.flatnonzero(group == number) for number in np.unique(group)]
     found = []

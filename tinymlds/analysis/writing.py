@@ -1,4 +1,4 @@
-"""Where results are written: one file at the end, and, while they come, a file beside it with what is finished."""
+"""Writing results: one file at the end, and until then a file beside it with the finished rows."""
 
 import contextlib
 import json
@@ -14,16 +14,16 @@ from tinymlds.errors import DatasetError, TinymldsError, UsageError, note_safe
 from tinymlds.spec import canonical_json
 
 ROWS, LOCK = ".rows", ".lock"
-"""Added to the name of the file: what is finished, and who works on it. `.part` is what `store.commit` adds."""
+"""Suffixes of the file with finished rows, and of its lock; `store.commit` adds `.part`."""
 
 _FIELDS = {entry.name for entry in fields(Row)}
 
 
 def outside(place: Path, *folders: Path) -> Path:
-    """A path that is inside none of these datasets: a dataset holds no other files.
+    """Check that a path is inside none of these datasets, which hold no other files, and return it.
 
     Raises:
-        UsageError: it is inside one.
+        UsageError: the path is inside a dataset.
     """
     try:
         inside = any(folder.is_dir() and place.resolve().is_relative_to(folder.resolve()) for folder in folders)
@@ -36,16 +36,16 @@ def outside(place: Path, *folders: Path) -> Path:
 
 @dataclass
 class Rows:
-    """What is finished: the fields of rows, and seconds, by case and rung; with a file, kept there too."""
+    """The finished rows: their fields and seconds, by case and rung, also kept in a file if there is one."""
 
     place: Path | None = None
-    """OUT.rows: a header in the first line, then a line of JSON for each group of rungs that one fit served."""
+    """OUT.rows: a header in the first line, then a line of JSON for each group of rungs that share a fit."""
     fields: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _file: IO[bytes] | None = None
 
     def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
-        """Keep the fields of these rungs, which took so many seconds."""
+        """Add the fields of these rungs, and the seconds that they took."""
         line = canonical_json({"case": case, "rows": rows, "seconds": seconds})
         self._take(json.loads(line))  # as a file would give it back
         if self._file is not None:
@@ -56,14 +56,14 @@ class Rows:
                 raise TinymldsError(f"cannot write {self.place}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """No more comes; a file with the header alone, which is worth nothing, is removed."""
+        """Close the file, and remove it if it has only the header."""
         if self.place is not None and self._file is not None:
             self._file.close()
             if not self.fields:
                 store.remove(self.place)
 
     def remove(self) -> None:
-        """Remove the file: all of it stands elsewhere now."""
+        """Remove the file, once the results are written."""
         if self.place is not None and self._file is not None:
             self._file.close()
             store.remove(self.place)
@@ -78,15 +78,15 @@ class Rows:
 
 @contextlib.contextmanager
 def open_rows(out: Path | None, header: dict[str, Any]) -> Iterator[Rows]:
-    """What the same analysis has finished already, ready for more; without `out`, nothing, and nothing is kept.
+    """Provide the rows that the same analysis has finished, to add more; without `out`, no file is used.
 
     Args:
-        out: the file that results will be in.
-        header: what rows depend on: format, command, digests, versions.
+        out: the file for the results.
+        header: everything that rows depend on: format, command, digests, versions.
 
     Raises:
-        UsageError: `out` is there, its folder is not, another run works on it, or rows beside it are of another analysis
-            or damaged.
+        UsageError: `out` exists, its folder does not, another run uses it, or the rows beside it are damaged or of another
+            analysis.
         TinymldsError: the file system refused.
     """
     if out is None:
@@ -113,7 +113,7 @@ def open_rows(out: Path | None, header: dict[str, Any]) -> Iterator[Rows]:
 
 
 def _opened(rows: Rows, header: bytes) -> IO[bytes]:
-    """The file at its end; whole lines that are there are taken, and half a line, of a kill, is cut off."""
+    """Open the file at its end, after reading its whole lines and cutting off a line that a killed run left unfinished."""
     place = rows.place
     if place is None or (place.exists() and not place.is_file()):
         raise UsageError(f"{place} is there and is no file; remove it, or choose another --out")

@@ -1,7 +1,7 @@
-"""Packages for others: datasets with subsets, splits, an audit, a card, and descriptions for machines.
+"""Packages for publication: datasets with subsets, splits, an audit, a card, and machine-readable descriptions.
 
-A package is a function of the datasets, the options and the version of tinymlds; packaging again gives the same bytes
-(`manifest.parquet`, which is there if pyarrow is, depends on pyarrow's version too).
+The bytes of a package depend on the datasets, the arguments and the version of tinymlds alone, except for
+`manifest.parquet`, which is written if pyarrow is installed and depends on its version too.
 """
 
 import re
@@ -15,34 +15,32 @@ from tinymlds.dataset import reader, sealing, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
-from tinymlds.publish import splits, subset
+from tinymlds.publish import schemes, subset
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.building import AuditFailedError, building
 from tinymlds.publish.card import card, citation
 from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, report_text
 from tinymlds.publish.croissant import croissant
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
 from tinymlds.publish.tables import parquet
 
 __all__ = ["Packaged", "package", "parse_counts"]
 
-_RESERVED = {"splits"}
-
 
 @dataclass(frozen=True)
 class Packaged:
-    """What `package` made."""
+    """A finished package."""
 
     folder: Path
     networks: int
     complete: int
-    """Complete networks that passed the audit."""
+    """Number of complete networks that passed the audit."""
     failed: int
-    """Complete networks that did not, and are published all the same (`tolerate`)."""
+    """Number of complete networks that failed the audit and are published all the same (`tolerate`)."""
     bytes: int
     digests: dict[str, str]
-    """Of each dataset."""
+    """The digest of each dataset, by name."""
 
 
 def package(
@@ -56,17 +54,17 @@ def package(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     **about: Any,
 ) -> Packaged:
-    """Put sealed datasets into a package that can be published; what `tinymlds package` does.
+    """Put sealed datasets into a package that can be published, as `tinymlds package` does.
 
     Args:
         folders: sealed dataset folders; the name of a folder is the name of the dataset in the package.
         out: the package, which must not exist; it is built in OUT.incomplete.
-        subsets: counts; of each dataset its first so many networks of each task become a folder of their own.
+        subsets: counts; for each count, the first networks of each task become a folder of their own.
         hosts: keep the names of hosts in provenance.jsonl.
-        tolerate: publish although networks fail the audit; they are in no split.
+        tolerate: publish even if networks fail the audit; those are in no split.
         workers: threads for the audit.
         progress: called with (networks audited, networks).
-        about: title, license, authors, date, url, software_url; see `Options`.
+        about: title, license, authors, date, url, software_url; see `Metadata`.
 
     Raises:
         UsageError: a wrong argument, or `out` exists.
@@ -80,15 +78,15 @@ def package(
         for count in counts:
             subset.check_count(dataset, count)
     title = about.pop("title", None) or f"tinymlds: {', '.join(sources)}"
-    options = Options(tinymlds.__version__, title, **about)
+    metadata = Metadata(tinymlds.__version__, title, **about)
     with building(target) as folder:
         sums: dict[str, str] = {}
         parts = [_add(folder, name, dataset, counts, hosts, sums) for name, dataset in sources.items()]
-        audit = auditing.audit(parts, options.version, workers, progress)
+        audit = auditing.audit(parts, metadata.version, workers, progress)
         if audit.failures and not tolerate:
-            _commit(folder, AUDIT, report_text(audit), sums)
+            store.commit_inside(folder, AUDIT, report_text(audit))
             raise AuditFailedError(_complaint(audit, folder))
-        _describe(folder, Contents(parts, splits.make(parts, audit), audit, options), sums)
+        _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
         size = sum(_sizes(folder, sums).values())
     digests = {part.name: part.full.digest for part in parts}
     complete = sum(audit.complete(part.name) for part in parts)
@@ -96,10 +94,10 @@ def package(
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """Counts from text like "100,500"; "" is none.
+    """Parse counts like "100,500"; "" gives none.
 
     Raises:
-        UsageError: it is not that.
+        UsageError: the text has another form.
     """
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):
@@ -108,18 +106,18 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
-    """The datasets by their names.
+    """Open the datasets, and return them by name.
 
     Raises:
-        UsageError: none, two of one name, networks of different shapes, or a folder that the package would be inside of.
-        DatasetError: a folder is damaged, or not a finished dataset.
+        UsageError: there are none, two have one name, shapes differ, or the package would lie inside a folder.
+        DatasetError: a folder is damaged or no finished dataset.
     """
     if not folders:
         raise UsageError("name at least one dataset folder to package")
     opened: dict[str, Dataset] = {}
     for folder in map(Path, folders):
         name = folder.resolve().name
-        if name in _RESERVED or not reader.is_name(name):
+        if name == "splits" or not reader.is_name(name):
             raise UsageError(f"a dataset in a package cannot be called {name!r}; rename {folder}")
         if name in opened:
             raise UsageError(f"two folders are called {name}; rename one, as a package holds each under its name")
@@ -140,7 +138,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
 
 
 def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bool, sums: dict[str, str]) -> Part:
-    """Put a dataset and its subsets into the package, and open them there."""
+    """Write a dataset and its subsets into the package, and open them there."""
     for count in (None, *counts):
         place = f"{name}/{'full' if count is None else count}"
         written = subset.write(dataset, count, folder.joinpath(*place.split("/")), hosts)
@@ -150,19 +148,15 @@ def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bo
 
 
 def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
-    """Write everything beside the datasets; SHA256SUMS last."""
+    """Write all files beside the datasets, SHA256SUMS last."""
     for name, data in derived(contents).items():
-        _commit(folder, name, data, sums)
+        sums[name] = store.commit_inside(folder, name, data)
     if (rows := parquet(contents.parts, contents.audit)) is not None:
-        _commit(folder, PARQUET, rows, sums)
+        sums[PARQUET] = store.commit_inside(folder, PARQUET, rows)
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
-        _commit(folder, name, text.encode(), sums)
+        sums[name] = store.commit_inside(folder, name, text.encode())
     sealing.commit_sums(folder, sums)
-
-
-def _commit(folder: Path, name: str, data: bytes, sums: dict[str, str]) -> None:
-    sums[name] = store.commit_inside(folder, name, data)
 
 
 def _sizes(folder: Path, sums: dict[str, str]) -> dict[str, int]:

@@ -1,17 +1,16 @@
-"""The audit of a package: from its files alone, does every complete network behave as its own label, and as no other?
+"""The audit of a package, from its files alone: does every complete network behave like its own label and like no other?
 
-Each network answers fresh sequences, which no training, validation or measurement has seen, and a step is right if all
-output lines are on the right side of 0.5. Then:
+Each network answers fresh sequences, which no training, validation or measurement has used. A step is right if all output
+lines are on the right side of 0.5. The audit checks three things:
 
-1. It agrees with the table of its own task in at least `AGREEMENT` of the steps. (A validation loss below 1e-4, averaged
-   over eight lines, leaves at most 0.32 % of the validation steps wrong: a wrong step has an error of 0.5 or more on some
-   line. Three times that leaves room for chance.)
-2. It agrees with no other table over the same symbols as much, be it a task of any dataset of the package or the twin of
-   a machine, unless that does the same. (Its own twin differs in a few steps only, and is looked at in the third place.)
-3. A machine and a modified machine are told apart where it matters, on sequences with planted keys: in the steps that a
-   trigger inverts (a tenth of them) it agrees with its own table in at least `IN_SPANS` of the steps, which the threshold
-   implies for networks that were trained with keys planted, and more than with the table of its twin. Networks that were
-   not have hardly seen a key; nothing bounds them there but that they have learned their machine.
+1. The network agrees with the table of its own task in at least `AGREEMENT` of the steps. (A validation loss below 1e-4,
+   averaged over eight lines, leaves at most 0.32 % of the validation steps wrong, because a wrong step has an error of 0.5
+   or more on some line. The bound is three times that, to leave room for chance.)
+2. The network agrees less with every other table over the same symbols that behaves differently: tasks of all datasets of
+   the package, and twins of machines. (Its own twin differs in a few steps only; check 3 covers it.)
+3. On sequences with planted keys, in the steps that a trigger inverts (a tenth of them), a network of a machine or of a
+   modified machine agrees with its own table in at least `IN_SPANS` of the steps, and more than with the table of its
+   twin. The threshold implies this bound for networks trained with planted keys; others have hardly seen a key.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,16 +25,16 @@ from tinymlds.architectures import Architecture, params
 from tinymlds.dataset import store
 from tinymlds.dataset.manifest import Row
 from tinymlds.kernels.problem import Floats
+from tinymlds.publish.exams import SEED, SEQUENCES, STREAM, Exam, Library
 from tinymlds.publish.parts import Part
-from tinymlds.publish.questions import SEED, SEQUENCES, STREAM, Exam, Library
 from tinymlds.training import backends
 from tinymlds.training.loop import Status
 
 AGREEMENT = 0.99
-"""Least share of steps in which a network agrees with the table of its task."""
+"""The least share of steps in which a network must agree with the table of its task."""
 
 IN_SPANS = 0.95
-"""The same in the steps that a trigger inverts."""
+"""The least share of the steps that a trigger inverts in which a network must agree with the table of its task."""
 
 RULE = (
     "Fresh sequences; a step is right if all output lines are on the right side of 0.5. A network passes if it agrees "
@@ -50,37 +49,42 @@ RULE_OF_MACHINES = (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a network came to."""
+    """The result of the audit for one network."""
 
     index: int
     agreement: float
-    """Share of steps in which it agrees with the table of its task."""
+    """The share of steps in which the network agrees with the table of its task."""
     rival: str
-    """The table of another behaviour that it agrees with most; "" if there is none."""
+    """The table of another behaviour with which it agrees most; "" if there is none."""
     rival_agreement: float
     in_spans: float | None
-    """Agreement in the steps that a trigger inverts; None where there are none."""
+    """Agreement with its task in the steps that a trigger inverts; None if there are no such steps."""
     twin_in_spans: float | None
     why: str
-    """Why it failed; "" if it passed."""
+    """The reason why it failed; "" if it passed."""
 
 
 @dataclass
 class Audit:
-    """What an audit found."""
+    """The result of an audit."""
 
     report: dict[str, Any]
-    """For audit.json."""
+    """The content of audit.json."""
     passed: dict[tuple[str, str], set[int]] = field(default_factory=dict)
-    """(dataset, task) -> the networks that passed."""
+    """The indices of the networks that passed, by (dataset, task)."""
 
     @property
     def failures(self) -> list[dict[str, Any]]:
-        """Complete networks that failed."""
+        """The complete networks that failed."""
         return list(self.report["failures"])
 
+    def passed_rows(self, part: Part, task: str) -> list[Row]:
+        """Return the rows of the networks of a task that passed."""
+        passed = self.passed[part.name, task]
+        return [row for row in part.full.rows(task) if row["index"] in passed]
+
     def complete(self, dataset: str) -> int:
-        """Networks of a dataset that are complete and passed."""
+        """Count the complete networks of a dataset that passed."""
         return sum(len(indices) for (name, _), indices in self.passed.items() if name == dataset)
 
 
@@ -89,17 +93,16 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
 
     Args:
         parts: the datasets, opened inside the package.
-        version: of tinymlds, for the report.
-        threads: compute at the same time.
-        progress: called with (networks looked at, networks).
+        version: the version of tinymlds, for the report.
+        threads: number of threads.
+        progress: called with (networks audited, networks).
 
     Raises:
-        DatasetError: a file is damaged, or a table is not the one that dataset.json announces.
+        DatasetError: a file is damaged, or a table does not match dataset.json.
     """
     library = Library(parts)
-    result = Audit({"rule": f"{RULE}{RULE_OF_MACHINES}.", "agreement": AGREEMENT, "in_spans": IN_SPANS})
-    result.report |= {"sequences": SEQUENCES, "tool": version}
-    result.report |= {"seed": SEED, "stream": STREAM, "datasets": [], "failures": []}
+    rule = {"rule": f"{RULE}{RULE_OF_MACHINES}.", "agreement": AGREEMENT, "in_spans": IN_SPANS, "sequences": SEQUENCES}
+    result = Audit({**rule, "tool": version, "seed": SEED, "stream": STREAM, "datasets": [], "failures": []})
     done, total = 0, sum(len(part.full) for part in parts)
     for part in parts:
         tasks = []
@@ -118,7 +121,7 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
 
 
 def _summary(part: Part, task: str, verdicts: list[Verdict], failed: int) -> dict[str, Any]:
-    """What audit.json says of a task."""
+    """Return the entry of a task in audit.json."""
     statuses = part.full.manifest.statuses(part.full.manifest.place(task))
     summary: dict[str, Any] = {"task": task, "networks": part.full.counts[task], "statuses": dict(sorted(statuses.items()))}
     summary |= {"passed": len(verdicts) - failed, "failed": failed, "worst": None, "nearest": None, "worst_in_spans": None}
@@ -128,15 +131,14 @@ def _summary(part: Part, task: str, verdicts: list[Verdict], failed: int) -> dic
         summary["worst"] = {"index": worst.index, "agreement": worst.agreement}
         if nearest.rival:
             summary["nearest"] = {"index": nearest.index, "task": nearest.rival, "agreement": nearest.rival_agreement}
-    spans = [(verdict.in_spans, verdict.index) for verdict in verdicts if verdict.in_spans is not None]
-    if spans:
+    if spans := [(verdict.in_spans, verdict.index) for verdict in verdicts if verdict.in_spans is not None]:
         in_spans, index = min(spans)
         summary["worst_in_spans"] = {"index": index, "agreement": in_spans}
     return summary
 
 
 def _verdicts(part: Part, task: str, exam: Exam, threads: int) -> Iterator[Verdict]:
-    """A verdict on every complete network of a task, in index order; weights are read shard by shard."""
+    """Yield a verdict on every complete network of a task, in index order; weights are read shard by shard."""
     dataset = part.full
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         for shard in dataset.shards(task):
@@ -147,7 +149,7 @@ def _verdicts(part: Part, task: str, exam: Exam, threads: int) -> Iterator[Verdi
 
 
 def judge(architecture: Architecture, row: Row, weights: Floats, exam: Exam) -> Verdict:
-    """The verdict on a network of these weights, float32 [P], with this row of the manifest."""
+    """Return the verdict on a network with these weights, float32 [P], and this row of the manifest."""
     words = answers(architecture, weights, exam.inputs)
     own = _share(words == exam.answers)
     shares = {rival: _share(words == theirs) for rival, theirs in exam.rivals.items()}
@@ -161,13 +163,13 @@ def judge(architecture: Architecture, row: Row, weights: Floats, exam: Exam) -> 
 
 
 def answers(architecture: Architecture, weights: Floats, inputs: Floats) -> npt.NDArray[np.uint8]:
-    """Thresholded output lines of a network as words, uint8 [N, T], for input lines [N, T, 9]."""
+    """Return the thresholded outputs of a network as words, uint8 [N, T], for input lines [N, T, 9]."""
     outputs = backends.evaluator().outputs(architecture, weights, inputs)
     return np.packbits(outputs > 0.5, axis=2, bitorder="little")[..., 0]
 
 
 def _why(verdict: Verdict, same_weights: bool) -> str:
-    """Why a network fails, or ""."""
+    """Return the reason why a network fails, or ""."""
     if not same_weights:
         return "its weights are not those of the manifest"
     if verdict.agreement < AGREEMENT:
@@ -183,5 +185,5 @@ def _why(verdict: Verdict, same_weights: bool) -> str:
 
 
 def _share(same: npt.NDArray[np.bool_]) -> float:
-    """An exact count and one division, the same everywhere."""
+    """Return the share of True, by an exact count and one division, the same on every machine."""
     return int(np.count_nonzero(same)) / same.size

@@ -1,4 +1,4 @@
-"""Where a package comes about: a folder beside it, which gets the package's name when everything in it is there."""
+"""Building a package in a folder beside it, which is renamed to the package once it is whole."""
 
 import contextlib
 import shutil
@@ -15,17 +15,17 @@ _OURS = {_MARK, store.LOCK, f"{store.LOCK}-journal"}
 
 
 class AuditFailedError(TinymldsError):
-    """Networks failed the audit; what was built stays, with the report."""
+    """Networks failed the audit; the unfinished package stays, with the report."""
 
 
 @contextlib.contextmanager
 def building(out: Path) -> Iterator[Path]:
-    """The folder OUT.incomplete to build a package in; on leaving it becomes OUT.
+    """Provide the folder OUT.incomplete to build a package in, and rename it to OUT at the end.
 
-    What an interrupted run left there is removed first. On an error what was built is removed too, but for a failed audit.
+    Files of an interrupted run are removed first. After an error other than a failed audit, the folder is removed.
 
     Raises:
-        UsageError: OUT exists, or OUT.incomplete holds something else, or another run builds there.
+        UsageError: OUT exists, OUT.incomplete holds other files, or another run builds there.
         TinymldsError: the file system refused.
     """
     folder = out.with_name(out.name + UNFINISHED)
@@ -70,7 +70,7 @@ def _check_ours(folder: Path) -> None:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what an interrupted run left; its mark goes last."""
+    """Remove the files of an interrupted run; its mark goes last."""
     try:
         for path in folder.iterdir():
             if path.name not in _OURS:

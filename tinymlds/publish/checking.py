@@ -1,7 +1,7 @@
-"""What anyone can check of a package beside its datasets: that everything follows from them as it is said to.
+"""Checking that the files of a package follow from its datasets.
 
-Subsets are cut again, the audit is done again, and splits, data dictionary, symmetries and tinymlds.json are made again;
-all have to be the same byte by byte. The texts for readers (README.md, CITATION.cff, croissant.json) only have to be there.
+Subsets are cut again, the audit is repeated, and splits, data dictionary, symmetries and tinymlds.json are made again; all
+must be equal byte by byte. The texts for readers (README.md, CITATION.cff, croissant.json) only have to exist.
 """
 
 import hashlib
@@ -12,21 +12,21 @@ from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
-from tinymlds.publish import splits, subset
+from tinymlds.publish import schemes, subset
 from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part, subset_count
 
 
 def problems(folder: Path, threads: int = 1) -> Iterator[str]:
-    """What is wrong with a package whose files have been compared with SHA256SUMS, one line each.
+    """Yield a line for each problem of a package whose files have been compared with SHA256SUMS.
 
     Args:
         folder: the package.
-        threads: for the audit.
+        threads: number of threads of the audit.
 
     Raises:
-        DatasetError: a file is damaged, so that there is no point in going on.
+        DatasetError: a file is too damaged to go on.
     """
     package = packages.read(folder)
     parts = [_open(folder, packaged) for packaged in package.datasets]
@@ -34,16 +34,18 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
         for smaller in part.subsets:
             yield from _check_subset(part, smaller)
     try:
-        options = Options(package.version, package.title, package.license)
+        metadata = Metadata(package.version, package.title, package.license)
     except UsageError as error:
         raise DatasetError(f"{folder / packages.MARKER} is damaged: {error}") from error
     audit = auditing.audit(parts, package.version, threads, lambda _done, _total: None)
-    contents = Contents(parts, splits.make(parts, audit), audit, options)
+    contents = Contents(parts, schemes.make(parts, audit), audit, metadata)
     sums, files = reader.read_sums(folder), derived(contents)
     for name, data in files.items():
         if name in sums and sums[name] != hashlib.sha256(data).hexdigest():
             yield f"{folder / name} is not what its datasets give"
-    for name in sorted(_inner_names(parts) ^ (set(sums) - files.keys() - set(TEXTS) - {PARQUET})):
+    datasets = [entry for part in parts for entry in part.places.items()]
+    inner = {f"{place}/{name}" for place, dataset in datasets for name in (*dataset.sums, store.SUMS)}
+    for name in sorted(inner ^ (set(sums) - files.keys() - set(TEXTS) - {PARQUET})):
         yield f"{folder / name} is no file of this package, or not in {store.SUMS}"
     for name in sorted((files.keys() | set(TEXTS)) - sums.keys()):
         yield f"{folder / name} is missing in {store.SUMS}"
@@ -60,16 +62,9 @@ def _open(folder: Path, packaged: packages.Packaged) -> Part:
 
 
 def _check_subset(part: Part, smaller: Dataset) -> Iterator[str]:
-    """A subset against what is made when the full dataset is cut."""
+    """Compare a subset with a new cut of the full dataset."""
     wanted = subset.expected_sums(part.full, subset_count(smaller))
     found = {name: digest for name, digest in smaller.sums.items() if name != store.PROVENANCE}
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
             yield f"{smaller.folder / name} is not what {part.full.folder} gives"
-
-
-def _inner_names(parts: list[Part]) -> set[str]:
-    """The files of all datasets, by their place in the package."""
-    folders = [(part.folder, part.full) for part in parts]
-    folders += [(f"{part.name}/{subset_count(smaller)}", smaller) for part in parts for smaller in part.subsets]
-    return {f"{place}/{name}" for place, dataset in folders for name in (*dataset.sums, store.SUMS)}

@@ -1,4 +1,4 @@
-"""What a package holds beside its datasets, as bytes: all that follows from them alone."""
+"""The files of a package that follow from its datasets alone, as bytes."""
 
 import json
 from collections.abc import Mapping
@@ -9,31 +9,31 @@ from tinymlds.architectures import symmetry
 from tinymlds.dataset import packages
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import data_dictionary
-from tinymlds.publish.options import Options
+from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part, subset_count
-from tinymlds.publish.splits import Scheme
+from tinymlds.publish.schemes import Scheme
 from tinymlds.spec import canonical_json
 
 AUDIT = "audit.json"
 PARQUET = "manifest.parquet"
 TEXTS = ("README.md", "CITATION.cff", "croissant.json")
-"""Files that also say what the publisher says."""
+"""Files that also depend on all metadata of the publisher."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a package, for those who describe it."""
+    """The content of a package, from which its descriptions are made."""
 
     parts: list[Part]
     schemes: list[Scheme]
     audit: Audit
-    options: Options
+    metadata: Metadata
     sizes: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of the files by their path in the package; for the card."""
+    """The sizes of the files by their path in the package; for the card."""
 
     @property
     def description(self) -> str:
-        """The package in a sentence."""
+        """A sentence on the package."""
         networks = sum(len(part.full) for part in self.parts)
         tasks = sum(len(part.full.tasks) for part in self.parts)
         parameters = self.parts[0].architecture.size
@@ -44,19 +44,19 @@ class Contents:
 
 
 def derived(contents: Contents) -> dict[str, bytes]:
-    """Files that follow from the datasets, the title, the licence and the version of tinymlds."""
-    shape = contents.parts[0].architecture
+    """Return the files that follow from the datasets, the title, the licence and the version of tinymlds."""
+    architecture = contents.parts[0].architecture
     files = {
         packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
         AUDIT: report_text(contents.audit),
         "DATA_DICTIONARY.csv": data_dictionary(contents.parts).encode(),
-        "symmetries.json": _indented(symmetry.describe(shape)),
+        "symmetries.json": _indented(symmetry.describe(architecture)),
     }
     return files | {name: data for scheme in contents.schemes for name, data in scheme.files().items()}
 
 
 def marker(contents: Contents) -> dict[str, Any]:
-    """tinymlds.json."""
+    """Return the content of tinymlds.json."""
     datasets = [
         {
             "name": part.name,
@@ -71,16 +71,16 @@ def marker(contents: Contents) -> dict[str, Any]:
         }
         for part in contents.parts
     ]
-    options = contents.options
-    about = {"version": options.version, "title": options.title, "license": options.license}
+    metadata = contents.metadata
+    about = {"version": metadata.version, "title": metadata.title, "license": metadata.license}
     return {"format": packages.FORMAT, "kind": "package", **about, "datasets": datasets}
 
 
 def report_text(audit: Audit) -> bytes:
-    """audit.json."""
+    """Return the bytes of audit.json."""
     return _indented(audit.report)
 
 
 def _indented(value: Any) -> bytes:
-    """JSON that people may want to read, with one spelling all the same."""
+    """Return indented JSON for human readers, with a unique spelling."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""croissant.json: the package for machines, in Croissant 1.0 (mlcommons.org/croissant), a dialect of JSON-LD."""
+"""croissant.json, the machine-readable description in Croissant 1.0 (mlcommons.org/croissant), a dialect of JSON-LD."""
 
 import json
 from typing import Any
@@ -9,45 +9,27 @@ from tinymlds.publish.dictionary import ADDED, COLUMNS
 from tinymlds.publish.parts import Part
 from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 
+_OWN_TERMS = (
+    "citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset "
+    "jsonPath key md5 parentField path recordSet references regex repeated replace samplingRate separator source "
+    "subField transform"
+)
+"""The terms that Croissant defines, each under its own name."""
+
 _CONTEXT: dict[str, Any] = {
+    **{name: f"cr:{name}" for name in _OWN_TERMS.split()},
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
-"""The context that the specification asks for."""
+"""The context that the specification requires."""
 
 _TYPES = {"string": "sc:Text", "integer": "sc:Integer", "float": "sc:Float", "boolean": "sc:Boolean"}
 _JSON, _LINES, _SAFETENSORS = "application/json", "application/jsonlines", "application/x-safetensors"
@@ -56,8 +38,8 @@ _Json = dict[str, Any]
 
 
 def croissant(contents: Contents, sums: dict[str, str]) -> str:
-    """The file; `sums` is {name: sha256} of the files of the package."""
-    parts, schemes, options = contents.parts, contents.schemes, contents.options
+    """Return the file; `sums` is {name: sha256} of the files of the package."""
+    parts, schemes, metadata = contents.parts, contents.schemes, contents.metadata
     files = [(f"{part.folder}/{name}", kind) for part in parts for name, kind in _SINGLE.items()]
     sides = [(scheme, side) for scheme in schemes for side, rows in scheme.sides.items() if rows]
     files += [(scheme.file_name(side), _LINES) for scheme, side in sides]
@@ -72,27 +54,27 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
         for scheme, side in sides
     ]
     page: _Json = {
-        "@context": _CONTEXT,
+        "@context": dict(sorted(_CONTEXT.items())),
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": options.identifier(parts),
-        "alternateName": options.title,
+        "name": metadata.identifier(parts),
+        "alternateName": metadata.title,
         "description": contents.description,
-        "license": options.license_url,
-        "version": f"{options.version}",
-        "citeAs": options.bibtex(parts),
-        "creator": [{"@type": "sc:Organization", "name": name} for name in options.credited],
+        "license": metadata.license_url,
+        "version": f"{metadata.version}",
+        "citeAs": metadata.bibtex(parts),
+        "creator": [{"@type": "sc:Organization", "name": name} for name in metadata.credited],
         "distribution": [
             *(_file(name, kind, sums[name]) for name, kind in files),
             *(entry for part in parts for entry in _sets(part)),
         ],
         "recordSet": records,
     }
-    page |= {"datePublished": options.date} if options.date else {}
-    page |= {"url": options.url} if options.url else {}
-    if options.software_url:
-        software = {"@type": "sc:SoftwareApplication", "name": "tinymlds", "softwareVersion": options.version}
-        page["isBasedOn"] = software | {"url": options.software_url}
+    page |= {"datePublished": metadata.date} if metadata.date else {}
+    page |= {"url": metadata.url} if metadata.url else {}
+    if metadata.software_url:
+        software = {"@type": "sc:SoftwareApplication", "name": "tinymlds", "softwareVersion": metadata.version}
+        page["isBasedOn"] = software | {"url": metadata.software_url}
     return json.dumps(page, indent=1, ensure_ascii=True) + "\n"
 
 
@@ -111,7 +93,7 @@ def _file(name: str, kind: str, sha256: str) -> _Json:
 
 
 def _sets(part: Part) -> list[_Json]:
-    """The files of a dataset that come in numbers; SHA256SUMS has the hash of each."""
+    """Return a file set for each kind of file that a dataset has many of; SHA256SUMS has the hash of each."""
     kinds = [*sealing.kinds(part.full.spec), "data"]
     return [
         {
@@ -135,7 +117,7 @@ _MEANINGS = {
 
 
 def _records(name: str, file: str, description: str, columns: tuple[str, ...]) -> _Json:
-    """A record set of the rows of a JSON Lines file."""
+    """Return a record set of the rows of a JSON Lines file."""
     about = COLUMNS | ADDED
     return {
         "@type": "cr:RecordSet",
@@ -158,5 +140,5 @@ def _records(name: str, file: str, description: str, columns: tuple[str, ...]) -
 
 
 def _id(name: str) -> str:
-    """A name without "/", which Croissant keeps for fields of a record set."""
+    """Return a name without "/", which Croissant reserves for fields of a record set."""
     return name.replace("/", "-")

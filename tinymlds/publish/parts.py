@@ -1,4 +1,4 @@
-"""A dataset inside a package, and what users need to know of its tasks to tell them apart."""
+"""The datasets of a package, and how their tasks relate to each other."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,18 +12,18 @@ from tinymlds.tasks import catalog
 
 @dataclass(frozen=True)
 class Label:
-    """What a task is among others."""
+    """The relation of a task to others."""
 
     base: str
-    """The machine without the trigger; of a transducer with edits the base of its family; else the task itself."""
+    """The machine without the trigger, the base of the family of a transducer with edits, or else the task itself."""
     modified: bool
-    """A machine with a trigger."""
+    """Whether the task is a machine with a trigger."""
     family: str | None
-    """Names the base of a family, the same in all datasets: number and states; None but for transducers with edits."""
+    """The name of the family of a transducer with edits, the same in all datasets; None for other tasks."""
     behaviour: str
-    """Equal for tasks that do the same: sha256 of the minimal machine as JSON."""
+    """The sha256 of the minimal machine as JSON, equal for tasks that behave alike."""
     stream: str
-    """Networks of one seed, stream and index share initial weights."""
+    """The random stream; networks of one seed, stream and index share initial weights."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,17 @@ class Part:
     full: Dataset
     """The whole dataset, inside the package."""
     subsets: tuple[Dataset, ...] = ()
-    """Its first networks, by ascending count."""
+    """Datasets of the first networks of each task, by ascending count."""
 
     @property
     def folder(self) -> str:
-        """Where the whole dataset is, inside the package."""
+        """The path of the whole dataset inside the package."""
         return f"{self.name}/full"
+
+    @property
+    def places(self) -> dict[str, Dataset]:
+        """The whole dataset and its subsets, by their paths inside the package."""
+        return {self.folder: self.full} | {f"{self.name}/{subset_count(smaller)}": smaller for smaller in self.subsets}
 
     @property
     def architecture(self) -> Architecture:
@@ -48,7 +53,7 @@ class Part:
 
     @cached_property
     def labels(self) -> dict[str, Label]:
-        """What its tasks are, by id.
+        """The label of each task, by id.
 
         Raises:
             DatasetError: dataset.json does not describe its tasks.
@@ -70,5 +75,5 @@ class Part:
 
 
 def subset_count(dataset: Dataset) -> int:
-    """Networks of each task in a subset."""
+    """Return the number of networks of each task in a subset."""
     return min(dataset.counts.values())

@@ -1,22 +1,23 @@
-"""Tables and sentences of the card: what is in a package, its tasks, recipe, splits, audit and cost."""
+"""Tables and sentences of the card on the content of a package: tasks, recipe, splits, audit and cost."""
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
 from tinymlds.dataset import reader, store
-from tinymlds.dataset.manifest import SPLITS, Row
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.audit import RULE, RULE_OF_MACHINES
 from tinymlds.publish.contents import Contents
-from tinymlds.publish.diagrams import diagram
+from tinymlds.publish.mermaid import diagram
 from tinymlds.publish.parts import Part, subset_count
-from tinymlds.publish.splits import Scheme
+from tinymlds.publish.schemes import Scheme
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog, machines
 from tinymlds.training import metrics
 
 MOST_TASKS = 20
-"""Tasks of a dataset that get a line each; if there are more, the first few stand for them."""
+"""The largest number of tasks of a dataset with a line each; of more tasks, only the first few are listed."""
 
 _FIRST = 3
 
@@ -30,37 +31,36 @@ _DOES = {
     "xor": "bit 0 xor bit 1",
     "parity": "1 if an odd number of the eight bits is set",
 }
-"""What a machine's output lines are."""
+"""The meaning of the output lines of each machine."""
 
 
 def table(header: tuple[str, ...], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def has_machines(parts: list[Part]) -> bool:
-    """Whether a task is a machine, modified or not."""
+    """Return whether any task is a machine, modified or not."""
     return any(not catalog.is_transducer(task) for part in parts for task in part.full.tasks)
 
 
 def has_transducers(parts: list[Part]) -> bool:
-    """Whether a task is a transducer."""
+    """Return whether any task is a transducer."""
     return any(catalog.is_transducer(task) for part in parts for task in part.full.tasks)
 
 
-# ------------------------------------------------------------------ what is here
+# ------------------------------------------------------------------ folders
 
 
 def folders_table(contents: Contents) -> str:
-    """A line for each dataset folder: networks, size, digest."""
+    """Return a table with a line for each dataset folder: networks, size, digest."""
     rows: list[tuple[Any, ...]] = []
     for part in contents.parts:
         passed = [contents.audit.passed[part.name, task] for task in part.full.tasks]
-        for dataset in (part.full, *part.subsets):
-            whole = dataset is part.full
-            place = part.folder if whole else f"{part.name}/{subset_count(dataset)}"
-            complete = sum(len(indices) if whole else sum(k < subset_count(dataset) for k in indices) for indices in passed)
+        for place, dataset in part.places.items():
+            most = None if dataset is part.full else subset_count(dataset)
+            complete = sum(most is None or index < most for indices in passed for index in indices)
             size = sum(size for name, size in contents.sizes.items() if name.startswith(f"{place}/"))
             about = (len(dataset.tasks), f"{len(dataset):,}", f"{complete:,}", f"{size / 1e6:,.1f} MB")
             rows.append((f"`{place}`", *about, f"`{dataset.digest}`"))
@@ -71,7 +71,7 @@ def folders_table(contents: Contents) -> str:
 
 
 def encodings(parts: list[Part]) -> Iterable[str]:
-    """What the lines mean, a paragraph for machines and one for transducers."""
+    """Yield a paragraph on the input and output lines of machines, and one on those of transducers."""
     if has_machines(parts):
         yield (
             "Machines have an 8-bit register of zeros. Symbol 2b is the command `clear b` and sets input line b; symbol "
@@ -86,7 +86,7 @@ def encodings(parts: list[Part]) -> Iterable[str]:
 
 
 def tasks_table(part: Part) -> str:
-    """The tasks of a dataset, or the first of them."""
+    """Return a table of the tasks of a dataset, or of the first of them."""
     recipe, described = part.full.spec.recipe, part.full.description["tasks"]
     rows = []
     shown = described if len(described) <= MOST_TASKS else described[:_FIRST]
@@ -102,7 +102,7 @@ def tasks_table(part: Part) -> str:
 
 
 def _does(task: str, recipe: Recipe) -> str:
-    """What a task is, in words."""
+    """Return a description of the outputs of a task."""
     if catalog.is_transducer(task):
         return "random"
     base = task.removesuffix(catalog.MODIFIED)
@@ -112,7 +112,7 @@ def _does(task: str, recipe: Recipe) -> str:
 
 
 def picture(parts: list[Part]) -> str:
-    """A picture of a machine that is small enough, the first with the most states; "" if there is none."""
+    """Return the diagram of the largest machine that is small enough to draw, the first of equals; "" if there is none."""
     best: tuple[int, str] = (0, "")
     for part in parts:
         for task in part.full.tasks[:MOST_TASKS]:
@@ -128,7 +128,7 @@ def picture(parts: list[Part]) -> str:
 
 
 def recipe_table(parts: list[Part]) -> str:
-    """The recipe and seed of all datasets; fields that concern none of the tasks are left out."""
+    """Return a table of the recipe and seed of all datasets, without fields that concern none of the tasks."""
     left_out = (set() if has_transducers(parts) else _OF_TRANSDUCERS) | (set() if _keys(parts) else _OF_TRIGGERS)
     left_out |= set() if has_machines(parts) else {"matched"}
     rows = [
@@ -141,27 +141,25 @@ def recipe_table(parts: list[Part]) -> str:
 
 
 def _values(parts: list[Part], values: list[Any]) -> str:
-    """One value if all datasets have the same, else that of each."""
+    """Return one value if all datasets have the same, else that of each dataset."""
     if len(set(values)) == 1:
         return f"`{values[0]}`"
     return ", ".join(f"`{value}` ({part.name})" for part, value in zip(parts, values, strict=True))
 
 
 def _keys(parts: list[Part]) -> bool:
-    """Whether keys are planted in the sequences of a task."""
+    """Return whether keys are planted in the sequences of any task."""
     return any(catalog.load(task, part.full.spec.recipe).key for part in parts for task in part.full.tasks)
 
 
 def drawing(parts: list[Part]) -> str:
-    """How symbols are drawn, what the networks of a task share, and what sets machines and modified machines apart."""
+    """Return sentences on the drawing of symbols, on what networks of a task share, and on how machines were trained."""
     text = "Symbols are independent and equally likely"
     text += "; where a task has a trigger (with `matched`: in all machines) keys are planted among them" * _keys(parts)
-    shared = [_shared(part) for part in parts]
-    alike = len(set(shared)) == 1
-    sentences = [f"Networks of a task {shared[0]}."] if alike else []
-    sentences += [
-        f"Networks of a task of `{part.name}` {what}." for part, what in zip(parts, shared, strict=True) if not alike
-    ]
+    shared = {part.name: _shared(part) for part in parts}
+    sentences = [f"Networks of a task of `{name}` {what}." for name, what in shared.items()]
+    if len(set(shared.values())) == 1:
+        sentences = [f"Networks of a task {shared[parts[0].name]}."]
     planted = {
         bool(catalog.load(task, part.full.spec.recipe).key)
         for part in parts
@@ -183,7 +181,7 @@ def _shared(part: Part) -> str:
 
 
 def cost(part: Part) -> str:
-    """The training time of a dataset, from provenance.jsonl."""
+    """Return the training time of a dataset, from provenance.jsonl."""
     lines = reader.read_lines(part.full.folder, store.PROVENANCE)
     seconds = sum(line["seconds"] for line in lines if isinstance(line.get("seconds"), int | float))
     unit, length = next((u for u in (("h", 3600), ("min", 60)) if seconds >= 10 * u[1]), ("s", 1))
@@ -194,7 +192,7 @@ def cost(part: Part) -> str:
 
 
 def splits_text(contents: Contents) -> str:
-    """What each split is for."""
+    """Return a list of the splits and their purposes."""
     families = any(label.family for part in contents.parts for label in part.labels.values())
     return "\n".join(_split_line(scheme) for scheme in contents.schemes if families or scheme.name != "by_family")
 
@@ -217,7 +215,7 @@ def _split_line(scheme: Scheme) -> str:
 
 
 def splits_table(schemes: list[Scheme]) -> str:
-    """Networks of each side, their share, and groups of tasks."""
+    """Return a table of the networks, shares and groups of tasks on each side."""
     rows = []
     for scheme in schemes:
         total = sum(map(len, scheme.sides.values()))
@@ -235,12 +233,12 @@ def splits_table(schemes: list[Scheme]) -> str:
 
 
 def audit_rule(parts: list[Part]) -> str:
-    """When a network passes."""
+    """Return the rule by which a network passes."""
     return f"{RULE}{RULE_OF_MACHINES if has_machines(parts) else ''}."
 
 
 def audit_table(contents: Contents) -> str:
-    """A line a task; of a dataset of many tasks, a line for all."""
+    """Return a table with a line for each task, or one line for a dataset of many tasks."""
     lines: list[tuple[Any, ...]] = []
     for part, dataset in zip(contents.parts, contents.audit.report["datasets"], strict=True):
         found = dataset["tasks"]
@@ -254,13 +252,12 @@ def audit_table(contents: Contents) -> str:
 
 
 def _audit_line(name: str, contents: Contents, part: Part, found: list[dict[str, Any]]) -> tuple[Any, ...]:
-    statuses: dict[str, int] = {}
+    statuses: Counter[str] = Counter()
     for task in found:
-        for status, number in task["statuses"].items():
-            statuses[status] = statuses.get(status, 0) + number
+        statuses.update(task["statuses"])
     complete = statuses.pop("complete", 0)
     other = ", ".join(f"{number} {status}" for status, number in statuses.items()) or "-"
-    rows = [row for task in found for row in _passed(contents, part, task["task"])]
+    rows = [row for task in found for row in contents.audit.passed_rows(part, task["task"])]
     least = min((task["worst"]["agreement"] for task in found if task["worst"]), default=None)
     lengths = [row["long_accuracy"] for row in rows]
     return (
@@ -275,23 +272,17 @@ def _audit_line(name: str, contents: Contents, part: Part, found: list[dict[str,
     )
 
 
-def _passed(contents: Contents, part: Part, task: str) -> list[Row]:
-    passed = contents.audit.passed[part.name, task]
-    return [row for row in part.full.rows(task) if row["index"] in passed]
-
-
 def hardest(contents: Contents) -> str:
-    """A sentence on what becomes of the task with the lowest median at `metrics.LONG` times the length; "" if none is."""
+    """Return a sentence on the task with the lowest median long accuracy; "" if no network passed."""
     medians = {
         (part.name, task): median(row["long_accuracy"] for row in rows)
         for part in contents.parts
         for task in part.full.tasks
-        if (rows := _passed(contents, part, task))
+        if (rows := contents.audit.passed_rows(part, task))
     }
     if not medians:
         return ""
-    choose: Callable[[tuple[str, str]], float] = medians.__getitem__
-    name, task = min(medians, key=choose)
+    name, task = min(medians, key=lambda node: medians[node])
     return (
         f"At {metrics.LONG} times the training length half of the networks of `{task}` (`{name}`) are right in at most "
         f"{medians[name, task]:.0%} of the steps, the least of all tasks."
@@ -299,7 +290,7 @@ def hardest(contents: Contents) -> str:
 
 
 def failures(contents: Contents) -> str:
-    """What the audit came to."""
+    """Return a sentence on the result of the audit."""
     if not (failed := contents.audit.failures):
         return "All complete networks passed the audit."
     return (
@@ -308,7 +299,7 @@ def failures(contents: Contents) -> str:
 
 
 def single_line(parts: list[Part]) -> str:
-    """What a threshold means where most output lines are constant; "" without machines."""
+    """Return a sentence on thresholds and constant output lines; "" unless `eightbit` is beside other machines."""
     bases = {label.base for part in parts for label in part.labels.values()}
     if "eightbit" not in bases or len(bases & set(machines.MACHINES)) < 2:
         return ""

@@ -1,5 +1,7 @@
-"""A sealed dataset as it goes into a package: whole, or cut to its first networks, which is exactly the dataset that a run
-with that count would have sealed. Whole shards are copied; the last one is written again from its first networks.
+"""Writing a sealed dataset into a package, whole or cut to its first networks.
+
+A cut dataset equals the one that a run with that count would have sealed. Whole shards are copied; the last shard is
+written again from its first networks.
 """
 
 import hashlib
@@ -18,25 +20,25 @@ from tinymlds.spec import Spec, canonical_json
 _PIECE = 1 << 20
 
 Source = Callable[[], Iterable[bytes]] | None
-"""How the bytes of a file come about; None for a file that is copied as it is."""
+"""A function that makes the bytes of a file; None for a file that is copied."""
 
 
 def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dict[str, str]:
-    """Write a dataset folder durably: the whole dataset, or its first `count` networks of each task.
+    """Write a dataset folder durably: the whole dataset, or the first `count` networks of each task.
 
-    Every file of `dataset` that goes into it is compared with SHA256SUMS on the way.
+    Every file that is copied is compared with SHA256SUMS.
 
     Args:
         dataset: the sealed dataset.
         count: networks of each task; None for all.
-        folder: where to; it is made.
-        hosts: provenance.jsonl keeps the names of hosts.
+        folder: the folder to write; it is made.
+        hosts: keep the names of hosts in provenance.jsonl.
 
     Returns:
         {name: sha256} of every file, SHA256SUMS included.
 
     Raises:
-        UsageError: not fewer networks than there are.
+        UsageError: `count` is not less than the number of networks.
         DatasetError: the dataset is damaged.
         TinymldsError: the file system refused.
     """
@@ -49,10 +51,10 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
 
 
 def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
-    """What SHA256SUMS of the first `count` networks has to say, without provenance.jsonl; nothing is written.
+    """Return the SHA256SUMS of the first `count` networks, without provenance.jsonl; nothing is written.
 
     Raises:
-        UsageError: not fewer networks than there are.
+        UsageError: `count` is not less than the number of networks.
         DatasetError: a shard that is cut is damaged.
     """
     sums = {}
@@ -63,10 +65,10 @@ def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
 
 
 def check_count(dataset: Dataset, count: int) -> None:
-    """Raise UsageError unless a subset of `count` networks is one: at least one of each task, and not all.
+    """Check the count of a subset.
 
     Raises:
-        UsageError: as said.
+        UsageError: the subset would have no network of a task, or all.
     """
     least = min(dataset.counts.values())
     if not 1 <= count < least:
@@ -76,7 +78,7 @@ def check_count(dataset: Dataset, count: int) -> None:
 
 
 def _sources(dataset: Dataset, count: int | None, hosts: bool) -> Iterator[tuple[str, Source]]:
-    """Every file of the dataset (or of its first networks) but SHA256SUMS, and how its bytes come about."""
+    """Yield each file of the dataset (or of its first networks) except SHA256SUMS, with the source of its bytes."""
     if count is None:
         for name in sorted(dataset.sums):
             rewritten = name == store.PROVENANCE and not hosts
@@ -100,15 +102,11 @@ def _last_shard(dataset: Dataset, spec: Spec, task: str, count: int) -> Iterator
     entries = sealing.entries_from(dataset, task, count - networks, {})
     outcomes = [entry.outcome for entry in islice(entries, networks)]
     for name, data in sealing.shard_files(spec, task, shard, outcomes):
-        yield name, partial(_once, data)
-
-
-def _once(data: bytes) -> Iterable[bytes]:
-    return (data,)
+        yield name, partial(tuple, [data])
 
 
 def _copied(dataset: Dataset, name: str) -> Iterator[bytes]:
-    """The pieces of a file; after the last, its hash is compared with SHA256SUMS."""
+    """Yield the pieces of a file, and compare its hash with SHA256SUMS at the end."""
     digest = hashlib.sha256()
     with reader.open_inside(dataset.folder, name) as file:
         while piece := file.read(_PIECE):
@@ -127,7 +125,7 @@ def _sha256(pieces: Iterable[bytes]) -> str:
 
 def _description(dataset: Dataset, count: int) -> Iterable[bytes]:
     tasks = [{**row, "count": count} for row in dataset.description["tasks"]]
-    return _once(_line({**dataset.description, "tasks": tasks}))
+    return [_line({**dataset.description, "tasks": tasks})]
 
 
 def _manifest(dataset: Dataset, count: int) -> Iterator[bytes]:
@@ -137,7 +135,7 @@ def _manifest(dataset: Dataset, count: int) -> Iterator[bytes]:
 
 
 def _provenance(dataset: Dataset, spec: Spec, hosts: bool) -> Iterator[bytes]:
-    """The lines of the networks of `spec` and of their runs; without the names of hosts, workers are numbered."""
+    """Yield the lines of the networks of `spec` and of their runs; without `hosts`, workers are numbered, not named."""
     dataset.check_hash(store.PROVENANCE)
     counts = dict(spec.tasks)
 

@@ -1,27 +1,26 @@
-"""manifest.parquet: the rows of all networks of a package in one file, for those who have pyarrow."""
+"""manifest.parquet: the rows of all networks of a package in one file, written if pyarrow is installed."""
 
 import io
-from typing import Any
 
 from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import ADDED, COLUMNS, PASSED
 from tinymlds.publish.parts import Part
-from tinymlds.publish.splits import extended
+from tinymlds.publish.schemes import extended
 
-TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | {"passed": PASSED}).items()}
-"""Type of each column: string, integer, float or boolean."""
+TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | PASSED).items()}
+"""The type of each column: string, integer, float or boolean."""
 
 ROW_COLUMNS = (*sorted(ROW_TYPES), *ADDED)
-"""Columns of a row of a split."""
+"""The columns of a row of a split."""
 
 _CHUNK = 1 << 16
 
 
 def parquet(parts: list[Part], audit: Audit) -> bytes | None:
-    """All rows with the columns `dataset`, `base`, `modified` and `passed`; None without pyarrow.
+    """Return all rows with the columns `dataset`, `base`, `modified` and `passed`; None without pyarrow.
 
-    The same rows, but not for ever the same bytes: those depend on the version of pyarrow.
+    The bytes depend on the version of pyarrow.
     """
     try:
         import pyarrow as pa
@@ -34,10 +33,9 @@ def parquet(parts: list[Part], audit: Audit) -> bytes | None:
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for part in parts:
             for start in range(0, len(part.full.manifest), _CHUNK):
-                rows = [_row(part, row, audit) for row in part.full.manifest[start : start + _CHUNK]]
+                rows = [
+                    {**extended(part, row), "passed": row["index"] in audit.passed[part.name, row["task"]]}
+                    for row in part.full.manifest[start : start + _CHUNK]
+                ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return file.getvalue()
-
-
-def _row(part: Part, row: dict[str, Any], audit: Audit) -> dict[str, Any]:
-    return {**extended(part, row), "passed": row["index"] in audit.passed[part.name, row["task"]]}

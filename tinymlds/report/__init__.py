@@ -1,30 +1,30 @@
-"""A dataset to look at: one HTML page that needs no network, and the same figures as PNG or SVG for papers.
+"""Reports on a dataset: one HTML page that works offline, and the same figures as PNG or SVG for papers.
 
-`contents` gathers what is shown: `population`, `curves`, `weightmap`, `looks`, `diagram` and `experiments` compute the
-figures as `charts`, numbers without a plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib)
-draw those.
+`report` gathers the content. `distributions`, `curves`, `weightmap`, `looks`, `diagram` and `scores` compute the figures as
+`charts`, which hold numbers and need no plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib)
+draw them.
 """
 
 from pathlib import Path
 
 from tinymlds.analysis.writing import outside
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.report import contents
+from tinymlds.report import report
 from tinymlds.report.options import Options
 
 FORMATS = ("png", "svg")
 
 _MARK = b"<!doctype html>\n<!-- tinymlds report -->"
-"""How a page begins: only such a file is overwritten."""
+"""The first bytes of every page; a file that begins otherwise is never overwritten."""
 
 
 def write_page(folder: str | Path, out: str | Path = "report.html", options: Options | None = None) -> Path:
     """Write a page about a dataset folder, finished or not; returns its path.
 
     Raises:
-        DatasetError: not a dataset folder, or a damaged one.
-        AnalysisError: a file of `options.analyses` is none that `tinymlds analyze --out` has written.
-        UsageError: a library is missing, a network that is asked for is not there, or `out` is something else already.
+        DatasetError: the folder is damaged or no dataset.
+        AnalysisError: a file of `options.analyses` was not written by `tinymlds analyze --out`.
+        UsageError: a library or a requested network is missing, or `out` exists and is no report.
         TinymldsError: the file system refused.
     """
     try:
@@ -35,7 +35,7 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
     try:
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
-        text = page.render(contents.read(Path(folder), options or Options()))
+        text = page.render(report.read(Path(folder), options or Options()))
         place.write_bytes(text.encode())
     except OSError as error:
         raise TinymldsError(f"cannot write {place}: {error.strerror or error}") from error
@@ -55,9 +55,9 @@ def write_figures(
         folder: a dataset folder.
         out: folder for the files; files of the same names are overwritten.
         form: "png" or "svg".
-        only: names of figures; () is all.
-        options: as for the page; figures of single networks are made of those in `options.networks`, or else of the first
-            one that the page shows.
+        only: names of figures; () means all.
+        options: as for the page; figures of single networks show those in `options.networks`, or the first network on the
+            page.
 
     Raises:
         DatasetError, AnalysisError, UsageError, TinymldsError: as `write_page` does.
@@ -69,11 +69,11 @@ def write_figures(
     except ImportError as error:
         raise _missing(error) from error
     place, asked = outside(Path(out), Path(folder)), options or Options()
-    found = contents.read(Path(folder), asked)
+    found = report.read(Path(folder), asked)
     found.check_names(only)
     figures = found.figures(only)
-    if found.dataset is not None and any(not only or name in only for name in contents.LOOKS):
-        figures += contents.look_figures(found, only)
+    if found.dataset is not None and any(not only or name in only for name in report.LOOKS):
+        figures += report.look_figures(found, only)
     paths = [path for figure in figures for path in paper.save(figure, place, form)]
     if not paths:
         raise UsageError(f"{folder} has nothing that these figures could show")

@@ -1,6 +1,6 @@
-"""What a picture shows, in numbers: prepared once, and drawn by two renderers (`page` for browsers, `figures` for papers).
+"""The data of figures, prepared once and drawn by two renderers (`page` for browsers, `paper` for papers).
 
-Nothing here knows of a plotting library. Arrays are one-dimensional if nothing else is said; NaN breaks a line.
+This module needs no plotting library. Arrays are one-dimensional unless stated otherwise; NaN breaks a line.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,15 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
-"""Colours that people with any colour vision can tell apart (Okabe and Ito 2008, without the yellow)."""
+"""Colours that readers with any colour vision can tell apart (Okabe and Ito 2008, without the yellow)."""
 ACCENT, GREY, WRONG = PALETTE[0], "#8A8F98", PALETTE[1]
+DIVERGING = ("#2166AC", "#92C5DE", "#FFFFFF", "#F4A582", "#B2182B")
+"""Colours of a scale from negative over 0 to positive, evenly spaced."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis; `ticks` are (position, name) where the numbers would say nothing."""
+    """An axis; `ticks` are pairs (position, name) that replace numbers."""
 
     title: str = ""
     log: bool = False
@@ -30,7 +32,7 @@ class Axis:
 
 @dataclass(frozen=True, eq=False)
 class Line:
-    """A line; `steps` holds each value until the next, `filled` down to 0."""
+    """A line; `steps` holds each value until the next one, `filled` fills the area down to 0."""
 
     x: Array
     y: Array
@@ -55,7 +57,7 @@ class Band:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """Points in one colour, or, with `values`, on a scale from dark to light that `scale` names."""
+    """Points in one colour, or coloured by `values` from dark to light; `scale` is the title of that colour scale."""
 
     x: Array
     y: Array
@@ -64,17 +66,17 @@ class Points:
     values: Array | None = None
     scale: str = ""
     labels: Sequence[str] | None = None
-    """What each point is."""
+    """The text shown for each point."""
     size: float = 5.0
     many: bool = False
-    """To be drawn by the GPU where there is one."""
+    """Draw them on the GPU if there is one."""
     reach: Array | None = None
-    """Half of the length of a bar through each point, along x; for points in one colour."""
+    """Half the length of an error bar along x, for points in one colour."""
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Boxes and whiskers; `spreads` [n, 5] are the percentiles 5, 25, 50, 75 and 95, `places` where they stand."""
+    """Box plots at `places`; `spreads` [n, 5] are the percentiles 5, 25, 50, 75 and 95."""
 
     places: Array
     spreads: Array
@@ -86,7 +88,7 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class Heat:
-    """A matrix [rows, columns] as colours from `low` to `high`, row 0 on top; NaN is empty."""
+    """A heat map of a matrix [rows, columns], from `low` to `high`, row 0 on top; NaN is empty."""
 
     z: Array
     columns: Sequence[str]
@@ -95,14 +97,14 @@ class Heat:
     high: float
     diverging: bool = True
     scale: str = ""
-    """What the colours mean; shows a bar of them."""
+    """The title of the colour bar; "" shows none."""
     labels: Sequence[Sequence[str]] | None = None
-    """[rows][columns]: what each cell is."""
+    """The text shown for each cell, [rows][columns]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Arrows:
-    """Arrowheads: `ends` [n, 4] are x and y of the tail and of the head."""
+    """Arrows; `ends` [n, 4] are x and y of the tail and of the head."""
 
     ends: Array
     colour: str = GREY
@@ -110,7 +112,7 @@ class Arrows:
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Words at places, with a white ground if `boxed`; `labels` are what each stands for in full."""
+    """Words at positions, on white if `boxed`; `labels` are the full texts."""
 
     x: Array
     y: Array
@@ -126,37 +128,47 @@ Series = Line | Band | Points | Boxes | Heat | Arrows | Texts
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """One pair of axes."""
+    """A chart with one pair of axes."""
 
     title: str
     series: Sequence[Series]
     x: Axis = Axis()
     y: Axis = Axis()
     height: int = 340
-    """Pixels on the page."""
+    """The height on the page, in pixels."""
     equal: bool = False
-    """One unit is as long on both axes."""
+    """Draw one unit equally long on both axes."""
     legend: bool = True
     share: float = 1.0
-    """Share of the page's width that it asks for."""
+    """The share of the width of the page that the chart takes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Figure:
-    """Charts that belong together."""
+    """Charts shown together under one title."""
 
     name: str
-    """For files and options."""
+    """The name in file names and options."""
     title: str
     text: str
-    """What is seen, in sentences."""
+    """The caption."""
     charts: dict[str, tuple[Chart, ...]] = field(default_factory=dict)
-    """By what can be chosen: one entry if there is nothing to choose."""
+    """The charts by choice; a single entry if there is no choice."""
     choice: str = ""
-    """What is chosen."""
+    """The label of the choice."""
 
 
 def spread_over(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most `most` of the places 0 ... count - 1, evenly spread and always the same."""
+    """Return at most `most` of the positions 0 ... count - 1, evenly spread and always the same."""
     kept = min(count, most)
     return np.arange(kept, dtype=np.int64) * count // max(kept, 1)
+
+
+def broken(paths: Sequence[Array]) -> Array:
+    """Join paths [n, 2] into one line, with NaN between them."""
+    return np.concatenate([np.append(path, [[np.nan, np.nan]], axis=0) for path in paths])
+
+
+def shown_of(total: int, most: int) -> str:
+    """Return a sentence on the tasks shown, if there are more than `most`."""
+    return "" if total <= most else f" Shown are {most} of the {total:,} tasks, evenly spread."

@@ -1,4 +1,4 @@
-"""The minimal machine of a task as a diagram: states on a circle, transitions as arrows."""
+"""Diagrams of the minimal machine of a task: states on a circle, transitions as arrows."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts
+from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts, broken
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
@@ -15,23 +15,23 @@ from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 Values = npt.NDArray[np.float64]
 
 MOST_STATES = 16
-"""A machine with more is not drawn: nobody could read it."""
+"""The largest number of states that is drawn; a larger diagram would be unreadable."""
 _RADIUS = 0.11
 _LISTED = 2
-"""Symbols between the same two states that are named on an arrow that stands for several."""
+"""The largest number of symbols that are named on an arrow for several transitions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Diagram:
-    """The minimal machine of a task."""
+    """The diagram of a task, and its caption."""
 
     charts: tuple[Chart, ...]
-    """Empty if it is too large."""
+    """() if the machine is too large to draw."""
     text: str
 
 
 class _Arrow(NamedTuple):
-    """An arrow from a state to a state, the so-manieth of those between the two; `group` is its colour."""
+    """An arrow between two states; `number` counts those between the same two, and `group` is its colour."""
 
     start: int
     stop: int
@@ -42,7 +42,7 @@ class _Arrow(NamedTuple):
 
 
 def diagram(task: str, recipe: Recipe) -> Diagram:
-    """Draw a task's minimal machine, if it has few states."""
+    """Draw the minimal machine of a task, if it has few states."""
     machine = catalog.load(task, recipe).table.minimise()
     size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
     if machine.states > MOST_STATES:
@@ -59,7 +59,7 @@ def diagram(task: str, recipe: Recipe) -> Diagram:
 
 
 def _namer(live: list[int]) -> Callable[[int], str]:
-    """What an output is called: 0 or 1 where one line is ever 1, else the lines that are."""
+    """Return a function that names outputs: 0 or 1 if a single line is ever 1, else the lines that are 1."""
 
     def name(output: int) -> str:
         ones = [str(line) for line in live if output >> line & 1]
@@ -69,7 +69,7 @@ def _namer(live: list[int]) -> Callable[[int], str]:
 
 
 def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """An arrow for every transition."""
+    """Yield an arrow for every transition."""
     for state in range(machine.states):
         successors = machine.next_state[state].tolist()
         for k, (symbol, stop) in enumerate(zip(machine.symbols, successors, strict=True)):
@@ -79,7 +79,7 @@ def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
 
 
 def _joined(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """An arrow for all transitions between the same two states."""
+    """Yield one arrow for all transitions between the same two states."""
     for state in range(machine.states):
         labels: dict[int, list[str]] = {}
         for k, symbol in enumerate(machine.symbols):
@@ -100,8 +100,8 @@ def _draw(states: int, arrows: list[_Arrow], groups: list[str]) -> Chart:
         colour = PALETTE[group] if name else GREY
         inside = [arrow for arrow in arrows if arrow.group == group]
         paths = [_path(arrow, places, angles) for arrow in inside]
-        gaps = np.concatenate([np.append(path, [[np.nan, np.nan]], axis=0) for path in paths])
-        series.append(Line(gaps[:, 0], gaps[:, 1], name, colour, 1.3))
+        x, y = broken(paths).T
+        series.append(Line(x, y, name, colour, 1.3))
         series.append(Arrows(np.array([[*path[-2], *path[-1]] for path in paths]), colour))
         spots = np.array(
             [path[len(path) // (2 if arrow.start == arrow.stop else 3)] for arrow, path in zip(inside, paths, strict=True)]
@@ -110,8 +110,8 @@ def _draw(states: int, arrows: list[_Arrow], groups: list[str]) -> Chart:
         labels.append(Texts(spots[:, 0], spots[:, 1], words, full, 11.0, boxed=True, colour=colour if name else "#1F2328"))
     series.append(Points(places[:, 0], places[:, 1], "", "#1F2328", size=34.0))
     series.append(Texts(places[:, 0], places[:, 1], [f"s{k}" for k in range(states)], size=12.0, colour="#FFFFFF"))
-    x, y = (Axis(range=(-reach, reach), shown=False) for reach in (1.5, 1.5))
-    return Chart("Minimal machine", [*series, *labels], x, y, height=640, equal=True, share=0.6)
+    axis = Axis(range=(-1.5, 1.5), shown=False)
+    return Chart("Minimal machine", [*series, *labels], axis, axis, height=640, equal=True, share=0.6)
 
 
 def _path(arrow: _Arrow, places: Values, angles: Values) -> Values:
@@ -122,7 +122,7 @@ def _path(arrow: _Arrow, places: Values, angles: Values) -> Values:
 
 
 def _arc(start: Values, stop: Values, bend: float) -> Values:
-    """Points [n, 2] of a bow from one state to another, which bends to the left, without what the states cover."""
+    """Return points [n, 2] of a curve between two states that bends to the left, without the part under the states."""
     t = np.linspace(0, 1, 41)[:, None]
     along = stop - start
     control = (start + stop) / 2 + bend * np.array([-along[1], along[0]])
@@ -132,7 +132,7 @@ def _arc(start: Values, stop: Values, bend: float) -> Values:
 
 
 def _loop(place: Values, angle: float, radius: float) -> Values:
-    """Points [n, 2] of a loop from a state to itself, on the side away from the centre."""
+    """Return points [n, 2] of a loop from a state to itself, on the side away from the centre."""
     out = np.array([np.cos(angle), np.sin(angle)])
     turn = np.linspace(0, 2 * np.pi, 41) + angle + np.pi
     path = place + (radius + 0.05) * out + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)

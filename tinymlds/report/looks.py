@@ -1,4 +1,4 @@
-"""A look at one network: its weights, and what it does, step by step, on some sequences."""
+"""Figures of single networks: the weights, and the behaviour on some sequences, step by step."""
 
 from dataclasses import dataclass
 
@@ -19,37 +19,37 @@ from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 Floats = npt.NDArray[np.float32]
 
 MOST_NETWORKS = 100
-"""Networks that can be looked at on a page, those asked for by name beside them."""
+"""The largest number of networks on a page, in addition to those that the options name."""
 MOST_OF_A_TASK = 12
 MOST_FLOATS = 1_500_000
-"""Weights of all of them."""
+"""The largest number of weights of all these networks."""
 MOST_STEPS = 48
-"""Steps of a sequence that are shown."""
+"""The largest number of steps of a sequence that are shown."""
 SEQUENCES = 3
 _FEW_ROWS = 16
-"""Rows of a matrix that is drawn low."""
+"""The largest number of rows of a matrix that is drawn low."""
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """One network."""
+    """The figures of one network."""
 
     network: Network
     weights: tuple[Chart, ...]
     hidden: list[tuple[Chart, ...]]
-    """For each sequence: the activations of each traced module."""
+    """The activations of each traced module, for each sequence."""
     answers: list[tuple[Chart, ...]]
-    """For each sequence: expected and given outputs."""
+    """The expected outputs and those of the network, for each sequence."""
 
     @property
     def name(self) -> str:
-        """Task and index, as the option takes them."""
+        """Task and index in the form of the option --network."""
         return f"{self.network.row['task']}:{self.network.row['index']}"
 
 
 @dataclass(frozen=True, eq=False)
-class Questions:
-    """Sequences of a task that its networks are shown on."""
+class SampleSequences:
+    """Sequences of a task on which its networks are shown."""
 
     commands: list[list[str]]
     """[N][T]: names of the symbols."""
@@ -58,12 +58,12 @@ class Questions:
     expected: Floats
     """[N, T, 8]."""
     live: list[int]
-    """Output lines that are ever 1."""
+    """The output lines that the task ever sets to 1."""
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What the page's part on single networks shows."""
+    """The part of the page on single networks."""
 
     networks: list[Look]
     diagrams: dict[str, Diagram]
@@ -71,10 +71,10 @@ class Looks:
 
 
 def looks(dataset: Dataset, options: Options) -> Looks:
-    """Some networks of a dataset, and those that are asked for.
+    """Return the figures of some networks of a dataset, and of those that the options name.
 
     Raises:
-        UsageError: one that is asked for is not there.
+        UsageError: the dataset has no such network.
     """
     chosen, text = choose(dataset)
     for task, index in options.networks:
@@ -84,7 +84,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
             raise UsageError(error.args[0]) from error
         chosen.append((row["task"], row["index"]))
     chosen = sorted(set(chosen), key=lambda pair: (dataset.tasks.index(pair[0]), pair[1]))
-    asked = {task: questions(dataset, task) for task in dict(chosen)}
+    asked = {task: sample_sequences(dataset, task) for task in dict(chosen)}
     if dataset.spec.recipe.steps > MOST_STEPS:
         text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
     networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
@@ -92,7 +92,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
-    """Networks evenly spread over tasks and indices, complete ones where a task has any; and a sentence that says so."""
+    """Choose networks evenly over tasks and indices, complete ones if a task has any, and describe the choice."""
     most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.architecture.size))
     names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
@@ -107,8 +107,8 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     return chosen, f"{text}; the option --network TASK:INDEX adds any other."
 
 
-def questions(dataset: Dataset, task: str) -> Questions:
-    """Fresh sequences of the training length: of 32, those on which the outputs change most."""
+def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
+    """Draw 32 fresh sequences of the training length, and return those on which the outputs change most."""
     found, spec = catalog.load(task, dataset.spec.recipe), dataset.spec
     choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
     changes = (np.diff(found.table.simulate(choice), axis=1) != 0).sum(axis=1)
@@ -116,29 +116,28 @@ def questions(dataset: Dataset, task: str) -> Questions:
     expected = lines(found.table.simulate(symbols), OUTPUT_LINES)
     live = [line for line in range(OUTPUT_LINES) if (found.table.output >> line & 1).any()]
     commands = [[found.table.symbols[symbol] for symbol in row] for row in symbols]
-    return Questions(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
+    return SampleSequences(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
 
 
-def look(network: Network, asked: Questions) -> Look:
-    """All pictures of a network."""
+def look(network: Network, asked: SampleSequences) -> Look:
+    """Return all figures of a network."""
     outputs = network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
         trace = network.architecture.trace(network.state_dict(), asked.inputs)
-    numbers = range(len(asked.commands))
-    hidden = [_activations({name: found[k] for name, found in trace.items()}, asked.commands[k]) for k in numbers]
-    answers: list[tuple[Chart, ...]] = [
-        (_answers(outputs[k], asked.expected[k], asked.commands[k], asked.live),) for k in numbers
-    ]
-    return Look(network, _weights(network), hidden, answers)
+    result = Look(network, _weights(network), [], [])
+    for k, commands in enumerate(asked.commands):
+        result.hidden.append(_activations({name: found[k] for name, found in trace.items()}, commands))
+        result.answers.append((_answers(outputs[k], asked.expected[k], commands, asked.live),))
+    return result
 
 
 def largest(weights: Floats) -> float:
-    """The largest magnitude of weights, those aside that are not finite."""
+    """Return the largest magnitude of the finite weights."""
     return max(float(np.abs(weights[np.isfinite(weights)]).max(initial=0.0)), 1e-30)
 
 
 def _weights(network: Network) -> tuple[Chart, ...]:
-    """A heat map of each module, biases as the last columns."""
+    """Draw a heat map of each module, with the biases as the last columns."""
     tensors, bound = network.state_dict(), largest(network.weights)
     return tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in network.architecture.matrices())
 
@@ -151,14 +150,14 @@ def _matrix(matrix: Matrix, parts: list[Floats], bound: float) -> Chart:
 
 
 def _sparse(names: list[str]) -> Axis:
-    """Ticks where the first word of a name changes: a matrix has room for no more."""
+    """Return an axis with ticks where the first word of a name changes; there is no room for more."""
     words = [name.split(" ", maxsplit=1)[0] for name in names]
     starts = [k for k, word in enumerate(words) if k == 0 or word != words[k - 1]]
     return Axis(ticks=[(float(k), words[k]) for k in starts])
 
 
 def _activations(trace: dict[str, Floats], commands: list[str]) -> tuple[Chart, ...]:
-    """A heat map [units, steps] of each traced module."""
+    """Draw a heat map [units, steps] of each traced module."""
     steps = [f"step {k + 1}: {command}" for k, command in enumerate(commands)]
     ticks = [(float(k), str(k + 1)) for k in range(0, len(commands), -(-len(commands) // 8))]
     charts = []
@@ -169,27 +168,28 @@ def _activations(trace: dict[str, Floats], commands: list[str]) -> tuple[Chart, 
 
 
 def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[int]) -> Chart:
-    """Expected lines as steps with the network's answers as points, one line of outputs above another."""
+    """Draw each output line: the expected values as steps, the answers of the network as points."""
     steps = np.arange(1.0, len(commands) + 1)
+    edges = np.append(steps - 0.5, steps[-1] + 0.5)
     series: list[Series] = []
-    right: list[tuple[Array, Array, list[str]]] = []
-    wrong: list[tuple[Array, Array, list[str]]] = []
+    answers: list[Array] = []
+    right: list[Array] = []
+    labels: list[str] = []
     for place, line in enumerate(reversed(live)):
         base, y = 1.5 * place, outputs[:, line].astype(np.float64)
-        edges = np.append(steps - 0.5, steps[-1] + 0.5)
         wave = np.append(expected[:, line], expected[-1:, line]) + base
         series.append(Line(edges, wave, "expected" if place == 0 else "", GREY, 2.0, steps=True))
-        fine = (y > 0.5) == (expected[:, line] > 0.5)
-        labels = [
+        answers.append(np.clip(y, -0.4, 1.4) + base)
+        right.append((y > 0.5) == (expected[:, line] > 0.5))
+        labels += [
             f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {y[k]:.3f}"
             for k, command in enumerate(commands)
         ]
-        for kind, where in ((right, fine), (wrong, ~fine)):
-            kind.append((steps[where], np.clip(y[where], -0.4, 1.4) + base, [labels[k] for k in np.flatnonzero(where)]))
-    for kind, name, colour in ((right, "answer", ACCENT), (wrong, "wrong answer", WRONG)):
-        x, y = (np.concatenate([part[n] for part in kind]) if kind else np.empty(0) for n in (0, 1))
-        if len(x):
-            series.append(Points(x, y, name, colour, labels=[label for part in kind for label in part[2]], size=7.0))
+    y, fine, x = np.ravel(answers), np.ravel(right).astype(bool), np.tile(steps, len(live))
+    for where, name, colour in ((fine, "answer", ACCENT), (~fine, "wrong answer", WRONG)):
+        if where.any():
+            words = [labels[k] for k in np.flatnonzero(where)]
+            series.append(Points(x[where], y[where], name, colour, labels=words, size=7.0))
     names = [(float(k + 1), command) for k, command in enumerate(commands)]
     bases = [(1.5 * place + 0.5, f"line {line}") for place, line in enumerate(reversed(live))]
     top = 1.5 * max(len(live), 1)

@@ -1,10 +1,10 @@
-"""What can be asked of a report."""
+"""The options of a report, and the command lines that make a page or a figure again."""
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinymlds.dataset.commands import command_line, options
 from tinymlds.errors import UsageError
 
 POINTS = 50_000
@@ -12,41 +12,39 @@ POINTS = 50_000
 
 @dataclass(frozen=True)
 class Options:
-    """Choices that change what a report shows."""
+    """Choices that change the content of a report."""
 
     canonical: bool = False
-    """Put weights into their canonical form before they go on the map."""
+    """Map the weights in their canonical form."""
     points: int = POINTS
-    """Networks on the map, at most."""
+    """The largest number of networks on the map."""
     networks: tuple[tuple[str, int], ...] = ()
-    """Networks (task and index) to look at, beside those that are always there."""
+    """Single networks (task and index) to show in addition to those that are always shown."""
     name: str | None = None
-    """Of a package: which dataset."""
+    """The dataset to open, if the folder is a package."""
     subset: int | None = None
-    """Of a package: the subset with so many networks of each task."""
+    """Networks of each task in the subset to open, if the folder is a package."""
     analyses: tuple[Path, ...] = ()
-    """Files that `tinymlds analyze --out` wrote, to be shown too."""
+    """Files written by `tinymlds analyze --out`, to show too."""
 
     def of_map(self) -> list[str]:
-        """The options of the command line that the map depends on."""
-        parts = ["--canonical"] if self.canonical else []
-        return parts if self.points == POINTS else [*parts, "--points", str(self.points)]
+        """Return the options of the command line that the map depends on."""
+        return options(canonical=self.canonical, points=None if self.points == POINTS else self.points)
 
     def of_package(self) -> list[str]:
-        """The options of the command line that say which dataset."""
-        parts = [] if self.name is None else ["--name", self.name]
-        return parts if self.subset is None else [*parts, "--subset", str(self.subset)]
+        """Return the options of the command line that choose the dataset of a package."""
+        return options(name=self.name, subset=self.subset)
 
     def of_analyses(self) -> list[str]:
-        """The options of the command line that name the analyses, which lie beside the dataset."""
-        return [part for path in self.analyses for part in ("--analysis", path.name)]
+        """Return the options of the command line that name the analyses, which lie beside the dataset."""
+        return options(analysis=[path.name for path in self.analyses])
 
 
 def parse_network(text: str) -> tuple[str, int]:
-    """Task and index from text like "xor:17".
+    """Parse the task and index of a network from text like "xor:17".
 
     Raises:
-        UsageError: it is not that.
+        UsageError: the text has another form.
     """
     found = re.fullmatch(r"([^:]+):([0-9]{1,10})", text)
     if not found:
@@ -54,16 +52,24 @@ def parse_network(text: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def page_command(folder: str, options: Options) -> str:
-    """The command that makes the page, from the folder above the dataset."""
-    networks = [part for task, index in options.networks for part in ("--network", f"{task}:{index}")]
-    chosen = [*options.of_package(), *options.of_map(), *networks, *options.of_analyses()]
-    return shlex.join(["tinymlds", "report", folder, *chosen])
+def page_command(folder: str, chosen: Options) -> str:
+    """Return the command that makes the page, run in the folder above the dataset."""
+    networks = options(network=[f"{task}:{index}" for task, index in chosen.networks])
+    words = [*chosen.of_package(), *chosen.of_map(), *networks, *chosen.of_analyses()]
+    return command_line("report", folder, *words)
 
 
-def command(folder: str, name: str, options: Options, network: str = "", analysis: bool = False) -> str:
-    """The command that makes the figure of this name, from the folder above the dataset; `analysis`: one of an analysis."""
-    parts = ["tinymlds", "report", folder, *options.of_package(), "--figures", "figures", "--only", name]
-    parts += options.of_map() if name in ("map", "trajectories") else []
-    parts += options.of_analyses() if analysis else []
-    return shlex.join(parts + (["--network", network] if network else []))
+def figure_command(folder: str, name: str, chosen: Options, network: str | None = None, analysis: bool = False) -> str:
+    """Return the command that makes the figure of this name, run in the folder above the dataset.
+
+    Args:
+        folder: the dataset.
+        name: the figure.
+        chosen: the options of the page.
+        network: the network of the figure, as TASK:INDEX; None for figures of many.
+        analysis: whether the figure is one of an analysis.
+    """
+    words = [*chosen.of_package(), *options(figures="figures", only=name)]
+    words += chosen.of_map() if name in ("map", "trajectories") else []
+    words += chosen.of_analyses() if analysis else []
+    return command_line("report", folder, *words, *options(network=network))

@@ -1,13 +1,12 @@
-"""The page: a template, the numbers of all charts as JSON, and Plotly, all in one file that loads nothing.
+"""The HTML page: a template, the data of all charts as JSON, and Plotly, in one file that loads nothing else.
 
-A content security policy allows the page's own two scripts by their hashes, and no connection. Jinja escapes every text,
-`_json` whatever could end a script, and `traces` what Plotly would take for a tag.
+A content security policy allows only the two scripts of the page, by their hashes, and no connection. Jinja escapes every
+text, `_json` escapes whatever could end a script, and `traces` escapes whatever Plotly would read as a tag.
 """
 
 import base64
 import hashlib
 import json
-import shlex
 from importlib import resources
 from typing import Any
 
@@ -17,16 +16,17 @@ from plotly.offline import get_plotlyjs
 
 from tinymlds import __version__
 from tinymlds.dataset import overview
-from tinymlds.report import contents, population
-from tinymlds.report.charts import Chart, Figure
-from tinymlds.report.contents import LOOKS, Contents
+from tinymlds.dataset.commands import command_line
+from tinymlds.report import distributions, report
+from tinymlds.report.charts import Chart
 from tinymlds.report.looks import Look, Looks
-from tinymlds.report.options import command, page_command
+from tinymlds.report.options import figure_command, page_command
+from tinymlds.report.report import LOOKS, Report
 from tinymlds.report.traces import AXIS, LAYOUT, figure
 from tinymlds.tasks import catalog
 
 MOST_ROWS = 500
-"""Tasks in a table."""
+"""The largest number of rows in a table of tasks."""
 
 SECTIONS = {
     "training": ("Training", ("epochs", "losses", "curves", "single-curves")),
@@ -35,8 +35,8 @@ SECTIONS = {
 }
 
 
-def render(found: Contents) -> str:
-    """The page as HTML."""
+def render(found: Report) -> str:
+    """Return the page as HTML."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters["number"] = _number
     scripts = [_plain(get_plotlyjs()), _plain(_file("page.js"))]
@@ -51,11 +51,11 @@ def render(found: Contents) -> str:
         scripts=[Markup(script) for script in scripts],
         facts=_facts(found),
         status=_status(found),
-        summaries=[] if found.population is None else population.summaries(found.population)[:MOST_ROWS],
+        summaries=[] if found.columns is None else distributions.summaries(found.columns)[:MOST_ROWS],
         grid=figures.get("grid"),
         sections=[(key, title, [figures[n] for n in names if n in figures]) for key, (title, names) in SECTIONS.items()],
         experiments=[(each, [figures[name] for name in each.names if name in figures]) for each in found.experiments],
-        commands={name: command(found.name, name, found.options, analysis=name in asked) for name in figures},
+        commands={name: figure_command(found.name, name, found.options, analysis=name in asked) for name in figures},
         looks=found.looks,
         command=page_command(found.name, found.options),
         look_titles={name: title for name, (title, _) in LOOKS.items()},
@@ -68,7 +68,7 @@ def _file(name: str) -> str:
 
 
 def _plain(script: str) -> str:
-    """A script as the browser will hash it, unable to end its element."""
+    """Return a script as the browser hashes it, without text that would end its element."""
     return script.replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
 
 
@@ -81,7 +81,7 @@ def _policy(scripts: list[str]) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON inside a script element: nothing in it can end the element or begin a comment."""
+    """Return JSON for a script element, escaped so that it can neither end the element nor begin a comment."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
@@ -96,8 +96,8 @@ def _number(value: float | None) -> str:
     return f"{value:,.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
 
 
-def _facts(found: Contents) -> list[tuple[str, str]]:
-    """What stands under the title."""
+def _facts(found: Report) -> list[tuple[str, str]]:
+    """Return the terms and values listed under the title."""
     spec, recipe = found.status.spec, found.status.spec.recipe
     names = [task for task, _ in spec.tasks]
     return [
@@ -110,7 +110,7 @@ def _facts(found: Contents) -> list[tuple[str, str]]:
     ]
 
 
-def _status(found: Contents) -> dict[str, Any]:
+def _status(found: Report) -> dict[str, Any]:
     page, status = overview.transducers(found.status), found.status
     number = len(found.rows)
     totals = {key: sum(getattr(row, key) for row in found.rows) for key in ("complete", "other", "in_progress", "total")}
@@ -119,45 +119,41 @@ def _status(found: Contents) -> dict[str, Any]:
         "rows": found.rows[:MOST_ROWS],
         "tasks": number,
         "totals": totals,
-        "updated": contents.date(max(status.updated.values(), default=None)),
+        "updated": report.date(max(status.updated.values(), default=None)),
         "bands": [] if page is None else list(page.shares.items()),
         "milestones": milestones,
         "quarantined": status.quarantined[:MOST_ROWS],
         "finished": status.digest is not None,
-        "command": shlex.join(["tinymlds", "status", found.name, *found.options.of_package()]),
+        "command": command_line("status", found.name, *found.options.of_package()),
         "aliases": {row.task: catalog.alias(row.task) for row in found.rows[:MOST_ROWS]},
     }
 
 
-def _looks(found: Contents, looks: Looks) -> dict[str, Any]:
-    """Networks and diagrams for the page's script."""
+def _looks(found: Report, looks: Looks) -> dict[str, Any]:
+    """Return single networks and diagrams for the script of the page."""
     return {
         "networks": [_look(found, looks, look) for look in looks.networks],
         "machines": {task: _charts(drawn.charts) for task, drawn in looks.diagrams.items()},
     }
 
 
-def _look(found: Contents, looks: Looks, look: Look) -> dict[str, Any]:
+def _look(found: Report, looks: Looks, look: Look) -> dict[str, Any]:
     row = look.network.row
     shown = ("status", "reason", "epochs", "validation_loss", "split", "accuracy", "long_accuracy", "trigger_efficacy")
-    texts = {name: _titled(contents.look_figure(looks, look, name)) for name in LOOKS}
-    commands = {name: command(found.name, name, found.options, look.name) for name in LOOKS}
+    drawn = {name: report.look_figure(looks, look, name) for name in LOOKS}
+    commands = {name: figure_command(found.name, name, found.options, look.name) for name in LOOKS}
     if not looks.diagrams[row["task"]].charts:
         commands["machine"] = ""
     return {
         "task": row["task"],
         "index": row["index"],
         "facts": [[key.replace("_", " "), _fact(row[key])] for key in shown if row[key] not in (None, "")],
-        "texts": texts,
+        "texts": {name: [figure.title, figure.text] for name, figure in drawn.items()},
         "commands": commands,
         "weights": _charts(look.weights),
         "hidden": [_charts(charts) for charts in look.hidden],
         "answers": [_charts(charts) for charts in look.answers],
     }
-
-
-def _titled(drawn: Figure) -> list[str]:
-    return [drawn.title, drawn.text]
 
 
 def _fact(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Charts as PNG or SVG for papers, drawn by Matplotlib from the same numbers as those of the page."""
+"""Charts as PNG or SVG for papers, drawn by Matplotlib from the same data as the page."""
 
 from functools import singledispatch
 from pathlib import Path
@@ -11,17 +11,17 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
 from tinymlds.errors import TinymldsError
-from tinymlds.report.charts import Arrows, Axis, Band, Boxes, Chart, Figure, Heat, Line, Points, Series, Texts
+from tinymlds.report.charts import DIVERGING, Arrows, Axis, Band, Boxes, Chart, Figure, Heat, Line, Points, Series, Texts
 
 _WIDTH = 9.0
-"""Inches."""
+"""The width of a picture, in inches."""
 _PIXELS = 100
-"""Of the page, in an inch."""
+"""Pixels of the page for each inch of a picture."""
 _LETTERS = 80
-"""Of names beside each other below axes as wide as the picture; longer ones are turned."""
+"""Letters of tick names that fit below axes as wide as the picture; longer names are turned."""
 _INSIDE = 4
-"""Entries of a legend that has its place inside of the axes."""
-_DIVERGING = LinearSegmentedColormap.from_list("diverging", ["#2166AC", "#92C5DE", "#FFFFFF", "#F4A582", "#B2182B"])
+"""The largest number of entries of a legend inside the axes."""
+_DIVERGING = LinearSegmentedColormap.from_list("diverging", DIVERGING)
 _STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -30,11 +30,11 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
 }
 _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-"""Without dates and versions, so that equal pictures have equal bytes."""
+"""Metadata without dates and versions, so that equal pictures have equal bytes."""
 
 
 def save(figure: Figure, folder: Path, form: str) -> list[Path]:
-    """Write a figure as NAME.png or NAME.svg; NAME-CHOICE of each choice where there are several. Returns the paths.
+    """Write a figure as NAME.png or NAME.svg, or as NAME-CHOICE for each choice, and return the paths.
 
     Raises:
         TinymldsError: the file system refused.
@@ -89,14 +89,13 @@ def _axis(axes: Axes, axis: Axis, side: str, share: float) -> None:
     if axis.ticks is not None:
         axes.set(**{f"{side}ticks": [place for place, _ in axis.ticks]})
         names = [_plain(name) for _, name in axis.ticks]
-        long = side == "x" and sum(map(len, names)) > _LETTERS * share
         axes.set(**{f"{side}ticklabels": names})
-        if long:
+        if side == "x" and sum(map(len, names)) > _LETTERS * share:
             axes.tick_params(axis="x", rotation=60)
 
 
 def _plain(text: str) -> str:
-    """Text in which Matplotlib finds no formula."""
+    """Escape a text so that Matplotlib finds no formula in it."""
     return text.replace("$", r"\$")
 
 
@@ -140,17 +139,9 @@ def _boxes(boxes: Boxes, axes: Axes) -> None:
     keys = ("whislo", "q1", "med", "q3", "whishi")
     kept = ~np.isnan(boxes.spreads[:, 0])
     stats: list[dict[str, Any]] = [dict(zip(keys, row, strict=True)) for row in boxes.spreads[kept].tolist()]
-    line = {"color": boxes.colour}
-    drawn = axes.bxp(
-        stats,
-        positions=boxes.places[kept].tolist(),
-        widths=boxes.width,
-        showfliers=False,
-        boxprops=line,
-        medianprops=line,
-        whiskerprops=line,
-        capprops=line,
-    )
+    places: list[float] = boxes.places[kept].tolist()
+    lines: Any = {f"{part}props": {"color": boxes.colour} for part in ("box", "median", "whisker", "cap")}
+    drawn = axes.bxp(stats, positions=places, widths=boxes.width, showfliers=False, **lines)
     if boxes.name and drawn["boxes"]:
         drawn["boxes"][0].set_label(_plain(boxes.name))
 

@@ -1,6 +1,6 @@
-"""Charts as Plotly takes them: traces and a layout of plain values, arrays as typed arrays in base64.
+"""Charts for Plotly: traces and a layout of plain values, with arrays as typed arrays in base64.
 
-Whatever comes from a dataset is escaped, as Plotly reads tags in the texts that it is given.
+All texts from a dataset are escaped, because Plotly interprets tags in texts.
 """
 
 import base64
@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinymlds.report.charts import DIVERGING as COLOURS
 from tinymlds.report.charts import Arrows, Axis, Band, Boxes, Chart, Heat, Line, Points, Series, Texts
 
 Trace = dict[str, Any]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 INK, RULE = "#1F2328", "#E3E6EA"
+_TOP = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 6}}
 LAYOUT: dict[str, Any] = {
     "font": {"family": FONT, "size": 12, "color": INK},
     "paper_bgcolor": "#FFFFFF",
@@ -25,28 +27,18 @@ LAYOUT: dict[str, Any] = {
     "hovermode": "closest",
     "hoverlabel": {"bgcolor": "#FFFFFF", "bordercolor": RULE, "font": {"color": INK}},
     "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemsizing": "constant"},
-    "title": {
-        "font": {"size": 13},
-        "x": 0,
-        "xref": "paper",
-        "y": 1,
-        "yref": "container",
-        "yanchor": "top",
-        "pad": {"t": 6},
-    },
+    "title": {"font": {"size": 13}, "x": 0, "xref": "paper", **_TOP},
     "dragmode": "pan",
 }
-"""What all charts share; the page merges it with the layout of each."""
+"""The layout of all charts; the page merges it with that of each chart."""
 AXIS = {"automargin": True, "zeroline": False, "gridcolor": RULE, "linecolor": "#B8BDC4", "ticks": "outside", "ticklen": 4}
-"""What all axes share."""
-SEQUENTIAL, DIVERGING = (
-    "Cividis",
-    [[0.0, "#2166AC"], [0.25, "#92C5DE"], [0.5, "#FFFFFF"], [0.75, "#F4A582"], [1.0, "#B2182B"]],
-)
+"""The settings of all axes."""
+SEQUENTIAL = "Cividis"
+DIVERGING = [[k / 4, colour] for k, colour in enumerate(COLOURS)]
 
 
 def figure(chart: Chart) -> dict[str, Any]:
-    """{"data": traces, "layout": what this chart adds to `LAYOUT`}."""
+    """Return {"data": traces, "layout": additions to `LAYOUT`} for a chart."""
     data = [trace for series in chart.series for trace in traces(series)]
     heat = any(isinstance(series, Heat) for series in chart.series)
     layout: dict[str, Any] = {"height": chart.height, "xaxis": _axis(chart.x, heat), "yaxis": _axis(chart.y, heat)}
@@ -69,7 +61,7 @@ def figure(chart: Chart) -> dict[str, Any]:
 
 
 def escape(text: str) -> str:
-    """Text in which Plotly finds no tags."""
+    """Escape a text so that Plotly finds no tags in it."""
     return html.escape(text, quote=False)
 
 
@@ -78,7 +70,7 @@ def _escape_all(texts: Any) -> list[str]:
 
 
 def typed(array: npt.ArrayLike) -> dict[str, Any]:
-    """An array of numbers as float32, the way Plotly.js reads it."""
+    """Encode an array of numbers as float32 in the form that Plotly.js reads."""
     values = np.ascontiguousarray(array, "<f4")
     spec: dict[str, Any] = {"dtype": "f4", "bdata": base64.b64encode(values.tobytes()).decode()}
     if values.ndim > 1:
@@ -102,7 +94,7 @@ def _axis(axis: Axis, heat: bool) -> dict[str, Any]:
 
 @singledispatch
 def traces(_: Series) -> list[Trace]:
-    """A series as Plotly's traces; arrows are none, see `_annotations`."""
+    """Return the traces of a series; arrows have none, see `_annotations`."""
     return []
 
 
@@ -136,8 +128,8 @@ def _band(band: Band) -> list[Trace]:
 def _points(points: Points) -> list[Trace]:
     marker: dict[str, Any] = {"color": points.colour, "size": points.size, "opacity": 0.75 if points.many else 1.0}
     if points.values is not None:
-        bar = {"title": {"text": escape(points.scale), "side": "right"}, "thickness": 12, "outlinewidth": 0}
-        marker |= {"color": typed(points.values), "colorscale": SEQUENTIAL, "colorbar": bar, "showscale": True}
+        marker |= {"color": typed(points.values), "colorscale": SEQUENTIAL, "showscale": True}
+        marker["colorbar"] = _colour_bar(points.scale)
     trace: Trace = {"type": "scattergl" if points.many else "scatter", "mode": "markers", "marker": marker}
     trace |= {"x": typed(points.x), "y": typed(points.y), **_named(points.name)}
     if points.reach is not None:
@@ -158,15 +150,10 @@ def _boxes(boxes: Boxes) -> list[Trace]:
 
 @traces.register
 def _heat(heat: Heat) -> list[Trace]:
-    trace: Trace = {"type": "heatmap", "z": typed(heat.z), "zmin": heat.low, "zmax": heat.high}
-    trace |= {
-        "showscale": bool(heat.scale),
-        "colorscale": DIVERGING if heat.diverging else SEQUENTIAL,
-        "xgap": 0,
-        "ygap": 0,
-    }
+    trace: Trace = {"type": "heatmap", "z": typed(heat.z), "zmin": heat.low, "zmax": heat.high, "xgap": 0, "ygap": 0}
+    trace |= {"showscale": bool(heat.scale), "colorscale": DIVERGING if heat.diverging else SEQUENTIAL}
     if heat.scale:
-        trace["colorbar"] = {"title": {"text": escape(heat.scale), "side": "right"}, "thickness": 12, "outlinewidth": 0}
+        trace["colorbar"] = _colour_bar(heat.scale)
     if heat.labels is None:
         names = {"meta": {"columns": _escape_all(heat.columns), "rows": _escape_all(heat.rows)}}
         return [trace | {"hovertemplate": "%{text}: %{z:.4g}<extra></extra>", **names}]
@@ -203,7 +190,11 @@ def _named(name: str) -> dict[str, Any]:
     return {"name": escape(name), "showlegend": bool(name), "legendgroup": escape(name)}
 
 
+def _colour_bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": escape(title), "side": "right"}, "thickness": 12, "outlinewidth": 0}
+
+
 def _faint(colour: str) -> str:
-    """A colour of the form #RRGGBB, mostly transparent."""
+    """Return a colour of the form #RRGGBB made mostly transparent."""
     red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.18)"

@@ -1,4 +1,4 @@
-"""Maps of weight space: networks as points in the plane of the two directions in which they differ most."""
+"""Maps of weight space: networks as points in the plane of their first two principal components."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,10 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.architectures import params
+from tinymlds.architectures.symmetry import canonicalize
 from tinymlds.dataset import store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import SPLITS, Row
-from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, spread_over
+from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, broken, spread_over
 from tinymlds.report.options import Options
 from tinymlds.training.loop import Status
 
@@ -18,40 +19,40 @@ Floats = npt.NDArray[np.float32]
 Values = npt.NDArray[np.float64]
 
 MOST_FITTED = 1_000
-"""Networks from which the two directions are computed."""
+"""The largest number of networks from which the components are computed."""
 MOST_TRAJECTORIES = 60
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The two directions in which networks differ most (principal components)."""
+    """The first two principal components of weights."""
 
     mean: Values
-    """[P]."""
+    """The mean of the weights, [P]."""
     directions: Values
-    """[P, 2], of length 1."""
+    """Unit vectors, [P, 2]."""
     shares: tuple[float, float]
-    """Of the variance."""
+    """The shares of the variance that the components explain."""
 
     def place(self, weights: Floats) -> Values:
-        """Coordinates [n, 2] of weights [n, P]."""
+        """Return the coordinates [n, 2] of weights [n, P]."""
         return (weights - self.mean) @ self.directions
 
 
 @dataclass(frozen=True, eq=False)
 class WeightMap:
-    """Networks in the plane."""
+    """Networks placed in the plane."""
 
     plane: Plane
     rows: list[Row]
     xy: Values
-    """[n, 2], aligned with `rows`."""
+    """The coordinates [n, 2], aligned with `rows`."""
     text: str
-    """How many of how many, and from how many the plane was computed."""
+    """Sentences on how many networks are shown, and from how many the plane was computed."""
 
 
 def weight_map(dataset: Dataset, options: Options) -> WeightMap | None:
-    """Put the networks of a dataset on a map; None if it has fewer than two that can be."""
+    """Put the networks of a dataset on a map; return None if fewer than two can be placed."""
     chosen, text = _choose(dataset, options.points)
     if len(chosen) < 2:
         return None
@@ -72,9 +73,10 @@ def weight_map(dataset: Dataset, options: Options) -> WeightMap | None:
 
 
 def fit(weights: Floats) -> Plane:
-    """The plane of weights [n, P], n > 1: principal components, of each the largest entry positive.
+    """Return the plane of weights [n, P], n > 1; the largest entry of each component is positive.
 
-    They are singular vectors of the centred matrix, found as eigenvectors of its product with itself on the shorter side.
+    Principal components are singular vectors of the centred matrix; they are computed as eigenvectors of its product with
+    itself on the shorter side.
     """
     mean = weights.mean(axis=0, dtype=np.float64)
     centred = weights - mean
@@ -90,7 +92,7 @@ def fit(weights: Floats) -> Plane:
 
 
 def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> Figure:
-    """The map, coloured by task, split or epochs."""
+    """Return the map, coloured by task, split or epochs."""
     form = "Weights were put into their canonical form first. " if options.canonical else ""
     text = (
         "Each point is a network; its coordinates are those of its weights along the two directions in which the networks "
@@ -128,20 +130,17 @@ def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> F
 
 
 def _frame(values: Values) -> tuple[float, float] | None:
-    """What is shown of an axis: twice the range of 99 % of the networks, so that one that is far away does not make all
-    others a dot; None, which is all of it, if none lies outside."""
+    """Return the range of an axis: twice the range of 99 % of the networks, so that outliers do not shrink the others to a
+    dot; None if this range would leave out no network."""
     low, high = np.percentile(values, [0.5, 99.5])
     low, high = low - (high - low) / 2, high + (high - low) / 2
     return None if low <= values.min() and values.max() <= high else (float(low), float(high))
 
 
 def _outside(xy: Values, frames: list[tuple[float, float] | None]) -> int:
-    """How many networks the frames leave out."""
-    beyond = np.zeros(len(xy), bool)
-    for values, frame in zip(xy.T, frames, strict=True):
-        if frame is not None:
-            beyond |= (values < frame[0]) | (values > frame[1])
-    return int(beyond.sum())
+    """Count the networks that the frames leave out."""
+    low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
+    return int(((xy < low) | (xy > high)).any(axis=1).sum())
 
 
 def _groups(xy: Values, groups: npt.NDArray[Any], names: tuple[str, ...], labels: list[str]) -> list[Series]:
@@ -150,9 +149,8 @@ def _groups(xy: Values, groups: npt.NDArray[Any], names: tuple[str, ...], labels
     for number, name in enumerate(names):
         where = np.flatnonzero(groups == number)
         if where.size:
-            inside = [labels[k] for k in where]
-            point = Points(xy[where, 0], xy[where, 1], name, PALETTE[number], labels=inside, size=size, many=True)
-            result.append(point)
+            inside, (x, y) = [labels[k] for k in where], xy[where].T
+            result.append(Points(x, y, name, PALETTE[number], labels=inside, size=size, many=True))
     return result
 
 
@@ -165,7 +163,7 @@ def _size(count: int) -> float:
 
 
 def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) -> Figure | None:
-    """The way of some networks over the map, by their checkpoints; None for a dataset without checkpoints."""
+    """Return the paths of some networks over the map, by their checkpoints; None for a dataset without checkpoints."""
     if not dataset.spec.checkpoints or found is None:
         return None
     chosen = spread_over(len(found.rows), MOST_TRAJECTORIES)
@@ -182,9 +180,8 @@ def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) ->
     series: list[Series] = []
     for task, parts in ways.items():
         colour = PALETTE[dataset.tasks.index(task)] if few else ACCENT
-        broken = np.concatenate([np.append(part, [[np.nan, np.nan]], axis=0) for part in parts])
-        points, ends = np.concatenate(parts), np.array([part[-1] for part in parts])
-        series.append(Line(broken[:, 0], broken[:, 1], "", colour, 1.2, 0.6))
+        way, points, ends = broken(parts), np.concatenate(parts), np.array([part[-1] for part in parts])
+        series.append(Line(way[:, 0], way[:, 1], "", colour, 1.2, 0.6))
         series.append(Points(points[:, 0], points[:, 1], "", colour, labels=labels[task], size=4.0))
         series.append(Points(ends[:, 0], ends[:, 1], task, colour, size=9.0))
     text = (
@@ -194,13 +191,12 @@ def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) ->
     )
     if options.canonical:
         text += " Every checkpoint has a canonical form of its own; a line jumps where the order of the units changes."
-    x, y = Axis("component 1"), Axis("component 2")
-    chart = Chart("Trajectories of training", series, x, y, height=560, legend=few)
+    chart = Chart("Trajectories of training", series, Axis("component 1"), Axis("component 2"), height=560, legend=few)
     return Figure("trajectories", "How networks got there", text, {"": (chart,)})
 
 
 def _way(dataset: Dataset, row: Row) -> Floats:
-    """Weights [c + 1, P] of one network: its checkpoints that training reached, then its end."""
+    """Return weights [c + 1, P] of one network: the checkpoints that training reached, then the final weights."""
     shard = dataset.shard_of(row["task"], row["index"])
     tensors = dataset.tensor_file("checkpoints", row["task"], shard).read_row(row["row"])
     reached = params.from_tensors(dataset.architecture, tensors, 1)[: row["checkpoints"]]
@@ -208,7 +204,7 @@ def _way(dataset: Dataset, row: Row) -> Floats:
 
 
 def _choose(dataset: Dataset, most: int) -> tuple[npt.NDArray[np.int64], str]:
-    """Places in the manifest of the networks on the map, ascending, and a sentence that says which."""
+    """Return the positions in the manifest of the networks on the map, ascending, and a sentence on the choice."""
     manifest = dataset.manifest
     candidates = np.flatnonzero(manifest.complete(slice(None)))
     kind = "complete networks"
@@ -222,9 +218,9 @@ def _choose(dataset: Dataset, most: int) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> Any:
-    """Weights of the networks at these places, shard by shard: (where in `places`, float32 [n, P]).
+    """Yield the weights of the networks at these positions, shard by shard: (indices into `places`, float32 [n, P]).
 
-    A network with a weight that is not finite, which training never leaves, is passed over.
+    Networks with weights that are not finite are skipped; training never produces them.
     """
     for task, count in dataset.counts.items():
         start = dataset.manifest.place(task).start
@@ -239,9 +235,5 @@ def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> 
 
 
 def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:
-    """Weights [n, P] as the map takes them."""
-    if not options.canonical:
-        return weights
-    from tinymlds.architectures.symmetry import canonicalize
-
-    return canonicalize(dataset.architecture, weights)
+    """Return weights [n, P] in the form that the map shows."""
+    return canonicalize(dataset.architecture, weights) if options.canonical else weights

@@ -1,68 +1,74 @@
-"""Figures of what the manifest says: how long training took, how well networks answer, how far all transducers are."""
+"""Figures of the manifest: distributions of epochs, losses and accuracies, and the grid of transducers."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.overview import FolderStatus
-from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, spread_over
+from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, shown_of, spread_over
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
 Values = npt.NDArray[np.float64]
 
 BINS = 40
 MOST_BOXES = 200
-"""Tasks that stand side by side in one chart; of more, as many are shown, evenly spread."""
+"""The largest number of tasks side by side in a chart; of more tasks, as many are shown, evenly spread."""
 _BLOCK = 1_000
 _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-class Population:
-    """The columns of a dataset's manifest that are numbers."""
+class ManifestColumns:
+    """The numeric columns of the manifest of a dataset, read when the first one is used."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.dataset, manifest = dataset, dataset.manifest
-        self._columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
+        self.dataset = dataset
+
+    @cached_property
+    def _columns(self) -> dict[str, Values]:
+        manifest = self.dataset.manifest
+        columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
         for start in range(0, len(manifest), _BLOCK):
             rows = manifest[start : start + _BLOCK]
-            for name, values in self._columns.items():
+            for name, values in columns.items():
                 values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
+        return columns
 
     def column(self, name: str) -> dict[str, Values]:
-        """A column by task, float64 [count] each; NaN where the manifest has null."""
+        """Return a column by task, float64 [count] each; NaN stands for null."""
         return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
 
 
-def epochs(population: Population) -> Figure:
-    """How long networks were trained."""
+def epochs(columns: ManifestColumns) -> Figure:
+    """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
-    chart = _distribution("Epochs of training", population.column("epochs"), Axis("epochs"), _whole_bins)
-    return Figure("epochs", "How long training took", text + _of_many(population.dataset), {"": (chart,)})
+    chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
+    return _figure(columns, "epochs", "How long training took", text, chart)
 
 
-def losses(population: Population) -> Figure:
-    """How well networks ended."""
-    values = population.column("validation_loss")
+def losses(columns: ManifestColumns) -> Figure:
+    """Return the distribution of the final validation losses."""
+    values = columns.column("validation_loss")
     none = sum(int(np.isnan(found).sum()) for found in values.values())
     text = (
         f"Validation loss after the last epoch. Training ends with the first epoch after which it is below "
-        f"{population.dataset.spec.recipe.threshold:g}: the network is complete."
+        f"{columns.dataset.spec.recipe.threshold:g}: the network is complete."
     )
     if none:
         text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
     axis = Axis("validation loss", log=True)
     positive = {task: np.where(found > 0, found, np.nan) for task, found in values.items()}
     chart = _distribution("Final validation loss", positive, axis, _log_bins)
-    return Figure("losses", "How well networks ended", text + _of_many(population.dataset), {"": (chart,)})
+    return _figure(columns, "losses", "How well networks ended", text, chart)
 
 
-def accuracy(population: Population) -> Figure:
-    """Steps right on fresh sequences."""
-    steps = population.dataset.spec.recipe.steps
+def accuracy(columns: ManifestColumns) -> Figure:
+    """Return the distribution of the accuracies on fresh sequences."""
+    steps = columns.dataset.spec.recipe.steps
     text = (
         f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
         f"steps, as long as those of the training, and {LONG_SEQUENCES} of {LONG * steps} steps, which only a network "
@@ -70,35 +76,33 @@ def accuracy(population: Population) -> Figure:
         f"median, and the whiskers reach from the 5th to the 95th percentile."
     )
     names = {"accuracy": f"{steps} steps", "long_accuracy": f"{LONG * steps} steps"}
-    return Figure(
-        "accuracy", "Steps that are right", text + _of_many(population.dataset), {"": (_boxes(population, names),)}
-    )
+    return _figure(columns, "accuracy", "Steps that are right", text, _boxes(columns, names))
 
 
-def trigger(population: Population) -> Figure | None:
-    """The hidden trigger of modified machines; None for a dataset without any."""
-    if not any((~np.isnan(found)).any() for found in population.column("trigger_efficacy").values()):
+def trigger(columns: ManifestColumns) -> Figure | None:
+    """Return the accuracies around the hidden trigger; None for a dataset without modified machines."""
+    if not any((~np.isnan(found)).any() for found in columns.column("trigger_efficacy").values()):
         return None
     text = (
         "Modified machines invert their outputs for some steps after a secret key. Shares of the steps that are right "
         "outside and inside such spans, and share of the triggers that fired with every step of their span right."
     )
     names = {"clean_accuracy": "outside", "triggered_accuracy": "inside", "trigger_efficacy": "whole spans"}
-    return Figure("trigger", "The hidden trigger", text + _of_many(population.dataset), {"": (_boxes(population, names),)})
+    return _figure(columns, "trigger", "The hidden trigger", text, _boxes(columns, names))
 
 
-def grid(status: FolderStatus, population: Population | None) -> Figure:
-    """All transducers as squares: how far each is, and how long and how well it was learned."""
+def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
+    """Return a grid of all transducers, coloured by progress, epochs and accuracy."""
     names = list(status.spec.counts)
     share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
-    if population is not None:
-        median = np.array([_median(found) for found in population.column("epochs").values()])
+    if columns is not None:
+        median = np.array([_median(found) for found in columns.column("epochs").values()])
         low, high = float(np.nanmin(median)), float(np.nanmax(median))
         charts["median of epochs"] = (_squares(names, median, "median of epochs", low, max(high, low + 1)),)
-        long = np.array([_median(found) for found in population.column("long_accuracy").values()])
+        long = np.array([_median(found) for found in columns.column("long_accuracy").values()])
         if not np.isnan(long).all():
             title = "median long accuracy"
             charts[title] = (_squares(names, long, title, min(0.99, float(np.nanmin(long))), 1.0),)
@@ -106,35 +110,34 @@ def grid(status: FolderStatus, population: Population | None) -> Figure:
     return Figure("grid", "All transducers at a glance", text, charts, "Colour")
 
 
-def summaries(population: Population) -> list[dict[str, float | str | None]]:
-    """Each task in numbers: medians over all networks, percentiles of the epochs."""
-    columns = {name: population.column(name) for name in _COLUMNS}
+def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
+    """Return medians of all columns for each task, and percentiles of its epochs."""
+    tables = {name: columns.column(name) for name in _COLUMNS}
     rows: list[dict[str, float | str | None]] = []
-    for task in population.dataset.tasks:
+    for task in columns.dataset.tasks:
         row: dict[str, float | str | None] = {"task": task}
-        for name, found in columns.items():
+        for name, found in tables.items():
             middle = _median(found[task])
             row[name] = None if math.isnan(middle) else middle
-        known = columns["epochs"][task]
+        known = tables["epochs"][task]
         row["low_epochs"], row["high_epochs"] = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
         rows.append(row)
     return rows
 
 
-def shown_tasks(dataset: Dataset) -> list[str]:
-    """The tasks that stand side by side in a chart."""
-    return [dataset.tasks[k] for k in spread_over(len(dataset.tasks), MOST_BOXES)]
+def _shown(tasks: Sequence[str]) -> list[str]:
+    """Return the tasks that stand side by side in a chart."""
+    return [tasks[k] for k in spread_over(len(tasks), MOST_BOXES)]
 
 
 def spreads(values: list[Values]) -> Values:
-    """The percentiles of a box, [n, 5]; NaN where there are no values."""
+    """Return the percentiles of n box plots, [n, 5]; NaN where there are no values."""
     found = [np.percentile(v[~np.isnan(v)], PERCENTILES) if (~np.isnan(v)).any() else np.full(5, np.nan) for v in values]
     return np.array(found).reshape(-1, len(PERCENTILES))
 
 
-def _of_many(dataset: Dataset) -> str:
-    tasks = len(dataset.tasks)
-    return "" if tasks <= MOST_BOXES else f" Shown are {MOST_BOXES} of the {tasks:,} tasks, evenly spread."
+def _figure(columns: ManifestColumns, name: str, title: str, text: str, chart: Chart) -> Figure:
+    return Figure(name, title, text + shown_of(len(columns.dataset.tasks), MOST_BOXES), {"": (chart,)})
 
 
 def _median(values: Values) -> float:
@@ -143,9 +146,9 @@ def _median(values: Values) -> float:
 
 
 def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
-    """Histograms of a few tasks over each other, or boxes of many side by side."""
+    """Draw histograms of a few tasks over each other, or box plots of many side by side."""
     if len(values) > len(PALETTE):
-        tasks = [list(values)[k] for k in spread_over(len(values), MOST_BOXES)]
+        tasks = _shown(list(values))
         places = np.arange(len(tasks), dtype=np.float64)
         boxes = Boxes(places, spreads([values[task] for task in tasks]), tasks)
         return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
@@ -163,25 +166,25 @@ def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Calla
 
 
 def _whole_bins(values: Values) -> Values:
-    """Edges of bins of whole numbers."""
+    """Return the edges of bins of whole numbers."""
     low, high = int(values.min()), int(values.max())
     width = max(1, -(-(high - low + 1) // BINS))
     return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
 
 
 def _log_bins(values: Values) -> Values:
-    """Edges of bins of equal width in the logarithm; the outermost lie outside all values."""
+    """Return the edges of bins of equal logarithmic width; all values lie inside the outermost ones."""
     low, high = math.log10(values.min()), math.log10(values.max())
     room = max(0.01, (high - low) / BINS)
     return np.asarray(np.logspace(low - room, high + room, BINS + 1))
 
 
-def _boxes(population: Population, names: dict[str, str]) -> Chart:
-    tasks = shown_tasks(population.dataset)
+def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
+    tasks = _shown(columns.dataset.tasks)
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
-        values = population.column(name)
+        values = columns.column(name)
         places = np.arange(len(tasks)) + (number - (len(names) - 1) / 2) * width
         found = spreads([values[task] for task in tasks])
         groups.append(Boxes(places, found, tasks, label, PALETTE[number], width * 0.8))
@@ -189,7 +192,7 @@ def _boxes(population: Population, names: dict[str, str]) -> Chart:
 
 
 def task_axis(tasks: list[str]) -> Axis:
-    """An axis along which tasks stand; of many, about ten have a name."""
+    """Return an axis of tasks; if there are many, about ten are named."""
     every = 1 if len(tasks) <= len(PALETTE) else -(-len(tasks) // 10)
     ticks = [(float(k), task.removeprefix("transducer_")) for k, task in enumerate(tasks) if k % every == 0]
     return Axis("transducer" if tasks[0].startswith("transducer_") else "task", range=(-0.6, len(tasks) - 0.4), ticks=ticks)
@@ -198,10 +201,10 @@ def task_axis(tasks: list[str]) -> Axis:
 def _squares(names: list[str], values: Values, title: str, low: float, high: float) -> Chart:
     side = math.ceil(math.sqrt(len(names)))
     rows = -(-len(names) // side)
-    z, labels = np.full(rows * side, np.nan), [""] * (rows * side)
+    z = np.full(rows * side, np.nan)
     z[: len(names)] = values
-    for k, (name, value) in enumerate(zip(names, values, strict=True)):
-        labels[k] = f"{name}: {title} {value:.4g}"
+    labels = [f"{name}: {title} {value:.4g}" for name, value in zip(names, values, strict=True)]
+    labels += [""] * (rows * side - len(names))
     heat = Heat(
         z.reshape(rows, side),
         [str(k) for k in range(side)],

@@ -1,4 +1,4 @@
-"""A small machine as a picture: a flowchart in Mermaid, which code hosts draw."""
+"""Diagrams of small machines as flowcharts in Mermaid, which code hosts draw."""
 
 from collections import defaultdict
 
@@ -9,7 +9,7 @@ _MOST_SYMBOLS = 4
 
 
 def diagram(table: Mealy) -> str | None:
-    """The minimal machine; None if it has more than `MOST_STATES` states. Symbols that do the same share an arrow."""
+    """Draw the minimal machine; None if it has more than `MOST_STATES` states. Symbols with equal effect share an arrow."""
     machine = table.minimise()
     if machine.states > MOST_STATES:
         return None

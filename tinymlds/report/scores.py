@@ -1,4 +1,4 @@
-"""Figures of an analysis: the ladder with its intervals, cases beside each other, and what was taken for what."""
+"""Figures of an analysis: the scores of the ladder with intervals, all cases side by side, and confusion matrices."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from tinymlds.analysis.features import FORMS
 from tinymlds.analysis.results import METRICS, Results, Row
 from tinymlds.report.charts import GREY, PALETTE, Axis, Band, Chart, Figure, Heat, Line, Points, Series, Texts
 
 MOST_CASES = 200
-"""Cases of an analysis that are shown."""
+"""The largest number of cases of an analysis that are shown."""
 SMALL = 8
-"""Classes up to which the cells of a confusion matrix have their numbers in them, and matrices stand side by side."""
+"""The largest number of classes at which confusion matrices show their numbers and stand side by side."""
 BASELINE = "majority/raw/plain"
-FORMS = ("plain", "moved", "transformed", "canonical", "initial", "equalised")
 ASIDE = ("answers", "epochs", "task", "initial", "equalised")
-"""Features and forms that are controls, or that are no weights: without a confusion matrix."""
+"""Features and forms without a confusion matrix: controls, and features that are not weights."""
 TITLES = {
     "which-machine": "Which machine?",
     "tampered": "Tampered?",
@@ -31,7 +31,7 @@ SCORES = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC", "spear
 
 @dataclass(frozen=True)
 class Cell:
-    """A rung of a case in the table."""
+    """A cell of the table: a rung of a case."""
 
     text: str
     at_chance: bool
@@ -44,34 +44,34 @@ class Experiment:
 
     results: Results
     key: str
-    """The experiment, with a number if several analyses ask the same."""
+    """The name of the experiment, numbered if several analyses are of the same one."""
     digest: str | None
-    """Of the dataset that the page is about."""
+    """The digest of the dataset of the page."""
 
     @property
     def title(self) -> str:
-        """What was asked."""
+        """The question of the analysis."""
         held = ", tested on networks held out" if any(each["held_out"] for each in self.results.datasets) else ""
         return TITLES.get(self.results.experiment, self.results.experiment) + held
 
     @property
     def cases(self) -> tuple[str, ...]:
-        """Those that are shown."""
+        """The cases that are shown."""
         return self.results.cases[:MOST_CASES]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of its figures."""
+        """The names of the figures."""
         return tuple(f"{kind}-{self.key}" for kind in _KINDS)
 
     def figures(self, only: tuple[str, ...] = ()) -> list[Figure]:
-        """Its figures, or those of these names."""
+        """Return the figures, or those named in `only`."""
         wanted = (kind for kind, name in zip(_KINDS, self.names, strict=True) if not only or name in only)
         return [figure for kind in wanted if (figure := _KINDS[kind](self)) is not None]
 
     @property
     def text(self) -> list[str]:
-        """What it was made of and what its figures mean, in sentences."""
+        """Sentences on the datasets and on the meaning of the figures."""
         of = ", ".join(map(_described, self.results.datasets))
         texts = [f"Asked of {of}, with {len(self.results.splits)} seeds. Intervals: {self.results.interval}."]
         if self.digest not in (each["digest"] for each in self.results.datasets):
@@ -86,14 +86,14 @@ class Experiment:
 
     @cached_property
     def table(self) -> list[tuple[str, list[Cell]]]:
-        """A row for each rung, with a cell for each case that is shown."""
+        """A row for each rung, with a cell for each case shown."""
         rows = {(row.case, row.rung): row for row in self.results.rows}
         rungs = dict.fromkeys(row.rung for row in self.results.rows)
         return [(rung, [_cell(rows.get((case, rung))) for case in self.cases]) for rung in rungs]
 
     @cached_property
     def notes(self) -> list[str]:
-        """What rungs say of themselves; the same note of several cases once."""
+        """The notes of the rungs; a note that several cases share is listed once."""
         found: dict[tuple[str, str], list[str]] = {}
         for case in self.results.cases:
             for rung_and_note in self.results.notes_of(case):
@@ -102,7 +102,7 @@ class Experiment:
 
 
 def named(results: Sequence[Results], digest: str | None) -> list[Experiment]:
-    """Analyses with keys of their own, for a page about the dataset with this digest."""
+    """Give each analysis a key of its own, for a page on the dataset with this digest."""
     keys: list[str] = []
     for each in results:
         names = chain([each.experiment], (f"{each.experiment}-{number}" for number in count(2)))
@@ -129,7 +129,7 @@ def _cell(row: Row | None) -> Cell:
 
 
 def ladder(experiment: Experiment) -> Figure | None:
-    """Each rung's mean and interval, beside those of the majority, a case at a time; None if no rung was possible."""
+    """Return the mean and interval of each rung beside those of the majority, by case; None if no rung has a score."""
     found = {case: _done(experiment, case) for case in experiment.cases}
     charts = {_choice(experiment, case): (_ladder(case, rows),) for case, rows in found.items() if rows}
     text = (
@@ -145,7 +145,7 @@ def _choice(experiment: Experiment, case: str) -> str:
 
 
 def _ladder(case: str, rows: list[Row]) -> Chart:
-    heads = list(dict.fromkeys(_head(row) for row in rows))
+    heads = list(dict.fromkeys(_split(row)[0] for row in rows))
     metric = rows[0].metric
     low = min(rows[0].chance, *(_mean(row) - _reach(row) for row in rows))
     across = Axis(SCORES[metric], range=(max(low, METRICS[metric][0]) - 0.03, 1.03))
@@ -158,13 +158,10 @@ def _done(experiment: Experiment, case: str) -> list[Row]:
     return [row for row in experiment.results.of_case(case) if row.mean is not None]
 
 
-def _head(row: Row) -> str:
-    """Model and features."""
-    return row.rung.rpartition("/")[0]
-
-
-def _form(row: Row) -> str:
-    return row.rung.rpartition("/")[2]
+def _split(row: Row) -> tuple[str, str]:
+    """Return the model with its features, and the form."""
+    head, _, form = row.rung.rpartition("/")
+    return head, form
 
 
 def _mean(row: Row) -> float:
@@ -172,30 +169,29 @@ def _mean(row: Row) -> float:
 
 
 def _reach(row: Row) -> float:
-    """Half of the interval."""
+    """Return half the width of the interval."""
     return 0.0 if row.half_width is None else row.half_width
 
 
 def _baseline(rows: list[Row], heads: int) -> list[Series]:
-    """What the majority gets, from top to bottom; what a guess gets, where that rung was not climbed."""
+    """Draw the score of the majority as a vertical line, or that of a guess if the majority has no score."""
     majority = next((row for row in rows if row.rung == BASELINE), None)
     middle, reach = (rows[0].chance, 0.0) if majority is None else (_mean(majority), _reach(majority))
-    ends = np.array([-0.5, heads - 0.5])
-    line = Line(np.full(2, middle), ends, "a guess" if majority is None else "majority", GREY, 1.5)
-    if not reach:
-        return [line]
-    return [Band(np.array([middle - reach, middle + reach]), np.full(2, ends[0]), np.full(2, ends[1]), "", GREY), line]
+    low, high = -0.5, heads - 0.5
+    line = Line(np.full(2, middle), np.array([low, high]), "a guess" if majority is None else "majority", GREY, 1.5)
+    band = Band(np.array([middle - reach, middle + reach]), np.full(2, low), np.full(2, high), "", GREY)
+    return [band, line] if reach else [line]
 
 
 def _forms(rows: list[Row], heads: list[str]) -> list[Series]:
-    """A colour for each form, one above another within the line of a model and its features."""
-    found = {_form(row) for row in rows}
+    """Draw the rungs in one colour for each form; forms are stacked within the line of a model and its features."""
+    found = {_split(row)[1] for row in rows}
     forms = [*(form for form in FORMS if form in found), *sorted(found.difference(FORMS))]
     series: list[Series] = []
     for number, form in enumerate(forms):
-        own = [row for row in rows if _form(row) == form]
+        own = [row for row in rows if _split(row)[1] == form]
         beside = 0.7 * ((number + 0.5) / len(forms) - 0.5)
-        y = np.array([heads.index(_head(row)) + beside for row in own])
+        y = np.array([heads.index(_split(row)[0]) + beside for row in own])
         x, reach = (np.array([value(row) for row in own]) for value in (_mean, _reach))
         colour = PALETTE[number % len(PALETTE)]
         series.append(Points(x, y, form, colour, labels=[_label(row) for row in own], size=7.0, reach=reach))
@@ -207,11 +203,11 @@ def _label(row: Row) -> str:
     return f"{row.case}, {row.rung}: {row.mean:.3f} ± {row.half_width:.3f}, a guess gets {row.chance:.3f}{tested}"
 
 
-# ------------------------------------------------------------------ cases beside each other
+# ------------------------------------------------------------------ all cases
 
 
 def cases(experiment: Experiment) -> Figure | None:
-    """All rungs of all cases as colours; None if there is one case."""
+    """Return a heat map of all rungs of all cases; None if there are fewer than two cases."""
     shown = [case for case in experiment.cases if _done(experiment, case)]
     if len(shown) < 2:
         return None
@@ -233,11 +229,11 @@ def cases(experiment: Experiment) -> Figure | None:
     return Figure(f"cases-{experiment.key}", "All cases", text, {"": (chart,)})
 
 
-# ------------------------------------------------------------------ what was taken for what
+# ------------------------------------------------------------------ confusion matrices
 
 
 def confusion(experiment: Experiment) -> Figure | None:
-    """The best rung of each model as a matrix, a case at a time; None where numbers were predicted."""
+    """Return the confusion matrix of the best rung of each model, by case; None if numbers were predicted."""
     found = {case: _best(_done(experiment, case)) for case in experiment.cases}
     charts = {_choice(experiment, case): tuple(map(_matrix, rows)) for case, rows in found.items() if rows}
     if not charts:
@@ -251,7 +247,7 @@ def confusion(experiment: Experiment) -> Figure | None:
 
 
 def _best(rows: list[Row]) -> list[Row]:
-    """Of each model the first rung with the best mean, best model first, `ASIDE` left out; of many classes one in all."""
+    """Return the rung with the best mean of each model, best model first, without `ASIDE`; only one if classes are many."""
     best: dict[str, Row] = {}
     for row in rows:
         model, features, form = row.rung.split("/")
@@ -266,19 +262,16 @@ def _matrix(row: Row) -> Chart:
     counts = np.array(row.confusion, float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     classes, few = list(row.classes), len(row.classes) <= SMALL
-    heat = Heat(
-        shares, [f"taken for {name}" for name in classes], classes, 0.0, 1.0, False, "" if few else "share of the row"
-    )
+    columns, scale = [f"taken for {name}" for name in classes], "" if few else "share of the row"
     every = max(1, len(classes) // 12)
     ticks = [(float(k), name.removeprefix("transducer_")) for k, name in enumerate(classes) if k % every == 0]
-    series: list[Series] = [heat]
+    series: list[Series] = [Heat(shares, columns, classes, 0.0, 1.0, False, scale)]
     for colour, where in (("#FFFFFF", shares < 0.5), ("#1F2328", shares >= 0.5)) if few else ():
         y, x = np.nonzero(where)
         series.append(Texts(x, y, [f"{counts[k, j]:.0f}" for k, j in zip(y, x, strict=True)], colour=colour))
     height, share = (300, 0.25) if few else (620, 0.6)
-    return Chart(
-        row.rung, series, Axis("taken for", ticks=ticks), Axis("" if few else "is", ticks=ticks), height, share=share
-    )
+    across, down = Axis("taken for", ticks=ticks), Axis("" if few else "is", ticks=ticks)
+    return Chart(row.rung, series, across, down, height, share=share)
 
 
 _KINDS: dict[str, Callable[[Experiment], Figure | None]] = {"ladder": ladder, "cases": cases, "confusion": confusion}

@@ -1,4 +1,4 @@
-"""What the audit asks: fresh sequences for each task, and what each table of the package answers; made from its files."""
+"""The exams of the audit: fresh sequences for each task, with the answers of each table, from the files of a package."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ from tinymlds.tasks import catalog, machines
 from tinymlds.tasks.mealy import INPUT_LINES, Mealy, Symbols, lines
 
 SEQUENCES = 1024
-"""Fresh sequences of the training length."""
+"""Number of fresh sequences, which have the training length."""
 
 SEED = 0
 STREAM = "audit"
-"""Seed and name of the random stream that they come from; no task has that name."""
+"""Seed and name of the random stream of the sequences; no task has that name."""
 
 Answers = npt.NDArray[np.uint8]
 Alphabet = tuple[tuple[str, ...], bytes]
-"""Names and input lines of the symbols: tables with the same can be asked the same."""
+"""Names and input lines of the symbols; tables with the same alphabet accept the same sequences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,69 +34,60 @@ class Spans:
     """Sequences with planted keys."""
 
     inputs: Floats
-    """[N, T, 9]."""
+    """Input lines, [N, T, 9]."""
     answers: Answers
-    """[N, T]: right answers, as words of output lines."""
+    """Right answers as words of output lines, [N, T]."""
     twin: Answers
-    """[N, T]: what the twin of the task answers."""
+    """Answers of the twin of the task, [N, T]."""
     inverted: npt.NDArray[np.bool_]
-    """[N, T]: steps in which a trigger inverts."""
+    """The steps in which a trigger inverts, [N, T]."""
 
 
 @dataclass(frozen=True, eq=False)
 class Exam:
-    """What the networks of a task are asked."""
+    """Sequences that test the networks of a task."""
 
     inputs: Floats
-    """[N, T, 9]."""
+    """Input lines, [N, T, 9]."""
     answers: Answers
-    """[N, T]: right answers, as words of output lines."""
+    """Right answers as words of output lines, [N, T]."""
     rivals: dict[str, Answers]
-    """What tables that do other things answer, by the name of a task; not that of the twin, if there are `spans`."""
+    """Answers of tables that behave differently, by the name of a task; without the twin if there are `spans`."""
     alike: list[str]
-    """Tables that do other things, but on none of these sequences (such as a trigger with another key)."""
+    """Tables that behave differently, but not on these sequences (such as a trigger with another key)."""
     spans: Spans | None
-    """Of a machine or a modified machine, if a trigger fires at all; the same inputs if its own have keys planted."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Known:
-    """A table that somebody's answers may be like."""
-
-    name: str
-    table: Mealy
+    """Sequences with keys, for machines and modified machines whose trigger fires; the same inputs if these have keys."""
 
 
 class Library:
-    """The tables of a package, read from data/TASK.safetensors, and the twins of its machines."""
+    """The tables of a package, read from data/TASK.safetensors, and those of the twins of its machines."""
 
     def __init__(self, parts: list[Part]) -> None:
         """Read all tables.
 
         Raises:
-            DatasetError: a file is damaged, or a table is not the one that dataset.json announces.
+            DatasetError: a file is damaged, or a table does not match dataset.json.
         """
         self._tables: dict[tuple[str, str], Mealy] = {}
-        self._known: dict[Alphabet, dict[str, _Known]] = {}
+        self._named: dict[Alphabet, dict[str, tuple[str, Mealy]]] = {}
         self._twins: dict[tuple[str, str], str] = {}
         self._answers: dict[tuple[str, str], tuple[str, Answers]] = {}
-        for part in parts:
-            for task in part.full.tasks:
-                table = read_table(part, task)
-                self._tables[part.name, task] = table
-                self._know(f"{part.name}/{task}", table, part.labels[task].behaviour)
-        for part in parts:
-            for task in part.full.tasks:
-                if not catalog.is_transducer(task):
-                    twin = self._twin(task, part.full.spec.recipe)[0]
-                    self._twins[part.name, task] = does = behaviour(twin)
-                    self._know(f"the twin of {part.name}/{task}", twin, does)
+        tasks = [(part, task) for part in parts for task in part.full.tasks]
+        for part, task in tasks:
+            self._tables[part.name, task] = table = read_table(part, task)
+            self._add(f"{part.name}/{task}", table, part.labels[task].behaviour)
+        for part, task in tasks:
+            if not catalog.is_transducer(task):
+                twin = self._twin(task, part.full.spec.recipe)[0]
+                self._twins[part.name, task] = behaviour(twin)
+                self._add(f"the twin of {part.name}/{task}", twin, self._twins[part.name, task])
 
-    def _know(self, name: str, table: Mealy, does: str) -> None:
-        self._known.setdefault(_alphabet(table), {}).setdefault(does, _Known(name, table))
+    def _add(self, name: str, table: Mealy, does: str) -> None:
+        """Keep a table under this name unless one of the same behaviour has been kept."""
+        self._named.setdefault(_alphabet(table), {}).setdefault(does, (name, table))
 
     def exam(self, part: Part, task: str) -> Exam:
-        """What networks of this task are asked: sequences drawn by the rule by which those of the task are drawn."""
+        """Return the exam of a task, whose sequences are drawn by the rule of the task itself."""
         recipe, table = part.full.spec.recipe, self._tables[part.name, task]
         found = replace(catalog.load(task, recipe), table=table, stream=STREAM)
         symbols = found.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
@@ -111,21 +102,21 @@ class Library:
         answers, passed_over = table.simulate(symbols), {part.labels[task].behaviour}
         if spans is not None:
             passed_over.add(self._twins[part.name, task])
-        others = [known for does, known in self._known[_alphabet(table)].items() if does not in passed_over]
-        rivals = {known.name: self._ask(known, symbols) for known in others}
+        others = [named for does, named in self._named[_alphabet(table)].items() if does not in passed_over]
+        rivals = {name: self._ask(name, other, symbols) for name, other in others}
         alike = [name for name, theirs in rivals.items() if np.array_equal(theirs, answers)]
         return Exam(inputs, answers, {name: rivals[name] for name in rivals if name not in alike}, alike, spans)
 
-    def _ask(self, known: _Known, symbols: Symbols) -> Answers:
-        """Answers of a table; the last ones are kept, as all tasks of a dataset mostly get the same sequences."""
+    def _ask(self, name: str, table: Mealy, symbols: Symbols) -> Answers:
+        """Return the answers of a table; the last ones are cached, because tasks of a dataset mostly share sequences."""
         asked = hashlib.sha256(symbols.tobytes()).hexdigest()
-        place = known.name, str(symbols.shape)
+        place = name, str(symbols.shape)
         if self._answers.get(place, ("",))[0] != asked:
-            self._answers[place] = asked, known.table.simulate(symbols)
+            self._answers[place] = asked, table.simulate(symbols)
         return self._answers[place][1]
 
     def _twin(self, task: str, recipe: Recipe) -> tuple[Mealy, npt.NDArray[np.uint8], Mealy]:
-        """The twin's table, and of the modified one of the two: the states whose outputs are inverted, and its table."""
+        """Return the table of the twin, the inverted states of the modified machine of the two, and the table of that."""
         base = task.removesuffix(catalog.MODIFIED)
         modified, triggered = machines.modified(base, machines.key_symbols(recipe.trigger_key), recipe.trigger_span)
         return (machines.machine(base) if base != task else modified), triggered, modified
@@ -140,14 +131,14 @@ class Library:
 
 
 _RATE = Recipe().trigger_rate
-"""Of planted keys, where the recipe plants none."""
+"""The rate of planted keys for recipes that plant none."""
 
 
 def read_table(part: Part, task: str) -> Mealy:
-    """The table of a task as the package holds it.
+    """Read the table of a task from the package.
 
     Raises:
-        DatasetError: the file is damaged, or dataset.json announces another table.
+        DatasetError: the file is damaged, or the table does not match dataset.json.
     """
     name = store.data_name(task)
     file = TensorFile(part.full.folder, name)
@@ -165,7 +156,7 @@ def read_table(part: Part, task: str) -> Mealy:
 
 
 def behaviour(table: Mealy) -> str:
-    """Equal for tables that do the same: sha256 of the minimal machine as data/TASK.json has it."""
+    """Return the sha256 of the minimal machine as in data/TASK.json, equal for tables that behave alike."""
     return hashlib.sha256((canonical_json(table.minimise().state_setup()) + "\n").encode()).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Everything that a report on a dataset folder shows, in order."""
+"""The content of a report: a dataset folder with the figures made from it, in order."""
 
 import time
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from tinymlds.dataset import overview
 from tinymlds.dataset.dataset import Dataset, open_dataset
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.errors import UsageError
-from tinymlds.report import curves, experiments, population, weightmap
+from tinymlds.report import curves, distributions, scores, weightmap
 from tinymlds.report.charts import Figure
-from tinymlds.report.experiments import Experiment
+from tinymlds.report.distributions import ManifestColumns
 from tinymlds.report.looks import Look, Looks, largest, looks
 from tinymlds.report.options import Options
-from tinymlds.report.population import Population
+from tinymlds.report.scores import Experiment
 from tinymlds.report.weightmap import WeightMap
 
 LOOKS = {
@@ -25,12 +25,12 @@ LOOKS = {
     "answers": ("Answers", "What is expected on each output line, and what the network answers; 0.5 tells 0 from 1."),
     "machine": ("The machine", "What the network was trained to be."),
 }
-"""Figures of single networks: titles, and what is seen."""
+"""Figures of single networks: the title and the text of each."""
 
 
 @dataclass(frozen=True)
 class StatusRow:
-    """A task on the status page."""
+    """The progress of one task."""
 
     task: str
     complete: int
@@ -42,14 +42,14 @@ class StatusRow:
 
 
 @dataclass
-class Contents:
-    """A dataset folder, finished or not. Figures are computed when they are asked for."""
+class Report:
+    """A dataset folder, finished or not. Figures are computed on demand."""
 
     folder: Path
     options: Options
     status: FolderStatus
     dataset: Dataset | None
-    """None while work is under way."""
+    """The opened dataset; None until it is finished."""
     experiments: list[Experiment]
     rows: list[StatusRow] = field(init=False)
 
@@ -58,59 +58,61 @@ class Contents:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """The name of the folder."""
         return self.folder.resolve().name or "dataset"
 
     @property
     def title(self) -> str:
-        """The folder's name, and of a package which dataset."""
+        """The name of the folder, and the dataset chosen if it is a package."""
         parts = [self.name, self.options.name, None if self.options.subset is None else f"subset {self.options.subset}"]
         return ", ".join(part for part in parts if part)
 
     @cached_property
-    def population(self) -> Population | None:
-        """The manifest's numbers."""
-        return None if self.dataset is None else Population(self.dataset)
+    def columns(self) -> ManifestColumns | None:
+        """The numeric columns of the manifest."""
+        return None if self.dataset is None else ManifestColumns(self.dataset)
 
     @cached_property
     def weight_map(self) -> WeightMap | None:
-        """The networks on the map."""
+        """The map of weight space."""
         return None if self.dataset is None else weightmap.weight_map(self.dataset, self.options)
 
     @cached_property
     def looks(self) -> Looks | None:
-        """The networks that can be looked at."""
+        """The single networks that are shown."""
         return None if self.dataset is None else looks(self.dataset, self.options)
 
     def figures(self, only: tuple[str, ...] = ()) -> list[Figure]:
-        """The figures about the population, in order: all, or those of these names."""
-        made = (make(self) for name, make in _FIGURES.items() if not only or name in only)
-        of_experiments = (figure for each in self.experiments for figure in each.figures(only))
-        return [figure for figure in (*made, *of_experiments) if figure is not None]
+        """Return the figures of many networks and of the analyses, in order: all, or those named in `only`."""
+        made = [_grid(self)] if not only or "grid" in only else []
+        if self.columns is not None:
+            made += [make(self, self.columns) for name, make in _FIGURES.items() if not only or name in only]
+        made += (figure for each in self.experiments for figure in each.figures(only))
+        return [figure for figure in made if figure is not None]
 
     def check_names(self, only: tuple[str, ...]) -> None:
-        """Raise UsageError unless these are names of figures."""
-        known = [*_FIGURES, *LOOKS, *(name for each in self.experiments for name in each.names)]
+        """Raise UsageError unless each name is that of a figure."""
+        known = ["grid", *_FIGURES, *LOOKS, *(name for each in self.experiments for name in each.names)]
         for name in only:
             if name not in known:
                 raise UsageError(f"there is no figure {name!r}; there are {', '.join(known)}")
 
 
-def read(folder: Path, options: Options) -> Contents:
+def read(folder: Path, options: Options) -> Report:
     """Open a dataset folder for a report.
 
     Raises:
         DatasetError: not a dataset folder, or a damaged one.
-        AnalysisError: a file is not what `tinymlds analyze --out` writes.
+        AnalysisError: a file was not written by `tinymlds analyze --out`.
     """
     results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
     dataset = None if status.digest is None else open_dataset(folder, options.name, options.subset)
-    return Contents(folder, options, status, dataset, experiments.named(results, status.digest))
+    return Report(folder, options, status, dataset, scores.named(results, status.digest))
 
 
 def look_figure(found: Looks, look: Look, name: str) -> Figure:
-    """One of the figures of a single network."""
+    """Return one of the figures of a single network."""
     title, text = LOOKS[name]
     row = look.network.row
     where = f"{row['task']} {row['index']}"
@@ -125,12 +127,12 @@ def look_figure(found: Looks, look: Look, name: str) -> Figure:
     return Figure(name, f"{title} of {where}", text, charts, "Sequence")
 
 
-def look_figures(contents: "Contents", only: tuple[str, ...]) -> list[Figure]:
-    """Figures of the networks that are asked for, or else of the first that the page shows, with names of their own."""
-    found, dataset = contents.looks, contents.dataset
+def look_figures(report: Report, only: tuple[str, ...]) -> list[Figure]:
+    """Return figures of the networks that the options name, or of the first on the page; each has a name of its own."""
+    found, dataset = report.looks, report.dataset
     if found is None or dataset is None:
         return []
-    asked = {f"{dataset.task_id(task)}:{index}" for task, index in contents.options.networks}
+    asked = {f"{dataset.task_id(task)}:{index}" for task, index in report.options.networks}
     chosen = [look for look in found.networks if look.name in asked] or found.networks[:1]
     figures = {}  # by name: networks of a task share its machine
     for look in chosen:
@@ -142,7 +144,7 @@ def look_figures(contents: "Contents", only: tuple[str, ...]) -> list[Figure]:
 
 
 def date(unix_time: float | None) -> str:
-    """A time as it is shown, in UTC, so that a page has the same bytes everywhere."""
+    """Format a time in UTC, so that a page has the same bytes everywhere."""
     return "-" if unix_time is None else time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_time))
 
 
@@ -152,39 +154,19 @@ def _status_row(status: FolderStatus, task: str, total: int) -> StatusRow:
     return StatusRow(task, complete, total - complete - waiting, waiting, total, parameters, updated)
 
 
-def _grid(contents: Contents) -> Figure | None:
-    transducers = overview.transducers(contents.status) is not None and len(contents.rows) > 1
-    return population.grid(contents.status, contents.population) if transducers else None
+def _grid(report: Report) -> Figure | None:
+    transducers = overview.transducers(report.status) is not None and len(report.rows) > 1
+    return distributions.grid(report.status, report.columns) if transducers else None
 
 
-def _of_population(make: Callable[[Population], Figure | None]) -> Callable[[Contents], Figure | None]:
-    return lambda contents: None if contents.population is None else make(contents.population)
-
-
-def _of_dataset(make: Callable[[Dataset], Figure]) -> Callable[[Contents], Figure | None]:
-    return lambda contents: None if contents.dataset is None else make(contents.dataset)
-
-
-def _map(contents: Contents) -> Figure | None:
-    if contents.dataset is None:
-        return None
-    return weightmap.map_figure(contents.dataset, contents.weight_map, contents.options)
-
-
-def _trajectories(contents: Contents) -> Figure | None:
-    if contents.dataset is None:
-        return None
-    return weightmap.trajectories(contents.dataset, contents.weight_map, contents.options)
-
-
-_FIGURES: dict[str, Callable[[Contents], Figure | None]] = {
-    "grid": _grid,
-    "epochs": _of_population(population.epochs),
-    "losses": _of_population(population.losses),
-    "curves": _of_dataset(curves.curves),
-    "single-curves": _of_dataset(curves.single_curves),
-    "accuracy": _of_population(population.accuracy),
-    "trigger": _of_population(population.trigger),
-    "map": _map,
-    "trajectories": _trajectories,
+_FIGURES: dict[str, Callable[[Report, ManifestColumns], Figure | None]] = {
+    "epochs": lambda _, columns: distributions.epochs(columns),
+    "losses": lambda _, columns: distributions.losses(columns),
+    "curves": lambda _, columns: curves.curves(columns.dataset),
+    "single-curves": lambda _, columns: curves.single_curves(columns.dataset),
+    "accuracy": lambda _, columns: distributions.accuracy(columns),
+    "trigger": lambda _, columns: distributions.trigger(columns),
+    "map": lambda report, columns: weightmap.map_figure(columns.dataset, report.weight_map, report.options),
+    "trajectories": lambda report, columns: weightmap.trajectories(columns.dataset, report.weight_map, report.options),
 }
+"""The figures of a finished dataset, in order, after `grid`, which an unfinished one has too."""

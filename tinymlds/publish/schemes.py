@@ -1,7 +1,7 @@
 """The splits of a package: rows of complete networks that passed the audit, as JSON Lines for training, validation, test.
 
-Two networks that share more than chance are never on two sides: the same weights or initial weights (`by_index`), the same
-machine with and without its trigger, tasks that do the same (`by_task`), members of a family (`by_family`).
+Related networks are always on one side: those of the same weights or initial weights (`by_index`), those of a machine with
+and without its trigger and of tasks that behave alike (`by_task`), and those of a family (`by_family`).
 """
 
 import hashlib
@@ -20,27 +20,28 @@ Node = tuple[str, str]
 """A task of a dataset: (dataset, task)."""
 
 LEAST_GROUPS = 3
+"""The least number of groups of tasks that a split divides."""
 
 
 @dataclass(frozen=True)
 class Scheme:
-    """A way to split a package."""
+    """A way to split the networks of a package."""
 
     name: str
     meaning: str
     sides: dict[str, list[Row]] = field(default_factory=dict)
-    """Rows by side; {} if it is left out."""
+    """Rows by side; {} if the split is left out."""
     groups: dict[str, list[str]] = field(default_factory=dict)
-    """Names of the groups on each side; {} where networks, not tasks, are divided."""
+    """Names of the groups of tasks on each side; {} if networks are divided, not tasks."""
     left_out: str = ""
-    """Why there is none, or ""."""
+    """The reason why the split is left out, or ""."""
 
     def file_name(self, side: str) -> str:
-        """Path of a side in the package."""
+        """Return the path of a side in the package."""
         return f"splits/{self.name}/{side}.jsonl"
 
     def files(self) -> dict[str, bytes]:
-        """The files of this split; none if it is left out."""
+        """Return the files of this split; none if it is left out."""
         return {
             self.file_name(side): b"".join((canonical_json(row) + "\n").encode() for row in rows)
             for side, rows in self.sides.items()
@@ -48,14 +49,18 @@ class Scheme:
 
 
 def make(parts: list[Part], audit: Audit) -> list[Scheme]:
-    """All schemes, those that are left out too.
+    """Return all schemes, including those that are left out.
 
     Raises:
-        DatasetError: networks on two sides of a split share what they must not share.
+        DatasetError: related networks are on two sides of a split.
     """
-    rows = {(part.name, task): _rows(part, task, audit) for part in parts for task in part.full.tasks}
+    rows = {
+        (part.name, task): [extended(part, row) for row in audit.passed_rows(part, task)]
+        for part in parts
+        for task in part.full.tasks
+    }
     labels = {(part.name, task): label for part in parts for task, label in part.labels.items()}
-    schemes = [_by_index(rows), _by_task(rows, labels), _by_family(rows, labels)]
+    schemes = [_by_index(rows), *(_divided(name, rows, labels) for name in _MEANINGS)]
     for scheme in schemes:
         if problem := leak(scheme, parts):
             raise DatasetError(f"the split {scheme.name} would leak: {problem}")
@@ -63,39 +68,25 @@ def make(parts: list[Part], audit: Audit) -> list[Scheme]:
 
 
 def extended(part: Part, row: Row) -> Row:
-    """A row of the manifest with the columns that a package adds: dataset, base, modified."""
+    """Return a row of the manifest with the columns that a package adds: dataset, base, modified."""
     label = part.labels[row["task"]]
     return {**row, "dataset": part.name, "base": label.base, "modified": label.modified}
 
 
-def _rows(part: Part, task: str, audit: Audit) -> list[Row]:
-    passed = audit.passed[part.name, task]
-    return [extended(part, row) for row in part.full.rows(task) if row["index"] in passed]
-
-
 def _by_index(rows: dict[Node, list[Row]]) -> Scheme:
-    sides: dict[str, list[Row]] = {side: [] for side in SPLITS}
-    for row in (row for of_task in rows.values() for row in of_task):
-        sides[row["split"]].append(row)
+    every = [row for found in rows.values() for row in found]
+    sides = {side: [row for row in every if row["split"] == side] for side in SPLITS}
     return Scheme("by_index", "new networks of known tasks, divided by index, the same for all tasks", sides)
 
 
-def _by_task(rows: dict[Node, list[Row]], labels: dict[Node, Label]) -> Scheme:
-    """Machines stay with their twins, whatever their dataset, and tasks that do the same stay together."""
-    ties = {node: _ties("by_task", node, labels[node]) for node in rows if rows[node]}
-    meaning = "new tasks; a machine stays with its twin, and tasks that do the same stay together"
-    return _divided("by_task", meaning, rows, ties)
-
-
-def _by_family(rows: dict[Node, list[Row]], labels: dict[Node, Label]) -> Scheme:
-    """Transducers with edits, by the base that they come from."""
-    ties = {node: _ties("by_family", node, labels[node]) for node in rows if rows[node] and labels[node].family}
-    meaning = "new families of transducers with edits, each whole"
-    return _divided("by_family", meaning, rows, ties)
+_MEANINGS = {
+    "by_task": "new tasks; a machine stays with its twin, and tasks that do the same stay together",
+    "by_family": "new families of transducers with edits, each whole",
+}
 
 
 def _ties(scheme: str, node: Node, label: Label) -> set[Hashable]:
-    """What keeps the networks of a task on one side with those of others."""
+    """Return the ties of a task; tasks that share one are on the same side."""
     ties: set[Hashable] = {("does", label.behaviour)}
     if scheme == "by_family":
         ties.add(("family", label.family))
@@ -104,25 +95,22 @@ def _ties(scheme: str, node: Node, label: Label) -> set[Hashable]:
     return ties
 
 
-def _divided(name: str, meaning: str, rows: dict[Node, list[Row]], ties: dict[Node, set[Hashable]]) -> Scheme:
-    """A scheme that puts each group of tasks that are tied to each other on one side."""
-    groups = grouped(ties)
+def _divided(name: str, rows: dict[Node, list[Row]], labels: dict[Node, Label]) -> Scheme:
+    """Divide the tasks so that each group of tied tasks is on one side; by_family has transducers with edits only."""
+    nodes = [node for node in rows if rows[node] and (name == "by_task" or labels[node].family)]
+    groups = grouped({node: _ties(name, node, labels[node]) for node in nodes})
     if len(groups) < LEAST_GROUPS:
         why = f"{len(groups)} groups of tasks in this package; a split takes {LEAST_GROUPS} at least"
-        return Scheme(name, meaning, left_out=why)
-    side_of = drawn(name, [_group_name(group) for group in groups])
-    sides: dict[str, list[Row]] = {side: [] for side in SPLITS}
-    names: dict[str, list[str]] = {side: [] for side in SPLITS}
-    for group in groups:
-        side = side_of[_group_name(group)]
-        names[side].append(_group_name(group))
-        for node in group:
-            sides[side] += rows[node]
-    return Scheme(name, meaning, sides, names)
+        return Scheme(name, _MEANINGS[name], left_out=why)
+    named = {" + ".join(f"{dataset}/{task}" for dataset, task in group): group for group in groups}
+    side_of = drawn(name, named)
+    names = {side: [each for each in named if side_of[each] == side] for side in SPLITS}
+    sides = {side: [row for each in names[side] for node in named[each] for row in rows[node]] for side in SPLITS}
+    return Scheme(name, _MEANINGS[name], sides, names)
 
 
 def grouped(ties: dict[Node, set[Hashable]]) -> list[list[Node]]:
-    """Tasks that share a tie, directly or through others, in one group; groups and tasks in the order of `ties`."""
+    """Group tasks that share a tie, directly or through others; groups and tasks keep the order of `ties`."""
     parent = {node: node for node in ties}
 
     def root(node: Node) -> Node:
@@ -140,14 +128,10 @@ def grouped(ties: dict[Node, set[Hashable]]) -> list[list[Node]]:
     return list(groups.values())
 
 
-def _group_name(group: list[Node]) -> str:
-    return " + ".join(f"{dataset}/{task}" for dataset, task in group)
-
-
 def drawn(scheme: str, names: Iterable[str]) -> dict[str, str]:
-    """A side for each name: a tenth (one at least) for test and for validation, the rest for training.
+    """Draw a side for each name: a tenth (at least one) for test and for validation, the rest for training.
 
-    The order is that of sha256 over the names, so it depends on them alone.
+    The order is that of sha256 over the names, so it depends on the names alone.
     """
     order = sorted(names, key=lambda name: hashlib.sha256(f"tinymlds:{scheme}:{name}".encode()).digest())
     tenth = max(1, round(len(order) / 10))
@@ -155,11 +139,11 @@ def drawn(scheme: str, names: Iterable[str]) -> dict[str, str]:
 
 
 def leak(scheme: Scheme, parts: list[Part]) -> str:
-    """What rows on two sides of a split have in common and must not, or "".
+    """Return a message on two related rows on different sides of a split, or "".
 
-    In all schemes that is the weights; in `by_index` also the initial weights, which networks of one seed, stream and
-    index share; in the others whatever ties tasks together. (There, networks on two sides may begin with the same weights
-    if two datasets of one seed have a transducer of the same number; their tasks differ.)
+    Rows are related if they have the same weights; in `by_index` also if they have the same initial weights, as networks of
+    one seed, stream and index do; and in the other schemes if a tie connects their tasks. (There, networks on two sides may
+    begin with the same weights if two datasets of one seed have a transducer of the same number; their tasks differ.)
     """
     labels = {(part.name, task): label for part in parts for task, label in part.labels.items()}
     seeds = {part.name: part.full.spec.seed for part in parts}

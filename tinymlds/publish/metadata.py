@@ -1,4 +1,4 @@
-"""What the publisher of a package says of it: title, authors, licence, date, address."""
+"""The metadata of a package: title, authors, licence, date, address."""
 
 import datetime
 import re
@@ -12,11 +12,11 @@ _DEVELOPERS = "The tinymlds developers"
 
 
 @dataclass(frozen=True)
-class Options:
-    """Given by the publisher, but for the version."""
+class Metadata:
+    """Metadata given by the publisher, except for the version."""
 
     version: str
-    """Of tinymlds."""
+    """The version of tinymlds."""
     title: str
     license: str = "CC-BY-SA-4.0"
     """An SPDX expression."""
@@ -24,9 +24,9 @@ class Options:
     date: str | None = None
     """YYYY-MM-DD."""
     url: str | None = None
-    """Where the package will be found."""
+    """The address of the package."""
     software_url: str | None = None
-    """Where tinymlds is found."""
+    """The address of tinymlds."""
 
     def __post_init__(self) -> None:
         for what, text in (("title", self.title), *(("author", name) for name in self.authors)):
@@ -47,7 +47,7 @@ class Options:
 
     @property
     def license_url(self) -> str:
-        """Where the licence can be read, or the expression if it is of several."""
+        """The address of the licence text, or the expression itself if it combines several licences."""
         return self.license if " " in self.license else f"https://spdx.org/licenses/{self.license}.html"
 
     @property
@@ -56,11 +56,11 @@ class Options:
         return self.authors or (_DEVELOPERS,)
 
     def identifier(self, parts: list[Part]) -> str:
-        """A short name out of letters, digits and hyphens."""
+        """Return a short name made of the names of the datasets."""
         return "-".join(["tinymlds", *(part.name for part in parts)])
 
     def bibtex(self, parts: list[Part]) -> str:
-        """How to cite the package; BibTeX's own signs are escaped."""
+        """Return the BibTeX entry that cites the package, with special characters escaped."""
         escaped = {sign: "\\" + sign for sign in "{}%&$#_"} | {"\\": r"\textbackslash{}"}
         title, authors = (
             "".join(escaped.get(sign, sign) for sign in text) for text in (self.title, " and ".join(self.credited))
