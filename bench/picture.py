@@ -23,30 +23,6 @@ from tinymlds.tasks.mealy import INPUT_LINES, lines
 CURVES = 60
 
 
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 1.0 / (1.0 + np.exp(-x))
-
-
-def hidden_states(network: tinymlds.Network, x: np.ndarray) -> list[np.ndarray]:
-    """The states [T, H] of every GRU layer for inputs [T, I] (Cho et al. 2014, as PyTorch writes it)."""
-    tensors, layers = network.state_dict(), []
-    for layer in range(network.architecture.layers):
-        w_i, w_h, b_i, b_h = (
-            tensors[f"gru.{kind}_l{layer}"].astype(np.float64) for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        )
-        h, states = np.zeros(network.architecture.hidden), []
-        for step in x:
-            r_i, z_i, n_i = np.split(w_i @ step + b_i, 3)
-            r_h, z_h, n_h = np.split(w_h @ h + b_h, 3)
-            r, z = sigmoid(r_i + r_h), sigmoid(z_i + z_h)
-            n = np.tanh(n_i + r * n_h)
-            h = (1.0 - z) * n + z * h
-            states.append(h)
-        x = np.array(states)
-        layers.append(x)
-    return layers
-
-
 def draw_losses(axes: Axes, dataset: tinymlds.Dataset, title: str, label: bool) -> None:
     """Validation losses of the first networks of each task, one thin line each, and the threshold."""
     for number, task in enumerate(dataset.tasks):
@@ -69,7 +45,8 @@ def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task:
     whole = np.flatnonzero((inside.sum(axis=1) == dataset.spec.recipe.trigger_span) & ~inside[:, -1])
     symbols = choice[whole[0]]
     x = lines(found.table.inputs[symbols], INPUT_LINES)
-    states = np.concatenate(hidden_states(network, x), axis=1).T
+    trace = network.architecture.trace(network.state_dict(), x[None].astype(np.float32))
+    states = np.concatenate([found[0] for found in trace.values()], axis=1).T
     above, below = figure_axes
     above.imshow(states, aspect="auto", cmap="RdBu", vmin=-1, vmax=1, interpolation="nearest")
     above.set(title=f"{task} {index}: 4 x 12 hidden units while the trigger fires", ylabel="unit")
