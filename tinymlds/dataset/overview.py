@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import packages, reader, sealing, store
+from tinymlds.dataset import packages, reader, reopening, store
 from tinymlds.dataset.activity import Crew
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
@@ -100,8 +100,8 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         counts = {task: Counter() for task, _ in journal.spec.tasks}
         for task, found in journal.counts().items():
             counts[task].update({status.value: number for status, number in found.items()})
-        below = sealing.limits(journal.spec, journal.base)
-        for row in sealing.rows_below(path, below):
+        below = reopening.limits(journal.spec, journal.base)
+        for row in reopening.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
         updated = (_last(path, below) if below else {}) | journal.updated()
         return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))

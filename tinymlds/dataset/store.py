@@ -74,6 +74,12 @@ def commit_inside(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str
     return commit(folder.joinpath(*name.split("/")), data)
 
 
+def commit_sums(folder: Path, sums: dict[str, str]) -> None:
+    """Write SHA256SUMS, the last file of a dataset."""
+    text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    commit(folder / SUMS, text.encode())
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder and those above it, durably.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, reopening, schema, sealing, store
 from tinymlds.dataset.dataset import Dataset, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
@@ -151,7 +151,7 @@ def generate(
 
 def _has_sequences(folder: Path, spec: Spec) -> bool:
     """Whether the folder is what `generate` makes of this spec."""
-    text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
+    text = (canonical_json(schema.describe(spec, "sequences")) + "\n").encode()
     return reader.read_bytes(folder, store.DESCRIPTION) == text
 
 
@@ -245,7 +245,7 @@ def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
     spec = dataset.spec.extend(wanted.of(dataset.spec), str(folder))
     if spec == dataset.spec:
         return dataset
-    return sealing.reopen(dataset, spec)
+    return reopening.reopen(dataset, spec)
 
 
 def missing(journal: Journal) -> list[tuple[str, range]]:

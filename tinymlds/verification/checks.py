@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinymlds.architectures import params
-from tinymlds.dataset import packages, reader, sealing, store
+from tinymlds.dataset import packages, reader, schema, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.manifest import Row, splits
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.dataset.taskfiles import data_tensors, describe_task, graph_files
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError, one_line
@@ -115,7 +115,7 @@ def verify(
     result.digest = dataset.digest
     if not _worth_making(path, dataset.spec, result):
         return result
-    _check_names(path, dataset.sums, sealing.file_names(dataset.spec), result)
+    _check_names(path, dataset.sums, schema.file_names(dataset.spec), result)
     _check_spelling(path, store.MANIFEST, dataset.manifest, result)
     done = 0
     for task in dataset.tasks:
@@ -128,7 +128,7 @@ def verify(
                     progress(done, len(dataset))
             except DatasetError as error:
                 result.problems.append(str(error))
-    _check_spelling(path, store.DESCRIPTION, [sealing.describe(dataset.spec, "networks")], result)
+    _check_spelling(path, store.DESCRIPTION, [schema.describe(dataset.spec, "networks")], result)
     result.networks = done
     if retrain:
         seed = secrets.randbits(63) if seed is None else seed
@@ -247,13 +247,13 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
     result.digest = store.dataset_digest(reader.read_sums(folder))
     if not _worth_making(folder, spec, result):
         return
-    _check_names(folder, reader.read_sums(folder), sealing.file_names(spec, networks=False), result)
+    _check_names(folder, reader.read_sums(folder), schema.file_names(spec, networks=False), result)
     rows = []
     for task, _ in spec.tasks:
         _check_data(folder, spec, task, result)
-        rows.append(sealing.sequences_row(folder, spec, task))
+        rows.append(schema.sequences_row(folder, spec, task))
         result.tasks += 1
-    _check_spelling(folder, store.DESCRIPTION, [sealing.describe(spec, "sequences")], result)
+    _check_spelling(folder, store.DESCRIPTION, [schema.describe(spec, "sequences")], result)
     _check_spelling(folder, store.MANIFEST, rows, result)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.runs.pools import make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit

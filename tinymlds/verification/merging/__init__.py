@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinymlds.dataset import packages, sealing, store
+from tinymlds.dataset import packages, reopening, sealing, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.dataset.lock import RunLock
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.errors import DatasetError, UsageError, going_on
 from tinymlds.runs.execution import available_cpus, check_means
 from tinymlds.runs.train import check_folder, missing, prepare_folder
@@ -195,7 +195,7 @@ def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, byt
             yield ((row["task"], row["index"], identity(row)) for row in Dataset(folder).manifest)
         return
     with closing(journal):
-        rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
+        rows = reopening.rows_below(folder, reopening.limits(journal.spec, journal.base))
         yield ((row["task"], row["index"], identity(row)) for row in rows)
         for task, indices in journal.spec.indices.items():
             for piece in store.by_shard(indices):
@@ -288,7 +288,7 @@ def _open_target(folder: Path, specs: list[Spec]) -> Journal | Dataset | None:
         return Journal.create(folder, _union(specs), {}, [], {}) if specs else None
     dataset = Dataset(folder)
     wanted = _union([dataset.spec, *specs])
-    return dataset if wanted == dataset.spec else sealing.reopen(dataset, wanted)
+    return dataset if wanted == dataset.spec else reopening.reopen(dataset, wanted)
 
 
 def _union(specs: list[Spec]) -> Spec:

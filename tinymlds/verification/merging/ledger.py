@@ -5,10 +5,10 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, reopening, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.sealing import made_of
+from tinymlds.dataset.reopening import made_of
 from tinymlds.errors import DatasetError, TinymldsError
 from tinymlds.spec import canonical_json
 from tinymlds.training.metrics import COLUMNS, Figures
@@ -130,7 +130,7 @@ class Ledger:
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
 
-    def made(self, task: str, indices: range) -> sealing.Where:
+    def made(self, task: str, indices: range) -> reopening.Where:
         """What the provenance says of these networks."""
         statement = (
             'SELECT task, "index", run, seconds, finished, worker FROM made '

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from tinymlds.dataset import sealing, store
+from tinymlds.dataset import reopening, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.manifest import Row, is_possible
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.training.loop import Outcome
@@ -121,7 +121,7 @@ class Sealed:
             self._dataset = self._opened()
             self._ledger.note_provenance(self._dataset)
         first = self.spec.indices[task].index(indices[0])
-        return sealing.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
+        return reopening.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
 
     def info(self, run: int) -> dict[str, Any]:
         """What its provenance says of a run."""
