@@ -232,19 +232,19 @@ def _print_run(run: overview.RunStatus | None) -> None:
     if run is None:
         print("under way; if no run is, the command that started it goes on with it")
         return
-    crew, means = run.crew, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
-    for death in crew.latest_deaths:
+    activity, means = run.activity, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
+    for death in activity.latest_deaths:
         what = f"{death.task} {death.start}-{death.stop - 1}, {death.worker or 'an unknown worker'}: {death.cause}"
         print(one_line(f"{_date(death.time)} {what}"))
     if run.holder is None:
         last = "networks came with a merge" if "merged" in run.info else f"the last one ({means}) was interrupted"
-        print(one_line(f"no run is under way; {last}, {_date(crew.latest)}"))
+        print(one_line(f"no run is under way; {last}, {_date(activity.latest)}"))
         return
-    print(one_line(f"under way: {run.holder} ({means}); {crew.workers} at the same time"))
+    print(one_line(f"under way: {run.holder} ({means}); {activity.workers} at the same time"))
     left = "" if run.seconds_left is None else f", {_duration(run.seconds_left)} left"
-    print(f"{crew.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {crew.deaths}")
-    at = {unit.worker: unit for unit in crew.under_way if unit.worker}
-    made = {member.name: member.networks for member in crew.members}
+    print(f"{activity.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {activity.deaths}")
+    at = {unit.worker: unit for unit in activity.under_way if unit.worker}
+    made = {member.name: member.networks for member in activity.members}
     names = [*at, *(name for name in made if name not in at)]
     table = _table("worker", "networks", "works on", "for")
     for name in names[:_MOST_WORKERS]:

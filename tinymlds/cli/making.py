@@ -73,7 +73,7 @@ def train(
     from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
     from tinymlds.runs.dry_run import forecast
-    from tinymlds.runs.train import Wanted, default_folder
+    from tinymlds.runs.train import Request, default_folder
     from tinymlds.runs.train import train as train_networks
     from tinymlds.spec import parse_checkpoints, parse_part
     from tinymlds.tasks.catalog import choose
@@ -83,9 +83,9 @@ def train(
         if executor != "processes" or scheduler is not None:
             raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
         name, chosen = choose(machine, modified, tasks, transducers, only)
-        wanted = Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
-        folder = out or Path(default_folder(name, wanted.part))
-        expected = forecast(wanted, folder, workers, backend)
+        request = Request(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+        folder = out or Path(default_folder(name, request.part))
+        expected = forecast(request, folder, workers, backend)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:

@@ -54,7 +54,7 @@ class Death(NamedTuple):
     cause: str
 
 
-class Standing(NamedTuple):
+class RunState(NamedTuple):
     """How a run stands at the moment."""
 
     run: int
@@ -66,7 +66,7 @@ class Standing(NamedTuple):
     """Since the last time that this was noted."""
 
 
-class Member(NamedTuple):
+class WorkerActivity(NamedTuple):
     """A worker of a run."""
 
     name: str
@@ -76,7 +76,7 @@ class Member(NamedTuple):
     """Unix time at which the latest of them was finished."""
 
 
-class Crew(NamedTuple):
+class RunActivity(NamedTuple):
     """How the latest run of a journal goes."""
 
     run: int
@@ -89,13 +89,13 @@ class Crew(NamedTuple):
     """Over the last five minutes of the run."""
     seconds_left: float | None
     """Forecast at `latest`; None before the first network."""
-    members: list[Member]
+    members: list[WorkerActivity]
     under_way: list[UnderWay]
     deaths: int
     latest_deaths: list[Death]
 
 
-class Notes:
+class ActivityWriter:
     """Writes the tables of one connection to a journal."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -124,7 +124,7 @@ class Notes:
             [(count, latest[number], number) for number, count in networks.items()],
         )
 
-    def note(self, networks: int, now: Standing) -> None:
+    def note(self, networks: int, now: RunState) -> None:
         """Note how the run stands, and that it has just finished so many networks."""
         self._connection.execute("DELETE FROM under_way")
         self._connection.executemany("INSERT INTO under_way VALUES (?, ?, ?, ?, ?)", now.under_way)
@@ -153,11 +153,11 @@ class Notes:
         return self._numbers[run, name]
 
 
-def read(connection: sqlite3.Connection) -> Crew | None:
+def read(connection: sqlite3.Connection) -> RunActivity | None:
     """How the latest run goes; None if no run has started.
 
     Raises:
-        ValueError: the tables hold something that `Notes` does not write.
+        ValueError: the tables hold something that `ActivityWriter` does not write.
     """
     minutes = _rows(connection, _READ_MINUTES, _MINUTE)
     if not minutes:
@@ -167,14 +167,14 @@ def read(connection: sqlite3.Connection) -> Crew | None:
     seconds = latest - recent[-1][2]
     [(since,)] = _rows(connection, "SELECT min(since) FROM minutes WHERE run = ?", (float,), (run,))
     [(deaths,)] = _rows(connection, "SELECT count(*) FROM deaths WHERE time >= ?", (int,), (since,))
-    return Crew(
+    return RunActivity(
         run,
         since,
         latest,
         workers,
         sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0,
         seconds_left,
-        [Member(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
+        [WorkerActivity(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
         [UnderWay(*row) for row in _rows(connection, _READ_UNDER_WAY, (str, int, int, str, float))],
         deaths,
         [Death(*row) for row in reversed(_rows(connection, _READ_DEATHS, _DEATH, (since,)))],

@@ -1,7 +1,7 @@
 """The journal: finished networks, durably, while work is under way.
 
 SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
-writes; others may read at any time. The tables of `crew` say how the run goes; a journal of an earlier version lacks them.
+writes; others may read at any time. The tables of `activity` say how the run goes; one of an earlier version lacks them.
 A journal may come from a stranger too: one with other tables than ours, or with a view or a trigger, is refused before
 anything is asked of it.
 """
@@ -66,8 +66,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
-        self._notes = activity.Notes(connection) if tables == _schema(_TABLES + activity.TABLES) else None
-        if self._notes is None and tables != _schema(_TABLES):
+        self._activity = activity.ActivityWriter(connection) if tables == _schema(_TABLES + activity.TABLES) else None
+        if self._activity is None and tables != _schema(_TABLES):
             raise damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
@@ -125,7 +125,7 @@ class Journal:
                 connection.executemany(
                     "INSERT INTO runs VALUES (?, ?)", ((run, canonical_json(info)) for run, info in runs.items())
                 )
-                _insert(connection, activity.Notes(connection), entries)
+                _insert(connection, activity.ActivityWriter(connection), entries)
         except sqlite3.Error as error:
             raise cannot_write(path, error) from error
         return Journal(connection, path)
@@ -145,17 +145,17 @@ class Journal:
         A journal of an earlier version gets the tables that it lacks.
         """
         run = int(self._query("SELECT coalesce(max(run), 0) + 1 FROM runs")[0][0])
-        notes = self._notes or activity.Notes(self._connection)
+        writer = self._activity or activity.ActivityWriter(self._connection)
         with self._writing():
-            if self._notes is None:
+            if self._activity is None:
                 _make_tables(self._connection, activity.TABLES)
             self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run, canonical_json(info)))
-            notes.start(run)
-        self._notes = notes
+            writer.start(run)
+        self._activity = writer
         return run
 
-    def add(self, entries: list[Entry], standing: activity.Standing | None = None) -> None:
-        """Keep finished networks, and how the run that finished them stands; when this returns they are safe.
+    def add(self, entries: list[Entry], state: activity.RunState | None = None) -> None:
+        """Keep finished networks, and the state of the run that finished them; when this returns they are safe.
 
         One transaction.
 
@@ -163,14 +163,14 @@ class Journal:
             TinymldsError: the file system refused; nothing of this call is kept, everything before is.
         """
         with self._writing():
-            _insert(self._connection, self._notes, entries)
-            if self._notes is not None and standing is not None:
-                self._notes.note(len(entries), standing)
+            _insert(self._connection, self._activity, entries)
+            if self._activity is not None and state is not None:
+                self._activity.note(len(entries), state)
 
-    def read_crew(self) -> activity.Crew | None:
+    def read_activity(self) -> activity.RunActivity | None:
         """How the latest run goes; None if that is not known."""
         with self._reading():
-            return None if self._notes is None else activity.read(self._connection)
+            return None if self._activity is None else activity.read(self._connection)
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
         """Note a network that kills its workers or hangs, so that the run can go on without it."""
@@ -239,7 +239,7 @@ class Journal:
 
     def _read(self, task: str, indices: range) -> Iterator[tuple[int, Entry | None]]:
         """The index of each network that is there, and the network; None if it is not what was written."""
-        maker = "''" if self._notes is None else _MAKER
+        maker = "''" if self._activity is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
@@ -325,7 +325,7 @@ def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
         connection.execute(statement)
 
 
-def _insert(connection: sqlite3.Connection, notes: activity.Notes | None, entries: Iterable[Entry]) -> None:
+def _insert(connection: sqlite3.Connection, writer: activity.ActivityWriter | None, entries: Iterable[Entry]) -> None:
     """Keep networks; those that are made again replace what was there."""
     made = []
     for entry in entries:
@@ -336,8 +336,8 @@ def _insert(connection: sqlite3.Connection, notes: activity.Notes | None, entrie
         connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
         made.append((task, done.index, run, worker, finished))
     connection.executemany('DELETE FROM quarantine WHERE task = ? AND "index" = ?', (network[:2] for network in made))
-    if notes is not None:
-        notes.add_makers(made)
+    if writer is not None:
+        writer.add_makers(made)
 
 
 def _blobs(outcome: Outcome) -> list[bytes]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymlds.dataset import packages, reader, reopening, store
-from tinymlds.dataset.activity import Crew
+from tinymlds.dataset.activity import RunActivity
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
@@ -57,15 +57,15 @@ class RunStatus:
     """The process that works on the folder, and where; None if none does, so that the run was interrupted."""
     info: dict[str, Any]
     """What its line of the provenance will be: host, backend, executor, versions, when it started."""
-    crew: Crew
-    """As the run noted it last, at `crew.latest`."""
+    activity: RunActivity
+    """As the run noted it last, at `activity.latest`."""
 
     @property
     def seconds_left(self) -> float | None:
         """Forecast, from now on; None if there is none, or nobody works."""
-        if self.holder is None or self.crew.seconds_left is None:
+        if self.holder is None or self.activity.seconds_left is None:
             return None
-        return max(0.0, self.crew.seconds_left - (time.time() - self.crew.latest))
+        return max(0.0, self.activity.seconds_left - (time.time() - self.activity.latest))
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,17 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
 
 
 def _run(folder: Path, journal: Journal) -> RunStatus | None:
-    crew = journal.read_crew()
-    return None if crew is None else RunStatus(RunLock.holder(folder), journal.runs()[crew.run], crew)
+    activity = journal.read_activity()
+    return None if activity is None else RunStatus(RunLock.holder(folder), journal.runs()[activity.run], activity)
 
 
 def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
     """A run in plain types, for JSON."""
     if run is None:
         return None
-    crew = run.crew._asdict()
-    crew |= {name: [row._asdict() for row in crew[name]] for name in ("members", "under_way", "latest_deaths")}
-    return {"holder": run.holder, "info": run.info, **crew, "seconds_left": run.seconds_left}
+    activity = run.activity._asdict()
+    activity |= {name: [row._asdict() for row in activity[name]] for name in ("members", "under_way", "latest_deaths")}
+    return {"holder": run.holder, "info": run.info, **activity, "seconds_left": run.seconds_left}
 
 
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.runs.pools import LostError, WorkerDiedError, free_locks
-from tinymlds.runs.worker import KIN, Done, Kin, check_kin
+from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
 
 try:
     import distributed
@@ -92,7 +92,7 @@ class DaskPool:
         self._out.add(call)
         self._calls[key] = call
         try:
-            self._link.submit(key, partial(_work, KIN, self._link.topic, key, work, unit))
+            self._link.submit(key, partial(_work, COMPATIBILITY, self._link.topic, key, work, unit))
         except Exception as error:  # Dask says that the client is closed in several ways
             self._calls.pop(key, None)
             if self._link.is_up:
@@ -253,7 +253,9 @@ def _error_of(future: Any) -> BaseException:
         return error
     if isinstance(error, RuntimeError | ImportError | AttributeError) and _LACKS_US.search(f"{error} {error.__cause__}"):
         why = error.__cause__ or error
-        return TinymldsError(f"the cluster cannot run tinymlds ({why}); install {KIN.version} on its scheduler and workers")
+        return TinymldsError(
+            f"the cluster cannot run tinymlds ({why}); install {COMPATIBILITY.version} on its scheduler and workers"
+        )
     return error if isinstance(error, Exception) else TinymldsError(f"a worker failed: {error!r}")
 
 
@@ -272,11 +274,11 @@ def require_address(scheduler: str) -> None:
 # ------------------------------------------------------------------ on a worker
 
 
-def _work(asked: Kin, topic: str, key: str, work: Callable[[Any], Any], unit: Any) -> Done:
+def _work(asked: Compatibility, topic: str, key: str, work: Callable[[Any], Any], unit: Any) -> Done:
     """Do it, and tell that it has begun."""
     worker = distributed.get_worker()
     name = str(worker.name)
-    check_kin(asked, name)
+    check_compatibility(asked, name)
     worker.log_event(topic, (key, name, worker.address))
     return Done(name, work(unit))
 

@@ -12,9 +12,9 @@ from tinymlds.dataset.taskfiles import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
-from tinymlds.runs.execution import check_means
+from tinymlds.runs.execution import check_resources
 from tinymlds.runs.pools import make_pool
-from tinymlds.runs.train import Wanted, check_folder
+from tinymlds.runs.train import Request, check_folder
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.training import backends
@@ -50,17 +50,17 @@ class Forecast:
     """Whether the numbers of epochs that this rests on are those of the recipe asked for."""
 
 
-def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: str = "cpu") -> Forecast:
+def forecast(request: Request, folder: Path, workers: int | None = None, backend: str = "cpu") -> Forecast:
     """What `farm.train` would make of this; trains for some seconds on every worker, and writes nothing.
 
     Raises:
         UsageError: as `farm.train` would.
         DatasetError: the folder is damaged.
     """
-    workers = check_means(backend, workers).workers
+    workers = check_resources(backend, workers).workers
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
-    spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))
+    spec = request.spec_for(None) if found is None else found.spec.extend(request.spec_for(found.spec), str(folder))
     there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
     counts = spec.counts
     missing = {task: count - there[task] for task, count in counts.items()}

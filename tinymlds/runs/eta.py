@@ -8,7 +8,7 @@ from tinymlds.spec import Recipe
 from tinymlds.training.loop import EPOCHS_FROM, expected_epochs
 
 
-class Forecast:
+class Eta:
     """How long what is missing will take: by the pace of this run, and by the epochs that networks of a task take.
 
     Few networks say little about a task where one network in thirty takes as long as all others together. So what is known

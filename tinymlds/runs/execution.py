@@ -13,11 +13,11 @@ from importlib import metadata
 from operator import itemgetter
 from typing import Any
 
-from tinymlds.dataset.activity import Death, Standing, UnderWay
+from tinymlds.dataset.activity import Death, RunState, UnderWay
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.runs.eta import Forecast
+from tinymlds.runs.eta import Eta
 from tinymlds.runs.pools import ExecutorPool, Pool, make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
@@ -61,7 +61,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Means:
+class Resources:
     """What a run works with."""
 
     backend: str
@@ -76,12 +76,12 @@ class Means:
         return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
 
 
-def check_means(
+def check_resources(
     backend: str = "cpu",
     workers: int | None = None,
     executor: str | Executor = "processes",
     scheduler: str | None = None,
-) -> Means:
+) -> Resources:
     """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
 
     Raises:
@@ -113,7 +113,7 @@ def check_means(
         raise UsageError(f"workers must be a whole number, not {workers!r}")
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}")
-    return Means(backend, workers, executor, scheduler)
+    return Resources(backend, workers, executor, scheduler)
 
 
 def _most_workers(executor: str | Executor) -> int:
@@ -130,39 +130,42 @@ def available_cpus() -> int:
 def fill(
     journal: Journal,
     gaps: list[tuple[str, range]],
-    means: Means,
+    resources: Resources,
     report: Callable[[Progress], None],
 ) -> Progress:
     """Train what is missing (runs of indices by task), and keep it in the journal."""
     spec, total = journal.spec, journal.spec.networks
     journal.clear_quarantine()
-    forecast = Forecast(gaps, spec.recipe)
-    left = forecast.networks_left
+    eta = Eta(gaps, spec.recipe)
+    left = eta.networks_left
     state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
-    population = backends.load_population(means.backend)
-    means = replace(means, workers=min(means.workers, left))
-    run = journal.start_run(_run_info(means, population.device if population else None))
+    population = backends.load_population(resources.backend)
+    resources = replace(resources, workers=min(resources.workers, left))
+    run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
-        Unit(task, spec.seed, spec.recipe, means.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        Unit(task, spec.seed, spec.recipe, resources.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
         for task, gap in gaps
     ]
     start = latest = noted = time.monotonic()
     report(state)
-    batches = _on_workers(journal, units, means) if population is None else _side_by_side(population, units, means.workers)
+    if population is None:
+        batches = _on_workers(journal, units, resources)
+    else:
+        batches = _side_by_side(population, units, resources.workers)
     with closing(batches):
         for batch in batches:
             now = time.time()
             entries = [Entry(task, run, outcome, now, worker) for task, outcome, worker in batch.made]
-            forecast.add(entries)
+            eta.add(entries)
             if entries:
                 latest = time.monotonic()
-            seconds_left = forecast.seconds_left(batch.workers, time.monotonic() - latest)
+            seconds_left = eta.seconds_left(batch.workers, time.monotonic() - latest)
             if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
                 left_or_none = seconds_left if math.isfinite(seconds_left) else None
-                journal.add(entries, Standing(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
+                journal.add(entries, RunState(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
             state = Progress(
                 state.done + len(entries),
                 total,
@@ -191,9 +194,9 @@ _Batches = Generator[_Batch]
 """About two a second."""
 
 
-def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
+def _on_workers(journal: Journal, units: list[Unit], resources: Resources) -> _Batches:
     """Train on a pool of workers, each one network at a time."""
-    pool = _make_pool(means, units[0].recipe)
+    pool = _make_pool(resources, units[0].recipe)
     supervisor = Supervisor(units, pool)
     try:
         for finished in supervisor.run():
@@ -206,16 +209,16 @@ def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
             journal.quarantine(unit.task, unit.start, unit.reason)
 
 
-def _make_pool(means: Means, recipe: Recipe) -> Pool:
-    if isinstance(means.executor, Executor):
-        return ExecutorPool(means.executor, means.workers)
-    if means.executor == "threads":
-        return ExecutorPool(ThreadPoolExecutor(means.workers, "worker"), means.workers, ours=True)
-    if means.executor == "dask":
+def _make_pool(resources: Resources, recipe: Recipe) -> Pool:
+    if isinstance(resources.executor, Executor):
+        return ExecutorPool(resources.executor, resources.workers)
+    if resources.executor == "threads":
+        return ExecutorPool(ThreadPoolExecutor(resources.workers, "worker"), resources.workers, ours=True)
+    if resources.executor == "dask":
         from tinymlds.runs import clusters
 
-        return clusters.DaskPool(str(means.scheduler))
-    return make_pool(means.workers, means.backend, recipe)
+        return clusters.DaskPool(str(resources.scheduler))
+    return make_pool(resources.workers, resources.backend, recipe)
 
 
 def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> _Batches:
@@ -234,7 +237,7 @@ def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -
         raise TinymldsError(f"{error}; finished networks are safe") from error
 
 
-def _run_info(means: Means, device: str | None) -> dict[str, Any]:
+def _run_info(resources: Resources, device: str | None) -> dict[str, Any]:
     """What may differ between runs and never reaches a weight."""
     names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors", "distributed")
     return {
@@ -243,10 +246,10 @@ def _run_info(means: Means, device: str | None) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
-        "backend": means.backend,
+        "backend": resources.backend,
         "device": device,
-        "executor": means.name,
-        "workers": None if means.executor == "dask" else means.workers,
+        "executor": resources.name,
+        "workers": None if resources.executor == "dask" else resources.workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

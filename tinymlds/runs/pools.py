@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from tinymlds.errors import TinymldsError
 from tinymlds.runs.deadlines import LEAST_SECONDS
 from tinymlds.runs.worker import (
-    KIN,
+    COMPATIBILITY,
     TOLD,
     Done,
     begin_worker,
@@ -305,7 +305,7 @@ class ExecutorPool:
             if isinstance(self.executor, ThreadPoolExecutor):
                 future = self.executor.submit(work_in_thread, self._told.put, ticket, work, unit)
             else:
-                future = self.executor.submit(work_elsewhere, KIN, work, unit)
+                future = self.executor.submit(work_elsewhere, COMPATIBILITY, work, unit)
         except BrokenExecutor:
             raise
         except RuntimeError as error:

@@ -16,7 +16,7 @@ from tinymlds.dataset.dataset import Dataset, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
-from tinymlds.runs.execution import Progress, available_cpus, check_means, fill
+from tinymlds.runs.execution import Progress, available_cpus, check_resources, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 from tinymlds.tasks import catalog
 
@@ -85,29 +85,29 @@ def train(
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
     name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
-    wanted = Wanted(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
-    means = check_means(backend, workers, executor, scheduler)
-    folder = Path(out if out is not None else default_folder(name, wanted.part))
+    request = Request(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
+    resources = check_resources(backend, workers, executor, scheduler)
+    folder = Path(out if out is not None else default_folder(name, request.part))
     check_folder(folder)
     if not folder.exists():
-        wanted.of(None)  # complain before a folder is made
+        request.spec_for(None)  # complain before a folder is made
     prepare_folder(folder)
     with RunLock(folder), going_on("finished networks are safe"):
-        journal = _open_folder(folder, wanted)
+        journal = _open_folder(folder, request)
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final, damaged = fill(journal, missing(journal), means, progress), 0
+            final, damaged = fill(journal, missing(journal), resources, progress), 0
             while True:
                 _require_all(folder, journal)
                 try:
-                    digest = sealing.seal(folder, journal, min(means.workers, available_cpus()))
+                    digest = sealing.seal(folder, journal, min(resources.workers, available_cpus()))
                     return RunResult(folder, digest, final, damaged)
                 except DamagedNetworkError:
                     if not (found := journal.forget_damaged()):
                         raise
                     damaged += found
-                final = final.and_then(fill(journal, missing(journal), means, progress))
+                final = final.and_then(fill(journal, missing(journal), resources, progress))
         finally:
             journal.close()
 
@@ -131,7 +131,7 @@ def generate(
     """
     name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
-    spec = Wanted(chosen, 1, seed, (), recipe).of(None)
+    spec = Request(chosen, 1, seed, (), recipe).spec_for(None)
     if spec.recipe.sequences == "own":
         raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
@@ -196,7 +196,7 @@ def prepare_folder(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Request:
     """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
 
     tasks: tuple[str, ...]
@@ -207,7 +207,7 @@ class Wanted:
     part: tuple[int, int] | None = None
     """Which part of a dataset; None is the whole. It is not taken from the folder."""
 
-    def of(self, base: Spec | None) -> Spec:
+    def spec_for(self, base: Spec | None) -> Spec:
         """The spec that this asks for, of a folder with the spec `base` or of a new one.
 
         Raises:
@@ -228,21 +228,21 @@ class Wanted:
         )
 
 
-def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
+def _open_folder(folder: Path, request: Request) -> Journal | Dataset:
     """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
     journal = Journal.open(folder)
     if journal is not None:
         try:
-            journal.set_spec(journal.spec.extend(wanted.of(journal.spec), str(folder)))
+            journal.set_spec(journal.spec.extend(request.spec_for(journal.spec), str(folder)))
         except BaseException:
             journal.close()
             raise
         return journal
     if not (folder / store.SUMS).exists():
-        return Journal.create(folder, wanted.of(None), {}, [], {})
+        return Journal.create(folder, request.spec_for(None), {}, [], {})
     require_dataset(folder)
     dataset = Dataset(folder)
-    spec = dataset.spec.extend(wanted.of(dataset.spec), str(folder))
+    spec = dataset.spec.extend(request.spec_for(dataset.spec), str(folder))
     if spec == dataset.spec:
         return dataset
     return reopening.reopen(dataset, spec)

@@ -52,12 +52,12 @@ def work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
 def work_in_thread(tell: Callable[[tuple[int, str]], None], ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
     """The same in a thread of the parent."""
     name = f"{name_of(os.getpid())}:{threading.current_thread().name}"
-    check_kin(KIN, name)
+    check_compatibility(COMPATIBILITY, name)
     tell((ticket, name))
     return Done(name, work(unit))
 
 
-class Kin(NamedTuple):
+class Compatibility(NamedTuple):
     """What has to be the same where networks of one dataset are made."""
 
     version: str
@@ -65,17 +65,17 @@ class Kin(NamedTuple):
     numerics: int
 
 
-KIN = Kin(__version__, NUMERICS)
+COMPATIBILITY = Compatibility(__version__, NUMERICS)
 
 
-def check_kin(asked: Kin, worker: str) -> None:
+def check_compatibility(asked: Compatibility, worker: str) -> None:
     """Make sure that this process makes the networks that are asked for.
 
     Raises:
         TinymldsError: it is another version, or does not do IEEE arithmetic.
     """
-    if asked != KIN:
-        have, want = (f"tinymlds {kin.version} with numerics {kin.numerics}" for kin in (KIN, asked))
+    if asked != COMPATIBILITY:
+        have, want = (f"tinymlds {each.version} with numerics {each.numerics}" for each in (COMPATIBILITY, asked))
         raise TinymldsError(f"worker {worker} has {have}, and this is {want}; install the same there")
     try:
         check_arithmetic()
@@ -83,11 +83,11 @@ def check_kin(asked: Kin, worker: str) -> None:
         raise TinymldsError(f"worker {worker} cannot be used: {error}") from error
 
 
-def work_elsewhere(asked: Kin, work: Callable[[Any], Any], unit: Any) -> Done:
+def work_elsewhere(asked: Compatibility, work: Callable[[Any], Any], unit: Any) -> Done:
     """Do it in whatever process or thread an executor has put this."""
     thread = threading.current_thread()
     name = name_of(os.getpid()) + ("" if thread is threading.main_thread() else f":{thread.name}")
-    check_kin(asked, name)
+    check_compatibility(asked, name)
     return Done(name, work(unit))
 
 

@@ -21,7 +21,7 @@ from tinymlds.dataset.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.dataset.schema import columns_of
 from tinymlds.errors import DatasetError, UsageError, going_on
-from tinymlds.runs.execution import available_cpus, check_means
+from tinymlds.runs.execution import available_cpus, check_resources
 from tinymlds.runs.train import check_folder, missing, prepare_folder
 from tinymlds.spec import Spec
 from tinymlds.verification.merging.ledger import Ledger, identity
@@ -71,7 +71,9 @@ def merge(
     """
     if type(retrain) is not int or retrain < 0 or (seed is not None and (type(seed) is not int or seed < 0)):
         raise UsageError("retrain and seed must be whole numbers, at least 0")
-    checks = Checks(retrain, secrets.randbits(63) if seed is None else seed, check_means("cpu", workers).workers, progress)
+    checks = Checks(
+        retrain, secrets.randbits(63) if seed is None else seed, check_resources("cpu", workers).workers, progress
+    )
     target = Path(out)
     check_folder(target)
     paths = _chosen([folders] if isinstance(folders, str | Path) else folders, target)
