@@ -73,40 +73,23 @@ def train(
     from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
     from tinymlds.runs.dry_run import forecast
-    from tinymlds.runs.train import Request, default_folder
-    from tinymlds.runs.train import train as train_networks
+    from tinymlds.runs.execution import check_resources
+    from tinymlds.runs.train import Request, make
     from tinymlds.spec import parse_checkpoints, parse_part
     from tinymlds.tasks.catalog import choose
 
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
+    if dry_run and (executor != "processes" or scheduler is not None):
+        raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
+    name, chosen = choose(machine, modified, tasks, transducers, only)
+    request = Request(name, chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+    resources = check_resources(backend, workers, executor, scheduler)
     if dry_run:
-        if executor != "processes" or scheduler is not None:
-            raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
-        name, chosen = choose(machine, modified, tasks, transducers, only)
-        request = Request(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
-        folder = out or Path(default_folder(name, request.part))
-        expected = forecast(request, folder, workers, backend)
+        expected = forecast(request, request.folder(out), resources)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:
-        result = train_networks(
-            machine,
-            count,
-            out,
-            modified=modified,
-            dataset=tasks,
-            transducers=transducers,
-            only=only,
-            seed=seed,
-            checkpoints=epochs,
-            part=part,
-            workers=workers,
-            backend=backend,
-            executor=executor,
-            scheduler=scheduler,
-            progress=progress,
-            **recipe,
-        )
+        result = make(request, out, resources, progress)
     report = summary.folder_report(dataset.Dataset(result.folder))
     run = result.progress
     if as_json:

@@ -12,7 +12,7 @@ from tinymlds.dataset.taskfiles import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Job
-from tinymlds.runs.execution import check_resources
+from tinymlds.runs.execution import Resources
 from tinymlds.runs.pools import make_pool
 from tinymlds.runs.train import Request, check_folder
 from tinymlds.spec import Recipe
@@ -50,14 +50,13 @@ class Forecast:
     """Whether the numbers of epochs that this rests on are those of the recipe asked for."""
 
 
-def forecast(request: Request, folder: Path, workers: int | None = None, backend: str = "cpu") -> Forecast:
-    """What `farm.train` would make of this; trains for some seconds on every worker, and writes nothing.
+def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
+    """Forecast what `train` would make of a request; trains for some seconds on every worker, and writes nothing.
 
     Raises:
-        UsageError: as `farm.train` would.
+        UsageError: as `train` would.
         DatasetError: the folder is damaged.
     """
-    workers = check_resources(backend, workers).workers
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
     spec = request.spec_for(None) if found is None else found.spec.extend(request.spec_for(found.spec), str(folder))
@@ -69,7 +68,7 @@ def forecast(request: Request, folder: Path, workers: int | None = None, backend
     epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
     speed, seconds = None, (0.0, 0.0)
     if left:
-        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
+        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, resources.backend, min(resources.workers, left))
         low, high = _epochs_range(missing, epochs)
         seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe

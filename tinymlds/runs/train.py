@@ -16,7 +16,7 @@ from tinymlds.dataset.dataset import Dataset, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
-from tinymlds.runs.execution import Progress, available_cpus, check_resources, fill
+from tinymlds.runs.execution import Progress, Resources, available_cpus, check_resources, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 from tinymlds.tasks import catalog
 
@@ -84,10 +84,14 @@ def train(
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
-    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
-    request = Request(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
-    resources = check_resources(backend, workers, executor, scheduler)
-    folder = Path(out if out is not None else default_folder(name, request.part))
+    name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
+    request = Request(name, tasks, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
+    return make(request, out, check_resources(backend, workers, executor, scheduler), progress)
+
+
+def make(request: "Request", out: str | Path | None, resources: Resources, report: Callable[[Progress], None]) -> RunResult:
+    """Make the networks of a request into its folder; `train` describes what it raises."""
+    folder = request.folder(out)
     check_folder(folder)
     if not folder.exists():
         request.spec_for(None)  # complain before a folder is made
@@ -97,7 +101,7 @@ def train(
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final, damaged = fill(journal, missing(journal), resources, progress), 0
+            final, damaged = fill(journal, missing(journal), resources, report), 0
             while True:
                 _require_all(folder, journal)
                 try:
@@ -107,7 +111,7 @@ def train(
                     if not (found := journal.forget_damaged()):
                         raise
                     damaged += found
-                final = final.and_then(fill(journal, missing(journal), resources, progress))
+                final = final.and_then(fill(journal, missing(journal), resources, report))
         finally:
             journal.close()
 
@@ -129,9 +133,9 @@ def generate(
         UsageError: a wrong argument, or a folder that holds something else.
         TinymldsError: the file system refused.
     """
-    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
+    name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
-    spec = Request(chosen, 1, seed, (), recipe).spec_for(None)
+    spec = Request(name, tasks, 1, seed, (), recipe).spec_for(None)
     if spec.recipe.sequences == "own":
         raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
@@ -179,11 +183,6 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
 
 
-def default_folder(name: str, part: tuple[int, int] | None) -> str:
-    """The folder of a task or dataset, or of a part of it, where no other is asked for."""
-    return name if part is None else "{}-{}-of-{}".format(name, *part)
-
-
 def prepare_folder(folder: Path) -> None:
     """Make sure that the folder exists and can be written to.
 
@@ -199,6 +198,8 @@ def prepare_folder(folder: Path) -> None:
 class Request:
     """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
 
+    name: str
+    """Name of the task or of the dataset."""
     tasks: tuple[str, ...]
     count: int | None
     seed: int | None
@@ -206,6 +207,11 @@ class Request:
     recipe: dict[str, Any]
     part: tuple[int, int] | None = None
     """Which part of a dataset; None is the whole. It is not taken from the folder."""
+
+    def folder(self, out: str | Path | None) -> Path:
+        """The folder `out`; if it is None, one named after the task or dataset, like xor or xor-2-of-8."""
+        name = self.name if self.part is None else "{}-{}-of-{}".format(self.name, *self.part)
+        return Path(name if out is None else out)
 
     def spec_for(self, base: Spec | None) -> Spec:
         """The spec that this asks for, of a folder with the spec `base` or of a new one.
