@@ -18,7 +18,7 @@ from tinymlds.dataset.store import SUMS
 from tinymlds.errors import DatasetError
 
 _DESCRIPTION_LIMIT = 1 << 23
-_ROW_LIMIT = 1 << 16
+ROW_LIMIT = 1 << 16
 _BLOCK = 1 << 20
 _SUMS_LIMIT = 1 << 25
 _NAME_LIMIT = 1 << 12
@@ -138,8 +138,8 @@ def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any]]:
     """The objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
     for number, line in enumerate(block.split(b"\n")[:-1], first):
-        if len(line) >= _ROW_LIMIT:
-            raise DatasetError(f"{origin} line {number} is damaged: it has more than {_ROW_LIMIT} bytes")
+        if len(line) >= ROW_LIMIT:
+            raise DatasetError(f"{origin} line {number} is damaged: it has more than {ROW_LIMIT} bytes")
         row = parse_json(line, f"{origin} line {number}")
         if not isinstance(row, dict):
             raise DatasetError(f"{origin} line {number} is damaged: not an object")
@@ -158,8 +158,8 @@ def read_blocks(folder: Path, name: str) -> Iterator[bytes]:
             lines, newline, rest = (rest + data).rpartition(b"\n")
             if newline:
                 yield lines + newline
-            if len(rest) >= _ROW_LIMIT:
-                raise DatasetError(f"{folder / name} is damaged: a line has more than {_ROW_LIMIT} bytes")
+            if len(rest) >= ROW_LIMIT:
+                raise DatasetError(f"{folder / name} is damaged: a line has more than {ROW_LIMIT} bytes")
         if rest:
             raise DatasetError(f"{folder / name} is damaged: its last line does not end")
 
