@@ -12,10 +12,14 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
 
 from tinymlds.dataset.store import SUMS
-from tinymlds.errors import DatasetError
+from tinymlds.errors import DatasetError, one_line
+
+T = TypeVar("T")
 
 _DESCRIPTION_LIMIT = 1 << 23
 ROW_LIMIT = 1 << 16
@@ -104,6 +108,18 @@ def parse_json(text: str | bytes, origin: str) -> Any:
         return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{origin} is damaged: {error}") from error
+
+
+def decode(data: bytes, kind: type[T], origin: str) -> T:
+    """JSON of exactly this type; a key that occurs twice is found when the result is encoded again.
+
+    Raises:
+        DatasetError: it is not that; `origin` names the place.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{origin} is damaged: {one_line(str(error))}") from error
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
