@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
 
 from tinymlds.architectures import params
 from tinymlds.dataset import reader, schema, store
@@ -20,56 +23,63 @@ def reopen(dataset: Dataset, spec: Spec) -> Journal:
     Raises:
         DatasetError: a shard that has to be written again is damaged; nothing is changed.
     """
-    dataset.check_hash(store.PROVENANCE)
     for name in dataset.sums:
         reader.open_inside(dataset.folder, name).close()
     base = {task: count // store.SHARD * store.SHARD for task, count in dataset.counts.items()}
-    runs, where = _read_provenance(dataset, limits(dataset.spec, base))
-    entries = [entry for task in dataset.tasks for entry in entries_from(dataset, task, base[task], where)]
+    runs: dict[int, dict[str, Any]] = {}
+    makers: Makers = {}
+    below = limits(dataset.spec, base)
+    for line in read_provenance(dataset):
+        if not isinstance(line, Made):
+            runs[line[0]] = line[1]
+        elif line.index >= below.get(line.task, 0):
+            makers[line.task, line.index] = line
+    entries = [entry for task in dataset.tasks for entry in entries_from(dataset, task, base[task], makers)]
     return Journal.create(dataset.folder, spec, base, entries, runs)
 
 
-Where = dict[tuple[str, int], tuple[int, float, float, str]]
-"""(task, index) -> run, seconds, time of finishing, worker."""
+_Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
-def _read_provenance(dataset: Dataset, below: dict[str, int]) -> tuple[dict[int, dict[str, Any]], Where]:
-    """What is known of all runs, and of the networks from `below` on."""
-    runs: dict[int, dict[str, Any]] = {}
-    where: Where = {}
-    try:
-        for line in reader.read_lines(dataset.folder, store.PROVENANCE):
-            if "index" not in line:
-                runs[int(line.pop("run"))] = line
-            elif line["index"] >= below.get(line["task"], 0):
-                where[line["task"], line["index"]] = made_of(line)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
-    return runs, where
+class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A network's line of provenance.jsonl: who made it, when, in how many seconds."""
+
+    task: str
+    index: _Number
+    run: _Number
+    seconds: float
+    finished: float
+    """Unix time at which it was finished."""
+    worker: str = ""
+    """Empty if nobody noted it."""
 
 
-def made_of(line: dict[str, Any]) -> tuple[int, float, float, str]:
-    """Run, seconds, time of finishing and worker of a network, from its line of provenance.jsonl.
+Makers = dict[tuple[str, int], Made]
+"""The provenance of networks by task and index."""
+
+
+def read_provenance(dataset: Dataset) -> Iterator[Made | tuple[int, dict[str, Any]]]:
+    """The lines of provenance.jsonl: those of networks, and (number, what was noted) of runs.
 
     Raises:
-        KeyError, TypeError, OverflowError: the line does not say.
+        DatasetError: it is damaged.
     """
-    run, seconds, finished, worker = line["run"], line["seconds"], line["finished"], line.get("worker", "")
-    if type(run) is not int or not isinstance(seconds, int | float) or not isinstance(finished, int | float):
-        raise TypeError("a run or a time that is no number")
-    if not isinstance(worker, str):
-        raise TypeError("a worker without a name")
-    return run, float(seconds), float(finished), worker
+    dataset.check_hash(store.PROVENANCE)
+    try:
+        for line in reader.read_lines(dataset.folder, store.PROVENANCE):
+            yield msgspec.convert(line, Made) if "index" in line else (msgspec.convert(line.pop("run"), _Number), line)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
 
 
-def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Iterator[Entry]:
+def entries_from(dataset: Dataset, task: str, first: int, makers: Makers) -> Iterator[Entry]:
     """The networks of the shard that begins with network `first` of the folder's, as a journal holds them.
 
     Args:
         dataset: a sealed dataset.
         task: one of its tasks.
         first: a multiple of the networks in a shard.
-        where: what is known of the runs of these networks; {} if it does not matter.
+        makers: the provenance of these networks; {} if it does not matter.
 
     Raises:
         DatasetError: the shard is damaged.
@@ -82,10 +92,10 @@ def entries_from(dataset: Dataset, task: str, first: int, where: Where) -> Itera
     weights = params.from_tensors(dataset.shape, dataset.tensor_file("networks", task, shard).read(), 1)
     losses, checkpoints = dataset.shard_losses(task, shard), dataset.shard_checkpoints(task, shard)
     for k, row in enumerate(dataset.shard_rows(task, shard)):
-        run, seconds, finished, worker = where.get((task, row["index"]), (0, 0.0, 0.0, ""))
+        made = makers.get((task, row["index"])) or Made(task, row["index"], 0, 0.0, 0.0)
         kept = checkpoints[k, : row["checkpoints"]]
-        outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, seconds)
-        yield Entry(task, run, outcome, finished, worker)
+        outcome = Outcome(row["index"], Status(row["status"]), row["reason"], weights[k], *losses[k], kept, made.seconds)
+        yield Entry(task, made.run, outcome, made.finished, made.worker)
 
 
 def limits(spec: Spec, base: dict[str, int]) -> dict[str, int]:

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tinymlds.architectures import params
 from tinymlds.dataset import reader, reopening, schema, store
 from tinymlds.dataset.journal import Journal
@@ -122,15 +124,8 @@ def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
     for task, indices in journal.spec.indices.items():
         for piece in store.by_shard(indices[journal.base.get(task, 0) :]):
             for entry in journal.entries(task, piece):
-                done = entry.outcome
-                yield {
-                    "task": task,
-                    "index": done.index,
-                    "run": entry.run,
-                    "seconds": round(done.seconds, 6),
-                    "finished": round(entry.finished, 3),
-                    **({"worker": entry.worker} if entry.worker else {}),
-                }
+                index, seconds, finished = entry.outcome.index, round(entry.outcome.seconds, 6), round(entry.finished, 3)
+                yield msgspec.to_builtins(reopening.Made(task, index, entry.run, seconds, finished, entry.worker))
 
 
 def seal_sequences(folder: Path, spec: Spec) -> None:
