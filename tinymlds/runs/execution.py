@@ -77,10 +77,7 @@ class Resources:
 
 
 def check_resources(
-    backend: str = "cpu",
-    workers: int | None = None,
-    executor: str | Executor = "processes",
-    scheduler: str | None = None,
+    backend: str = "cpu", workers: int | None = None, executor: str | Executor = "processes", scheduler: str | None = None
 ) -> Resources:
     """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
 
@@ -128,10 +125,7 @@ def available_cpus() -> int:
 
 
 def fill(
-    journal: Journal,
-    gaps: list[tuple[str, range]],
-    resources: Resources,
-    report: Callable[[Progress], None],
+    journal: Journal, gaps: list[tuple[str, range]], resources: Resources, report: Callable[[Progress], None]
 ) -> Progress:
     """Train what is missing (runs of indices by task), and keep it in the journal."""
     spec, total = journal.spec, journal.spec.networks
