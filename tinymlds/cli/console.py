@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,44 +79,27 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class _Checked:
-    """A line on a terminal that counts networks; nothing elsewhere."""
+def count_checked(quiet: bool) -> Callable[[int, int], None]:
+    """A line on a terminal that counts the networks checked; nothing elsewhere."""
+    counted = count_merged(quiet)
+    return lambda done, total: counted("", done, total)
 
-    def __init__(self, quiet: bool) -> None:
-        self._show = sys.stderr.isatty() and not quiet
 
-    def _count(self, done: int, total: int, of: str = "") -> None:
-        if self._show and (done % 50 == 0 or done == total):
-            end = "\n" if done == total else ""
+def count_merged(quiet: bool) -> Callable[[str, int, int], None]:
+    """Like `count_checked`, for several folders: called with the name of one, networks checked, and all of them."""
+    shown = sys.stderr.isatty() and not quiet
+
+    def count(folder: str, done: int, total: int) -> None:
+        if shown and (done % 50 == 0 or done == total):
+            end, of = "\n" if done == total else "", f"{folder}: " if folder else ""
             print(f"\r{of}{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
 
-
-class VerifyProgress(_Checked):
-    """A line on a terminal that counts networks; nothing elsewhere."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show how many networks have been checked."""
-        self._count(done, total)
+    return count
 
 
-class MergeProgress(_Checked):
-    """A line on a terminal that counts the networks of a folder; nothing elsewhere."""
-
-    def __call__(self, folder: str, done: int, total: int) -> None:
-        """Show how many networks of a folder have been checked."""
-        self._count(done, total, f"{folder}: ")
-
-
-class AnalysisProgress:
-    """A line for each rung."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def __call__(self, case: str, rung: str) -> None:
-        """Say which rung is about to be climbed."""
-        if not self._quiet:
-            print(f"{case}: {rung}", file=sys.stderr, flush=True)
+def name_rungs(quiet: bool) -> Callable[[str, str], None]:
+    """A line for each rung that is about to be climbed."""
+    return lambda case, rung: None if quiet else print(f"{case}: {rung}", file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------ reports

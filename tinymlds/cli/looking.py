@@ -73,7 +73,7 @@ def verify(
     from tinymlds.verification import checks
 
     workers = execution.available_cpus() if workers is None else workers
-    progress = console.VerifyProgress(quiet or as_json)
+    progress = console.count_checked(quiet or as_json)
     result = checks.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
         print_json({**dataclasses.asdict(result), "ok": result.ok})
@@ -243,7 +243,7 @@ def analyze(
         held_out=held_out or (),
         out=out,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.AnalysisProgress(quiet or as_json),
+        progress=console.name_rungs(quiet or as_json),
     )
     if as_json:
         print(results.to_json(), end="")

@@ -158,7 +158,7 @@ def merge(
     from tinymlds.cli import console
     from tinymlds.verification import merging
 
-    progress = console.MergeProgress(quiet or as_json)
+    progress = console.count_merged(quiet or as_json)
     result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
     if as_json:
         print_json({**dataclasses.asdict(result), "problems": result.problems, "ok": result.ok})
@@ -203,7 +203,7 @@ def package(
         hosts=hosts,
         tolerate=tolerate,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.VerifyProgress(quiet or as_json),
+        progress=console.count_checked(quiet or as_json),
         title=title,
         license=license,
         authors=tuple(author or ()),

@@ -20,7 +20,7 @@ from itertools import count
 from typing import Any
 
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.runs.pools import LostError, WorkerDiedError, free_locks
+from tinymlds.runs.pools import LostError, Pool, WorkerDiedError, free_locks
 from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
 
 try:
@@ -43,7 +43,7 @@ _WAITING_PER_WORKER = 1
 """Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
 
 
-class DaskPool:
+class DaskPool(Pool):
     """The workers of a cluster: as many as are there, whichever they are.
 
     A worker that dies loses its call, and Dask gives it to another one; a call that several workers have died of comes
@@ -82,11 +82,6 @@ class DaskPool:
         return self.workers * (1 + _WAITING_PER_WORKER) if self._link.is_up else 0
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this.
-
-        Raises:
-            LostError: the scheduler has just gone.
-        """
         key = f"{self._name}-{next(self._numbers)}"
         call: Future[Done] = Future()
         self._out.add(call)
@@ -101,7 +96,6 @@ class DaskPool:
         return call
 
     def begun(self) -> dict[Future[Done], str]:
-        """What workers have said."""
         found = {}
         while not self._told.empty():
             key, name, address = self._told.get()
@@ -109,9 +103,6 @@ class DaskPool:
                 self._addresses[key] = address
                 found[call] = name
         return found
-
-    def wait_for_start(self) -> None:
-        """Nothing to wait for: workers come when they come."""
 
     def tend(self) -> None:
         """Count the workers, and connect again if the scheduler has gone."""
@@ -152,9 +143,6 @@ class DaskPool:
             self._calls.pop(key, None)
         self._link.drop(keys, {self._addresses[key] for key in keys if key in self._addresses})
         return late
-
-    def restart(self) -> None:
-        """A cluster does not break as a whole."""
 
     def end(self) -> None:
         """Take everything back, and leave the workers to their cluster. They end with the unit that they are at."""
