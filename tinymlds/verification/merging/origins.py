@@ -1,11 +1,12 @@
 """What `merge` takes networks from: sealed and unfinished folders. Each is checked as a stranger's before it gives any."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tinymlds.dataset import reopening, store
 from tinymlds.dataset.dataset import Dataset
@@ -36,36 +37,38 @@ class Checks:
     """Called with a folder, networks of it that were checked, and all of them."""
 
 
-class Origin(Protocol):
+class Origin(ABC):
     """A folder that networks are taken from."""
 
-    number: int
-    """Its number in the ledger."""
-    folder: Path
-    spec: Spec
+    def __init__(self, number: int, folder: Path, spec: Spec, ledger: Ledger) -> None:
+        self.number, self.folder, self.spec, self._ledger = number, folder, spec, ledger  # its number in the ledger
 
+    @abstractmethod
     def check(self, checks: Checks) -> Verification:
         """Check all networks, and enter them in the ledger."""
-        ...
 
+    @abstractmethod
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices, those of a shard of networks at most."""
-        ...
+        """Tasks and indices between which there are as many networks as in a shard, at most."""
 
+    @abstractmethod
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks of a piece."""
-        ...
+        """The networks that the folder has of a piece.
 
+        Raises:
+            DatasetError: they are damaged.
+        """
+
+    @abstractmethod
     def info(self, run: int) -> dict[str, Any]:
-        """What is known of a run."""
-        ...
+        """What was noted of a run; {} if nothing."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is open or in memory."""
-        ...
 
 
-class Sealed:
+class Sealed(Origin):
     """A sealed folder: a part, or a whole dataset. Its manifest is in memory only while it is checked or merged."""
 
     def __init__(self, number: int, folder: Path, ledger: Ledger) -> None:
@@ -76,8 +79,8 @@ class Sealed:
             UsageError: made with another format or numerics version.
         """
         dataset = Dataset(folder)
-        self.number, self.folder, self.spec = number, folder, dataset.spec
-        self._digest, self._ledger = dataset.digest, ledger
+        super().__init__(number, folder, dataset.spec, ledger)
+        self._digest = dataset.digest
         self._dataset: Dataset | None = None
 
     def check(self, checks: Checks) -> Verification:
@@ -106,17 +109,11 @@ class Sealed:
         return dataset
 
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices, shard by shard."""
         for task, indices in self.spec.indices.items():
             for piece in store.by_shard(indices):
                 yield task, piece
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks of a shard.
-
-        Raises:
-            DatasetError: the shard is damaged.
-        """
         if self._dataset is None:
             self._dataset = self._opened()
             self._ledger.note_provenance(self._dataset)
@@ -124,21 +121,18 @@ class Sealed:
         return reopening.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
 
     def info(self, run: int) -> dict[str, Any]:
-        """What its provenance says of a run."""
         return self._ledger.info(run)
 
     def close(self) -> None:
-        """Let go of the manifest."""
         self._dataset = None
 
 
-class Unfinished:
+class Unfinished(Origin):
     """A folder with a journal, of a merge that lacks parts or of a run that has not come to its end."""
 
     def __init__(self, number: int, folder: Path, journal: Journal, ledger: Ledger) -> None:
-        self.number, self.folder, self.spec = number, folder, journal.spec
-        self._journal, self._ledger = journal, ledger
-        self._runs = journal.runs()
+        super().__init__(number, folder, journal.spec, ledger)
+        self._journal, self._runs = journal, journal.runs()
 
     def check(self, checks: Checks) -> Verification:
         """Whether what is recorded of each network is borne out by its weights and losses; it has no other figures yet."""
@@ -178,25 +172,17 @@ class Unfinished:
         return [index for index in self._journal.finished(task) if index in self.spec.indices[task]]
 
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices between which there are as many networks as in a shard."""
         for task in self.spec.indices:
             for piece in store.by_shard(self._finished(task)):
                 yield task, range(piece[0], piece[-1] + 1)
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks that the journal has of these.
-
-        Raises:
-            DatasetError: the journal is damaged.
-        """
         return self._journal.entries(task, indices)
 
     def info(self, run: int) -> dict[str, Any]:
-        """What the journal has of a run."""
         return self._runs.get(run, {})
 
     def close(self) -> None:
-        """Close the journal."""
         self._journal.close()
 
 
