@@ -326,10 +326,8 @@ class Dataset:
 def require_dataset(folder: Path) -> None:
     """Raise DatasetError unless the folder is a sealed dataset."""
     inside = (store.SUMS, store.JOURNAL, f"full/{store.SUMS}")
-    try:
+    with reader.reading(folder):
         is_folder, sealed, started, packaged = folder.is_dir(), *((folder / name).exists() for name in inside)
-    except OSError as error:
-        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
     if not is_folder:
         raise DatasetError(f"{folder} is not a folder; look at the path, or let `tinymlds train --out {folder}` make one")
     if not sealed:

@@ -1,5 +1,6 @@
 """What is in a dataset folder, finished or not, without changing it."""
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from tinymlds.dataset.activity import RunActivity
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
-from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec
 from tinymlds.tasks import catalog
 from tinymlds.training.loop import Status
@@ -88,15 +88,13 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         UsageError: the package has not what is asked for.
     """
     path = packages.locate(folder, name, subset)
-    try:
+    with reader.reading(path):
         journal = Journal.open(path) if path.is_dir() else None
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     if journal is None:
         dataset = Dataset(path)
         counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
         return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
-    try:
+    with contextlib.closing(journal), reader.reading(path):
         counts = {task: Counter() for task, _ in journal.spec.tasks}
         for task, found in journal.counts().items():
             counts[task].update({status.value: number for status, number in found.items()})
@@ -105,10 +103,6 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
             counts[row["task"]][row["status"]] += 1
         updated = (_last(path, below) if below else {}) | journal.updated()
         return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    finally:
-        journal.close()
 
 
 def _run(folder: Path, journal: Journal) -> RunStatus | None:

@@ -7,6 +7,7 @@
 A package may come from a stranger, and is read as strictly as a dataset folder.
 """
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -78,12 +79,12 @@ def is_package(folder: Path) -> bool:
         DatasetError: the file system refused.
     """
     try:
-        (folder / MARKER).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise DatasetError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from error
-    return True
+        with reader.reading(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            (folder / MARKER).lstat()
+            return True
+    except ValueError as error:  # a name that no file can have
+        raise DatasetError(f"cannot read {folder}: {error}") from error
+    return False
 
 
 def read(folder: str | Path) -> Package:

@@ -4,6 +4,7 @@ It takes regular files inside the folder only, and bounds every length before it
 length in memory, so what is read as one piece is short.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -36,6 +37,15 @@ def is_name(part: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) is not None
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a DatasetError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def open_inside(folder: Path, name: str) -> BinaryIO:
     """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed.
 
@@ -43,10 +53,8 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
         DatasetError: no such file, or not a regular file inside the folder.
     """
     path = _inside(folder, name, stat.S_ISREG)
-    try:
+    with reading(path):
         file = os.fdopen(os.open(path, _READ), "rb")
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise DatasetError(f"{path} is not a regular file any more")
@@ -68,14 +76,12 @@ def _inside(folder: Path, name: str, is_right: Callable[[int], bool]) -> Path:
     if not all(map(is_name, parts)):
         raise DatasetError(f"{name!r} is not a name of a file in a dataset")
     path = folder
-    try:
-        for number, part in enumerate(parts, 1):
-            path = path / part
+    for number, part in enumerate(parts, 1):
+        path = path / part
+        with reading(path):
             mode = path.lstat().st_mode
-            if not (is_right(mode) if number == len(parts) else stat.S_ISDIR(mode)):
-                raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        if not (is_right(mode) if number == len(parts) else stat.S_ISDIR(mode)):
+            raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
     return path
 
 

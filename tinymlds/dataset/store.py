@@ -50,22 +50,21 @@ def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
         TinymldsError: the file system refused; what was at `path` before is still there.
     """
     unfinished, digest = path.with_name(path.name + _UNFINISHED), hashlib.sha256()
-    try:
-        make_folder(path.parent)
-        with unfinished.open("wb") as file:
-            for piece in (data,) if isinstance(data, bytes) else data:
-                file.write(piece)
-                digest.update(piece)
-            file.flush()
-            _sync(file.fileno())
-        unfinished.replace(path)
-        _sync_folder(path.parent)
-    except BaseException as error:  # also what the source of the pieces raises
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        if isinstance(error, OSError):
-            raise _cannot("write", path, error) from error
-        raise
+    with _doing("write", path):
+        try:
+            make_folder(path.parent)
+            with unfinished.open("wb") as file:
+                for piece in (data,) if isinstance(data, bytes) else data:
+                    file.write(piece)
+                    digest.update(piece)
+                file.flush()
+                _sync(file.fileno())
+            unfinished.replace(path)
+            _sync_folder(path.parent)
+        except BaseException:  # the source of the pieces may raise anything
+            with contextlib.suppress(OSError):
+                unfinished.unlink()
+            raise
     return digest.hexdigest()
 
 
@@ -89,20 +88,16 @@ def make_folder(folder: Path) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    try:
+    with _doing("create", folder):
         folder.mkdir(exist_ok=True)
         _sync_folder(folder.parent)
-    except OSError as error:
-        raise _cannot("create", folder, error) from error
 
 
 def remove(path: Path) -> None:
     """Remove a file, durably; it may be gone already."""
-    try:
+    with _doing("remove", path):
         path.unlink(missing_ok=True)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise _cannot("remove", path, error) from error
 
 
 def rename_folder(folder: Path, target: Path) -> None:
@@ -111,12 +106,10 @@ def rename_folder(folder: Path, target: Path) -> None:
     Raises:
         TinymldsError: the file system refused, or something has that name by now.
     """
-    try:
+    with _doing("create", target):
         _sync_folder(folder)
         folder.rename(target)
         _sync_folder(target.parent)
-    except OSError as error:
-        raise _cannot("create", target, error) from error
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -126,10 +119,8 @@ def remove_unfinished(folder: Path) -> None:
         TinymldsError: the file system refused.
     """
     for place in (folder, *(folder / kind for kind in ("data", "networks", "losses", "checkpoints"))):
-        try:
+        with _doing("read", place):
             found = list(place.glob(f"*{_UNFINISHED}")) if place.is_dir() and not place.is_symlink() else []
-        except OSError as error:
-            raise _cannot("read", place, error) from error
         for path in found:
             remove(path)
 
@@ -154,10 +145,14 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _cannot(verb: str, path: Path, error: OSError) -> TinymldsError:
-    return TinymldsError(
-        f"cannot {verb} {path}: {error.strerror or error}; finished networks are safe, run again once mended"
-    )
+@contextlib.contextmanager
+def _doing(verb: str, path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a TinymldsError that says what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{error.strerror or error}; finished networks are safe, run again once mended"
+        raise TinymldsError(f"cannot {verb} {path}: {why}") from error
 
 
 # ------------------------------------------------------------------ names and digests

@@ -98,7 +98,7 @@ def verify(
         return result
     require_dataset(path)
     try:
-        if _lost_marker(path):
+        if packages.MARKER in reader.read_sums(path):
             result.package = True
             raise DatasetError(f"{path} looks like a package without its {packages.MARKER}; fetch it again")
         _check_files(path, result)
@@ -113,8 +113,21 @@ def verify(
         result.problems.append(str(error))
         return result
     result.digest = dataset.digest
-    if not _worth_making(path, dataset.spec, result):
-        return result
+    if _worth_making(path, dataset.spec, result):
+        _check_dataset(dataset, progress, workers, result)
+        if retrain:
+            result.retrain_seed = secrets.randbits(63) if seed is None else seed
+            picked = pick(len(dataset), min(retrain, len(dataset)), result.retrain_seed)
+            # the files have been compared with the manifest, so its hashes stand for them
+            compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
+            result.retrained, result.forgeries = len(picked), least_caught(len(dataset), len(picked))
+        result.problems = list(dict.fromkeys(result.problems))
+    return result
+
+
+def _check_dataset(dataset: Dataset, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
+    """Check every file of a folder with networks, and all that it says of each network."""
+    path = dataset.folder
     _check_names(path, dataset.sums, schema.file_names(dataset.spec), result)
     _check_spelling(path, store.MANIFEST, dataset.manifest, result)
     done = 0
@@ -122,28 +135,27 @@ def verify(
         _check_data(path, dataset.spec, task, result)
         result.tasks += 1
         for shard in dataset.shards(task):
-            try:
-                for _ in _check_shard(dataset, task, shard, workers, result):
+            with _noting(result):
+                for _ in _check_shard(dataset, task, shard, threads, result):
                     done += 1
                     progress(done, len(dataset))
-            except DatasetError as error:
-                result.problems.append(str(error))
     _check_spelling(path, store.DESCRIPTION, [schema.describe(dataset.spec, "networks")], result)
     result.networks = done
-    if retrain:
-        seed = secrets.randbits(63) if seed is None else seed
-        picked = pick(len(dataset), min(retrain, len(dataset)), seed)
-        _retrain(dataset, picked, workers, result)
-        result.retrained, result.retrain_seed = len(picked), seed
-        result.forgeries = least_caught(len(dataset), len(picked))
-    result.problems = list(dict.fromkeys(result.problems))
-    return result
+
+
+@contextlib.contextmanager
+def _noting(result: Verification) -> Iterator[None]:
+    """Note a DatasetError as a problem, and go on."""
+    try:
+        yield
+    except DatasetError as error:
+        result.problems.append(str(error))
 
 
 def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
     """Hashes first; then the datasets; then what follows from them, if those are right."""
     result.package = True
-    try:
+    with _noting(result):
         _check_files(folder, result, depth=_PACKAGE_DEPTH)
         for packaged in packages.read(folder).datasets:
             found = verify(reader.folder_inside(folder, packaged.folder), progress, workers=threads)
@@ -155,14 +167,7 @@ def _check_package(folder: Path, progress: Callable[[int, int], None], threads: 
             result.tasks += found.tasks
         if result.ok:
             result.problems += map(one_line, checking.problems(folder, threads))
-    except DatasetError as error:
-        result.problems.append(str(error))
     result.problems = list(dict.fromkeys(result.problems))
-
-
-def _lost_marker(folder: Path) -> bool:
-    """Whether SHA256SUMS is that of a package; the caller has looked for tinymlds.json."""
-    return packages.MARKER in reader.read_sums(folder)
 
 
 _PACKAGE_DEPTH = 3
@@ -176,11 +181,9 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
         result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
-        try:
+        with _noting(result):
             if reader.file_sha256(folder, name) != wanted:
                 result.problems.append(f"{folder / name} does not match {store.SUMS}; it was changed or damaged")
-        except DatasetError as error:
-            result.problems.append(str(error))
 
 
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
@@ -188,17 +191,14 @@ def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
 
     Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`reader.is_name`).
     """
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False) and depth:
-                    yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
-                else:
-                    yield above + entry.name
-    except OSError as error:
-        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
+    with reader.reading(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False) and depth:
+                yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
+            else:
+                yield above + entry.name
 
 
 def _check_names(folder: Path, sums: dict[str, str], wanted: set[str], result: Verification) -> None:
@@ -218,24 +218,16 @@ def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], res
 
 def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
     """Whether the files of all tasks are as large as the spec says; a short spec may ask for gigabytes of sequences."""
-    count = len(result.problems)
-    for task, _ in spec.tasks:
-        try:
-            found = TensorFile(folder, store.data_name(task)).tensors
-            for kind, sequences in (
-                ("train", spec.recipe.stored_sequences),
-                ("validation", spec.recipe.validation_sequences),
-            ):
-                if any(found.get(f"{kind}.{what}", (None, ()))[1] != (sequences, spec.recipe.steps) for what in _WHAT):
-                    result.problems.append(
-                        f"{folder / store.data_name(task)} has not the sequences that its spec announces"
-                    )
-        except DatasetError as error:
-            result.problems.append(str(error))
+    count, recipe = len(result.problems), spec.recipe
+    lengths = {"train": recipe.stored_sequences, "validation": recipe.validation_sequences}
+    for name in (store.data_name(task) for task, _ in spec.tasks):
+        with _noting(result):
+            found = TensorFile(folder, name).tensors
+            for kind, length in lengths.items():
+                shapes = (found.get(f"{kind}.{what}", (None, ()))[1] for what in ("symbols", "outputs"))
+                if any(shape != (length, recipe.steps) for shape in shapes):
+                    result.problems.append(f"{folder / name} has not the sequences that its spec announces")
     return len(result.problems) == count
-
-
-_WHAT = ("symbols", "outputs")
 
 
 def _check_sequences(folder: Path, description: dict[str, Any], result: Verification) -> None:
@@ -262,18 +254,15 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
     name, found = store.data_name(task), catalog.load(task, spec.recipe)
     tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
-    try:
+    with _noting(result):
         file = TensorFile(folder, name)
         stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
-        same = same and file.metadata == metadata
-        if not same:
+        if not same or file.metadata != metadata:
             result.problems.append(f"{folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():
             if reader.file_sha256(folder, graph) != hashlib.sha256(text).hexdigest():
                 result.problems.append(f"{folder / graph} is not the machine of {task}")
-    except DatasetError as error:
-        result.problems.append(str(error))
 
 
 def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: Verification) -> Iterator[None]:
@@ -338,11 +327,6 @@ def least_caught(networks: int, retrained: int, probability: float = 0.95) -> in
         missed *= max(0, networks - retrained - forged) / (networks - forged)
         forged += 1
     return forged
-
-
-def _retrain(dataset: Dataset, picked: list[int], workers: int, result: Verification) -> None:
-    """Train the picked networks again; the files have been compared with the manifest, so its hashes stand for them."""
-    compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
 
 
 def compare_with_training(spec: Spec, rows: Iterable[Row], workers: int, result: Verification) -> None:
