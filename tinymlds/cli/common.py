@@ -1,4 +1,4 @@
-"""What every command of the command line has: its errors in one line and an exit code, signals, the recipe's options, JSON.
+"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON.
 
 Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
@@ -89,7 +89,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _afterwards(interruption: BaseException) -> str:
-    """What is safe after it, if that is known (`errors.going_on`), and what to do."""
+    """Say what is safe after an interruption, if that is known (`errors.going_on`), and what to do."""
     return "; ".join(getattr(interruption, "__notes__", ())) or "the same command begins again"
 
 

@@ -1,4 +1,4 @@
-"""What the shell offers when TAB is pressed. It imports neither NumPy nor Numba, so that the answer comes at once."""
+"""Completions that the shell offers at TAB. NumPy and Numba are not imported, so that the answer comes at once."""
 
 import contextlib
 import json
@@ -32,12 +32,12 @@ def datasets(incomplete: str) -> list[str]:
 
 
 def backends(incomplete: str) -> list[str]:
-    """What to train on."""
+    """Backends to train on."""
     return [name for name in ("cpu", "cuda") if name.startswith(incomplete)]
 
 
 def executors(incomplete: str) -> list[str]:
-    """What runs the workers."""
+    """Executors that run the workers."""
     return [name for name in ("processes", "threads", "dask") if name.startswith(incomplete)]
 
 

@@ -1,4 +1,4 @@
-"""Who works on what: the tables of a journal that say how its run goes, and that no dataset depends on.
+"""The activity of a run: tables of the journal that say which worker does what. No dataset depends on them.
 
 They are written in the transaction that keeps finished networks, so that they cost no further flush of the disk. A journal
 of an earlier version lacks them; `start_run` adds them.
@@ -26,7 +26,7 @@ CREATE TABLE minutes (
 """
 
 _MINUTES = 5
-"""Over so many the rate of a run is measured."""
+"""The rate of a run is measured over this many minutes."""
 _LATEST_DEATHS = 10
 
 
@@ -37,9 +37,9 @@ class UnderWay(NamedTuple):
     start: int
     stop: int
     worker: str
-    """Who has begun with it; "" if nobody has yet, or it is not known who."""
+    """Name of the worker that has begun with it; "" if none has, or if it is not known."""
     since: float
-    """Unix time at which it was begun, or handed out if it is not known."""
+    """Unix time at which it was begun; if that is not known, at which it was handed out."""
 
 
 class Death(NamedTuple):
@@ -50,12 +50,12 @@ class Death(NamedTuple):
     start: int
     stop: int
     worker: str
-    """ "" if it is not known which."""
+    """Name of the worker; "" if it is not known."""
     cause: str
 
 
 class RunState(NamedTuple):
-    """How a run stands at the moment."""
+    """The state of a run at the moment, as the run writes it."""
 
     run: int
     workers: int
@@ -63,7 +63,7 @@ class RunState(NamedTuple):
     seconds_left: float | None
     under_way: list[UnderWay]
     deaths: list[Death]
-    """Since the last time that this was noted."""
+    """Deaths since the state was written last."""
 
 
 class WorkerActivity(NamedTuple):
@@ -71,22 +71,22 @@ class WorkerActivity(NamedTuple):
 
     name: str
     networks: int
-    """That it has made in this run."""
+    """Number of networks that the worker has made in this run."""
     latest: float
-    """Unix time at which the latest of them was finished."""
+    """Unix time at which the latest of its networks was finished."""
 
 
 class RunActivity(NamedTuple):
-    """How the latest run of a journal goes."""
+    """The latest run of a journal: its workers, its rate, what is under way."""
 
     run: int
     since: float
-    """Unix time at which it started."""
+    """Unix time at which the run started."""
     latest: float
     """Unix time of the latest note."""
     workers: int
     networks_per_second: float
-    """Over the last five minutes of the run."""
+    """Rate over the last five minutes of the run."""
     seconds_left: float | None
     """Forecast at `latest`; None before the first network."""
     members: list[WorkerActivity]
@@ -103,12 +103,12 @@ class ActivityWriter:
         self._numbers: dict[tuple[int, str], int] = {}
 
     def start(self, run: int) -> None:
-        """Note that a run starts: with nothing under way."""
+        """Record that a run starts, with nothing under way."""
         self._connection.execute("DELETE FROM under_way")
         self._note_minute(run, 0, 0, None)
 
     def add_makers(self, made: Iterable[tuple[str, int, int, str, float]]) -> None:
-        """Note who made networks: task, index, run, worker ("" is nobody) and time of finishing."""
+        """Record who made networks: task, index, run, worker ("" if unknown) and time of finishing."""
         networks: Counter[int] = Counter()
         latest: dict[int, float] = {}
         rows = []
@@ -125,7 +125,7 @@ class ActivityWriter:
         )
 
     def note(self, networks: int, now: RunState) -> None:
-        """Note how the run stands, and that it has just finished so many networks."""
+        """Record the state of the run, and how many networks it has just finished."""
         self._connection.execute("DELETE FROM under_way")
         self._connection.executemany("INSERT INTO under_way VALUES (?, ?, ?, ?, ?)", now.under_way)
         self._connection.executemany("INSERT INTO deaths VALUES (?, ?, ?, ?, ?, ?)", now.deaths)
@@ -142,7 +142,7 @@ class ActivityWriter:
         )
 
     def _number(self, run: int, name: str) -> int:
-        """The number of a worker, which gets one if it is new."""
+        """Return the number of a worker; a new worker gets one."""
         if (run, name) not in self._numbers:
             [found] = self._connection.execute("SELECT max(worker) FROM workers WHERE run = ? AND name = ?", (run, name))
             number = found[0]
@@ -154,7 +154,7 @@ class ActivityWriter:
 
 
 def read(connection: sqlite3.Connection) -> RunActivity | None:
-    """How the latest run goes; None if no run has started.
+    """Read the activity of the latest run; None if no run has started.
 
     Raises:
         ValueError: the tables hold something that `ActivityWriter` does not write.

@@ -1,4 +1,4 @@
-"""What users open: a dataset folder as networks with names."""
+"""The class that users open: a dataset folder as networks with names."""
 
 import contextlib
 import hashlib

@@ -48,12 +48,12 @@ class Entry(NamedTuple):
 
     task: str
     run: int
-    """Which run made it."""
+    """Number of the run that made it."""
     outcome: Outcome
     finished: float
     """Unix time at which it was finished."""
     worker: str = ""
-    """Who made it, by a name that tells the workers of a run apart; "" if that is not known."""
+    """Name of the worker that made it, distinct within a run; "" if it is not known."""
 
 
 class Journal:
@@ -140,7 +140,7 @@ class Journal:
         self.spec = spec
 
     def start_run(self, info: dict[str, Any]) -> int:
-        """Note a run (what may differ between runs: host, versions); its number goes with each of its networks.
+        """Record a run (host, versions and so on); returns its number, which goes with each of its networks.
 
         A journal of an earlier version gets the tables that it lacks.
         """
@@ -168,12 +168,12 @@ class Journal:
                 self._activity.note(len(entries), state)
 
     def read_activity(self) -> activity.RunActivity | None:
-        """How the latest run goes; None if that is not known."""
+        """Return the activity of the latest run; None if it is not known."""
         with self._reading():
             return None if self._activity is None else activity.read(self._connection)
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
-        """Note a network that kills its workers or hangs, so that the run can go on without it."""
+        """Record a network that kills its workers or hangs, so that the run can go on without it."""
         self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(task, index, reason)])
 
     def clear_quarantine(self) -> None:
@@ -203,7 +203,7 @@ class Journal:
         return result
 
     def updated(self) -> dict[str, float]:
-        """Unix time at which that network of each task was finished that was put in last.
+        """Return for each task the Unix time at which the network added last was finished.
 
         The time itself stands behind the weights, so the latest of all times would take reading all of them.
         """
@@ -238,7 +238,7 @@ class Journal:
         return len(damaged)
 
     def _read(self, task: str, indices: range) -> Iterator[tuple[int, Entry | None]]:
-        """The index of each network that is there, and the network; None if it is not what was written."""
+        """Yield the index of each network that is there, and the network; None if it is not what was written."""
         maker = "''" if self._activity is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
@@ -261,7 +261,7 @@ class Journal:
                 yield index, Entry(task, run, outcome, finished, str(worker))
 
     def runs(self) -> dict[int, dict[str, Any]]:
-        """What was noted of each run."""
+        """Return what was recorded of each run."""
         with self._reading():
             runs = self._query("SELECT run, info FROM runs ORDER BY run")
             return {run: {**parse_json(info, str(self._path))} for run, info in runs}
@@ -272,7 +272,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """What is not what this class writes is damage; what the file system refuses is not."""
+        """Turn what this class never writes into an error of damage; errors of the file system are not damage."""
         try:
             yield
         except (sqlite3.Error, TypeError, ValueError) as error:
@@ -316,7 +316,7 @@ _SECONDS_FOR_READERS = 600.0
 
 
 def _schema(tables: str) -> set[tuple[str, str]]:
-    """What SQLite keeps of these statements."""
+    """Return the entries of `sqlite_master` that these statements give."""
     return {("table", statement.strip()) for statement in tables.split(";")[:-1]}
 
 
@@ -346,7 +346,7 @@ def _blobs(outcome: Outcome) -> list[bytes]:
 
 
 def _row_sha256(task: str, index: int, status: str, reason: str, blobs: list[bytes]) -> str:
-    """Of everything in a row that reaches a dataset; SQLite itself does not notice a changed byte in a blob."""
+    """Hash everything in a row that reaches a dataset; SQLite itself does not notice a changed byte in a blob."""
     digest = hashlib.sha256(canonical_json([task, index, status, reason, [len(blob) for blob in blobs]]).encode())
     for blob in blobs:
         digest.update(blob)

@@ -61,7 +61,7 @@ class RunLock:
 
     @staticmethod
     def holder(folder: Path) -> str | None:
-        """Who works on a folder, in words; None if nobody does, or that is no lock of ours."""
+        """Describe the process that works on a folder; None if there is none, or if the lock is not ours."""
         path = folder / LOCK
         if not path.exists() or path.is_symlink():
             return None
@@ -73,7 +73,7 @@ class RunLock:
             return None
 
     def _is_current(self) -> bool:
-        """Whether the file that we hold is still the one at the path."""
+        """Return whether the file that we hold is still the one at the path."""
         try:
             reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
             try:

@@ -109,7 +109,7 @@ class Manifest(Sequence[Row]):
         return self._packed(columns)
 
     def _are_possible(self, columns: dict[str, tuple[Any, ...]], first: int) -> bool:
-        """Whether rows belong where they are, and have values that networks may have; see `_checked` for one row."""
+        """Return whether rows belong where they are and have values that networks may have; `_checked` checks one row."""
         count = len(columns["task"])
         places = self._places(np.arange(first, first + count))
         if any(list(columns[key]) != wanted for key, wanted in zip(("task", "index", "shard", "row"), places, strict=True)):
@@ -200,20 +200,20 @@ class Manifest(Sequence[Row]):
         return [dict(zip(_KEYS, values, strict=True)) for values in zip(*(columns[key] for key in _KEYS), strict=True)]
 
     def place(self, task: str) -> slice:
-        """Where the rows of a task are."""
+        """Return the places of the rows of a task."""
         number = self._numbers[task]
         return slice(int(self._starts[number]), int(self._starts[number + 1]))
 
     def complete(self, where: slice) -> npt.NDArray[np.bool_]:
-        """Which of these networks reached the threshold."""
+        """Return a mask of these networks: those that reached the threshold."""
         return np.asarray(self._columns.codes[0, where] == _STATUSES.index(Status.COMPLETE))
 
     def in_split(self, where: slice, split: str) -> npt.NDArray[np.bool_]:
-        """Which of these networks are in the split."""
+        """Return a mask of these networks: those in the split."""
         return np.asarray(self._columns.codes[1, where] == SPLITS.index(split))
 
     def checkpoints(self, where: slice) -> npt.NDArray[np.int32]:
-        """How many checkpoints the training of these networks reached."""
+        """Return the number of checkpoints of each of these networks."""
         return np.asarray(self._columns.integers[1, where])
 
     def weights_sha256(self, places: Numbers) -> list[bytes]:
@@ -222,7 +222,7 @@ class Manifest(Sequence[Row]):
         return [digest.tobytes() for digest in hashes]
 
     def statuses(self, where: slice) -> Counter[str]:
-        """How many of these networks ended in which way."""
+        """Count these networks by status."""
         numbers = np.bincount(self._columns.codes[0, where], minlength=len(_STATUSES)).tolist()
         return Counter({status: number for status, number in zip(_STATUSES, numbers, strict=True) if number})
 
@@ -236,7 +236,7 @@ class Manifest(Sequence[Row]):
 
 
 class _Columns(NamedTuple):
-    """What rows hold beside their places, packed column by column."""
+    """The columns of rows, packed, without those that follow from the place of a row."""
 
     codes: npt.NDArray[np.uint8]
     """[2, n]: status and split."""
@@ -249,14 +249,14 @@ class _Columns(NamedTuple):
 
 
 def _joined(part: list[Any]) -> Any:
-    """One array of these; they are let go, so that no two copies of everything are alive."""
+    """Join the arrays and empty the list, so that no two copies of everything are alive."""
     array = np.concatenate(part, axis=1)
     part.clear()
     return array
 
 
 def is_possible(row: Row, spec: Spec) -> bool:
-    """Whether some network of the spec may have these values: numbers are within bounds, as later code expects.
+    """Return whether a network of the spec may have these values: numbers are within the bounds that later code expects.
 
     Columns of figures may be missing, as long as nobody has measured them.
     """

@@ -1,4 +1,4 @@
-"""What is in a dataset folder, finished or not, without changing it."""
+"""The state of a dataset folder, finished or not; the folder is only read."""
 
 import contextlib
 import time
@@ -22,7 +22,7 @@ MILESTONES = (100, 1_000, 10_000)
 
 @dataclass(frozen=True)
 class FolderStatus:
-    """What is in a folder, finished or not."""
+    """The state of a folder, finished or not."""
 
     folder: Path
     spec: Spec
@@ -32,7 +32,7 @@ class FolderStatus:
     """None while work is under way."""
     quarantined: list[tuple[str, int, str]]
     updated: dict[str, float]
-    """Unix time at which the latest network of a task was finished; tasks without one are missing."""
+    """Unix time at which the latest network of each task was finished; tasks without networks are left out."""
     run: "RunStatus | None" = None
     """The latest run of a folder in which work is under way, if it is known."""
 
@@ -54,15 +54,15 @@ class RunStatus:
     """The latest run of a folder in which work is under way: who works on what, and how fast."""
 
     holder: str | None
-    """The process that works on the folder, and where; None if none does, so that the run was interrupted."""
+    """The process that works on the folder, and its host; None if the run was interrupted."""
     info: dict[str, Any]
-    """What its line of the provenance will be: host, backend, executor, versions, when it started."""
+    """Host, backend, executor, versions, start: the line of the run in the provenance."""
     activity: RunActivity
-    """As the run noted it last, at `activity.latest`."""
+    """The activity as the run wrote it last, at `activity.latest`."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Forecast, from now on; None if there is none, or nobody works."""
+        """Forecast of the seconds from now on; None if there is none, or if nobody works."""
         if self.holder is None or self.activity.seconds_left is None:
             return None
         return max(0.0, self.activity.seconds_left - (time.time() - self.activity.latest))
@@ -75,13 +75,13 @@ class Transducers:
     complete: int
     total: int
     milestones: dict[int, int]
-    """Networks of each transducer -> how many there are towards that, of transducers times that."""
+    """For each number of networks of a transducer: how many networks there are towards it, over all transducers."""
     shares: dict[str, int]
-    """How many transducers are at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
+    """Number of transducers at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
 
 
 def status(folder: str | Path, name: str | None = None, subset: int | None = None) -> FolderStatus:
-    """What is in a dataset folder, sealed or under way, or in a dataset of a package (see `tinymlds.open`).
+    """Return the state of a dataset folder, sealed or under way, or of a dataset of a package (see `tinymlds.open`).
 
     Raises:
         DatasetError: not a dataset folder.
@@ -120,7 +120,7 @@ def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
 
 
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
-    """When the latest of the first so many networks of each task was finished, by the provenance."""
+    """Return when the latest of the first `counts[task]` networks of each task was finished, by the provenance."""
     updated: dict[str, float] = {}
     for line in reader.read_lines(folder, store.PROVENANCE):
         task, index, finished = (line.get(name) for name in ("task", "index", "finished"))

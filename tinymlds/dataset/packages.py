@@ -73,7 +73,7 @@ class _Format(msgspec.Struct):
 
 
 def is_package(folder: Path) -> bool:
-    """Whether there is a tinymlds.json (or something of that name, which `read` then refuses).
+    """Return whether the folder has a tinymlds.json, or something of that name, which `read` then refuses.
 
     Raises:
         DatasetError: the file system refused.

@@ -29,11 +29,11 @@ _SUMS_LIMIT = 1 << 25
 _NAME_LIMIT = 1 << 12
 
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-"""What was a file a moment ago may be a link or a pipe now: follow no link, and wait for no writer."""
+"""Flags that follow no link and wait for no writer: a file may have become a link or a pipe a moment ago."""
 
 
 def is_name(part: str) -> bool:
-    """Whether this may be the name of a file or folder of a dataset: it leads nowhere else, and is not hidden."""
+    """Return whether a file or folder of a dataset may have this name: it leads nowhere else, and is not hidden."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) is not None
 
 

@@ -46,7 +46,7 @@ def save(path: str | Path, tensors: dict[str, store.Array], metadata: dict[str, 
 
 
 def _npz_bytes(tensors: dict[str, store.Array]) -> bytes:
-    """What `numpy.savez` writes, without the time and the operating system."""
+    """Return the bytes that `numpy.savez` writes, without the time and the operating system."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in tensors.items():

@@ -1,4 +1,4 @@
-"""What a dataset folder contains: its files, dataset.json, the bytes of shards, the columns of the manifest."""
+"""The contents of a dataset folder: its files, dataset.json, the bytes of shards, the columns of the manifest."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,12 @@ from tinymlds.training.loop import Outcome
 
 
 def kinds(spec: Spec) -> tuple[str, ...]:
-    """The kinds of shards that a dataset has."""
+    """Return the kinds of shards that a dataset has."""
     return ("networks", "losses", "checkpoints") if spec.checkpoints else ("networks", "losses")
 
 
 def file_names(spec: Spec, networks: bool = True) -> set[str]:
-    """The files that SHA256SUMS lists, of a dataset or of a folder with sequences alone."""
+    """Return the files that SHA256SUMS lists, of a dataset or of a folder with sequences alone."""
     names = {store.DESCRIPTION, store.MANIFEST}
     names |= {name for task, _ in spec.tasks for name in (store.data_name(task), *store.graph_names(task))}
     if networks:
@@ -31,7 +31,7 @@ def file_names(spec: Spec, networks: bool = True) -> set[str]:
 
 
 def describe(spec: Spec, kind: str) -> dict[str, Any]:
-    """dataset.json; kind is "networks", or "sequences" for a folder without networks."""
+    """Return the contents of dataset.json; kind is "networks", or "sequences" for a folder without networks."""
     rows = [
         {**describe_task(task, spec.seed, spec.recipe), **({"count": count} if kind == "networks" else {})}
         for task, count in spec.tasks
@@ -40,7 +40,7 @@ def describe(spec: Spec, kind: str) -> dict[str, Any]:
 
 
 def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of the files of a shard, one after another, from the outcomes of all of its networks."""
+    """Yield name and bytes of each file of a shard, from the outcomes of all of its networks."""
     weights = np.stack([outcome.weights for outcome in outcomes])
     epochs = [outcome.validation_losses.size for outcome in outcomes]
     losses = {
@@ -63,7 +63,7 @@ def shard_files(spec: Spec, task: str, shard: int, outcomes: list[Outcome]) -> I
 
 
 def columns_of(outcome: Outcome) -> Row:
-    """The columns of the manifest that follow from what training gave."""
+    """Return the columns of the manifest that follow from the outcome of training."""
     train, validation = outcome.train_losses, outcome.validation_losses
     return {
         "index": outcome.index,
@@ -80,7 +80,7 @@ def columns_of(outcome: Outcome) -> Row:
 
 
 def sequences_row(folder: Path, spec: Spec, task: str) -> Row:
-    """The manifest row of a task in a folder with sequences alone, whose file of the task is there."""
+    """Return the manifest row of a task in a folder with sequences alone; the file of the task must be there."""
     name = store.data_name(task)
     shapes = {key: list(shape) for key, (_, shape) in TensorFile(folder, name).tensors.items()}
     return {**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes}

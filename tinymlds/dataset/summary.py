@@ -31,7 +31,7 @@ class TaskSummary:
     networks: int
     statuses: dict[str, int]
     epochs: Spread | None
-    """Of complete networks."""
+    """Epochs of complete networks."""
     median_loss: float | None
     """Median validation loss of complete networks."""
 
@@ -41,7 +41,7 @@ class FileReport:
     """A file that a command wrote."""
 
     name: str
-    """Its path."""
+    """Path of the file."""
     bytes: int
     sha256: str
 
@@ -57,7 +57,7 @@ class FolderReport:
     tasks: list[TaskSummary]
     digest: str
     part: str | None = None
-    """Like "part 2/8", if the folder is a part of a dataset."""
+    """The part, like "part 2/8", if the folder is a part of a dataset."""
 
 
 @dataclass(frozen=True)

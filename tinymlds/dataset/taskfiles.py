@@ -1,4 +1,4 @@
-"""What a dataset folder holds of a task beside its networks. It follows from the spec, so anyone can make it again."""
+"""The files of a task beside its networks: table, sequences, graphs. They follow from the spec; anyone can remake them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def graph_files(found: catalog.Task) -> dict[str, bytes]:
 
 @lru_cache(maxsize=1024)
 def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
-    """What dataset.json says of a task beside its count.
+    """Return the entry of a task in dataset.json, without its count.
 
     Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
     """

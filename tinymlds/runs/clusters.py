@@ -36,9 +36,9 @@ _SECONDS_TO_TRY_AGAIN = 2.0
 _SECONDS_BETWEEN_COUNTS = 2.0
 _SECONDS_PER_UNIT = 5.0
 _UNITS_PER_SECOND = 50.0
-"""What a scheduler and a driver on two busy cores carry easily; `bench/cluster.py` measures it."""
+"""Units that a scheduler and a driver on two busy cores handle easily; `bench/cluster.py` measures it."""
 _LACKS_US = re.compile("(?:named|module|from) '?tinymlds")
-"""In what Python says of a module or a name that is not there."""
+"""Found in Python's messages about a module or a name that is not there."""
 _WAITING_PER_WORKER = 1
 """Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
 
@@ -73,12 +73,12 @@ class DaskPool(Pool):
 
     @property
     def seconds_per_unit(self) -> float:
-        """Five, and more where there are so many workers that a scheduler would have too many units a second."""
+        """Five seconds, or more if the scheduler would otherwise get too many units a second."""
         return max(_SECONDS_PER_UNIT, self.workers / _UNITS_PER_SECOND)
 
     @property
     def places(self) -> int:
-        """Two for each thread of a worker; none while the scheduler or the workers are away."""
+        """Two places for each thread of a worker; none while the scheduler or the workers are away."""
         return self.workers * (1 + _WAITING_PER_WORKER) if self._link.is_up else 0
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
@@ -131,7 +131,7 @@ class DaskPool(Pool):
         return [call for call in calls if call is not None]
 
     def _say(self, what: str) -> None:
-        """Once, not again and again."""
+        """Print a message, but not the same one twice in a row."""
         if what and what != self._said:
             print(f"tinymlds: {what}", file=sys.stderr, flush=True)
         self._said = what
@@ -175,7 +175,7 @@ class _Link:
         future.add_done_callback(self._ended.put)
 
     def count_threads(self) -> int:
-        """Of all workers; 0 if the scheduler does not answer."""
+        """Count the threads of all workers; 0 if the scheduler does not answer."""
         try:
             threads = self._client.sync(self._client.scheduler.ncores, workers=None, callback_timeout=_SECONDS_TO_CONNECT)
             return sum(threads.values())
@@ -230,7 +230,7 @@ class _Link:
 
 
 def _error_of(future: Any) -> BaseException:
-    """Why a call of Dask has no result."""
+    """Return the error of a call that has no result."""
     if future.status != "error":
         return LostError(f"Dask calls it {future.status}")
     error = future.exception()
@@ -263,7 +263,7 @@ def require_address(scheduler: str) -> None:
 
 
 def _work(asked: Compatibility, topic: str, key: str, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do it, and tell that it has begun."""
+    """Do the work on a worker of the cluster, and tell the client that it has begun."""
     worker = distributed.get_worker()
     name = str(worker.name)
     check_compatibility(asked, name)

@@ -28,12 +28,12 @@ from tinymlds.training.loop import Outcome, train_population
 
 EXECUTORS = ("processes", "threads", "dask")
 _SECONDS_BETWEEN_NOTES = 5.0
-"""How often a run notes how it stands while nothing gets finished."""
+"""A run records its state at least this often while nothing gets finished."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """The progress of a run."""
 
     done: int
     """Networks finished, those of earlier runs included."""
@@ -43,9 +43,9 @@ class Progress:
     epochs: int
     """Epochs trained by this run, in finished networks."""
     seconds: float
-    """Since this run started."""
+    """Seconds since this run started."""
     seconds_left: float
-    """Forecast; infinite before the first network."""
+    """Forecast of the seconds that remain; infinite before the first network."""
     workers: int = 1
     """Networks that are worked on at the same time; 0 while a cluster has no workers."""
 
@@ -55,31 +55,31 @@ class Progress:
         return self.made / self.seconds if self.seconds else 0.0
 
     def and_then(self, more: "Progress") -> "Progress":
-        """Both together, where a run went on with what it found damaged."""
+        """Add the progress of a run that went on, with networks that were found damaged."""
         sums = {name: getattr(self, name) + getattr(more, name) for name in ("made", "epochs", "seconds")}
         return replace(more, **sums)
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run works with."""
+    """The resources of a run: backend, workers and executor."""
 
     backend: str
     workers: int
-    """Of a Dask cluster: all that it has, whatever this says."""
+    """Number of workers; a Dask cluster works with all that it has."""
     executor: str | Executor
     scheduler: str | None = None
 
     @property
     def name(self) -> str:
-        """Of the executor."""
+        """Name of the executor."""
         return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
 
 
 def check_resources(
     backend: str = "cpu", workers: int | None = None, executor: str | Executor = "processes", scheduler: str | None = None
 ) -> Resources:
-    """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
+    """Check and complete resources; `workers` None is one for each CPU, or as many as a device or an executor has.
 
     Raises:
         UsageError: no such backend or executor, no device or package for it, less than one worker, or a process that does
@@ -114,13 +114,13 @@ def check_resources(
 
 
 def _most_workers(executor: str | Executor) -> int:
-    """As many as an executor has, if it says so."""
+    """Return the number of workers of an executor if it says so, or else of CPUs."""
     known = getattr(executor, "_max_workers", None)
     return known if isinstance(known, int) and known > 0 else available_cpus()
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -175,7 +175,7 @@ def fill(
 
 @dataclass(frozen=True)
 class _Batch:
-    """What has finished since the last one, and how the run stands."""
+    """The networks finished since the last batch, and the state of the run."""
 
     made: list[tuple[str, Outcome, str]]
     """Task, outcome, and the worker's name."""
@@ -185,7 +185,7 @@ class _Batch:
 
 
 _Batches = Generator[_Batch]
-"""About two a second."""
+"""Batches, about two a second."""
 
 
 def _on_workers(journal: Journal, units: list[Unit], resources: Resources) -> _Batches:
@@ -232,7 +232,7 @@ def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -
 
 
 def _run_info(resources: Resources, device: str | None) -> dict[str, Any]:
-    """What may differ between runs and never reaches a weight."""
+    """Return what is recorded of a run: it may differ between runs, and never reaches a weight."""
     names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors", "distributed")
     return {
         "host": socket.gethostname(),

@@ -155,7 +155,7 @@ class ProcessPool(Pool):
         return future
 
     def begun(self) -> dict[Future[Done], str]:
-        """Calls begin in the order in which they were handed out: so the first are in it even if no worker has said so."""
+        """Calls begin in the order in which they were handed out, so the first count even if no worker has said so."""
         first = (future for future in list(self._calls.values()) if not future.done())
         found = dict.fromkeys(islice(first, self.workers), "")
         while self._begun.poll():
@@ -296,7 +296,7 @@ class ExecutorPool(Pool):
 
 
 def make_pool(workers: int, backend_name: str, recipe: Recipe) -> ProcessPool | InProcess:
-    """So many processes; one worker is this process."""
+    """Return a pool of processes, or this process alone if there is one worker."""
     return ProcessPool(workers, backend_name, recipe) if workers > 1 else InProcess()
 
 

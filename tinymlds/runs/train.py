@@ -23,7 +23,7 @@ from tinymlds.tasks import catalog
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to."""
+    """The result of a run."""
 
     folder: Path
     digest: str
@@ -154,7 +154,7 @@ def generate(
 
 
 def _has_sequences(folder: Path, spec: Spec) -> bool:
-    """Whether the folder is what `generate` makes of this spec."""
+    """Return whether the folder is what `generate` makes of this spec."""
     text = (canonical_json(schema.describe(spec, "sequences")) + "\n").encode()
     return reader.read_bytes(folder, store.DESCRIPTION) == text
 
@@ -196,7 +196,7 @@ def prepare_folder(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
+    """A request for networks. None, and fields that `recipe` lacks, mean the folder's value, or else the default."""
 
     name: str
     """Name of the task or of the dataset."""
@@ -206,7 +206,7 @@ class Request:
     checkpoints: tuple[int, ...] | None
     recipe: dict[str, Any]
     part: tuple[int, int] | None = None
-    """Which part of a dataset; None is the whole. It is not taken from the folder."""
+    """The part of the dataset; None is the whole. It is never taken from the folder."""
 
     def folder(self, out: str | Path | None) -> Path:
         """The folder `out`; if it is None, one named after the task or dataset, like xor or xor-2-of-8."""
@@ -214,7 +214,7 @@ class Request:
         return Path(name if out is None else out)
 
     def spec_for(self, base: Spec | None) -> Spec:
-        """The spec that this asks for, of a folder with the spec `base` or of a new one.
+        """Return the spec of this request, for a folder with the spec `base` or for a new one.
 
         Raises:
             UsageError: something is missing or wrong.
@@ -235,7 +235,7 @@ class Request:
 
 
 def _open_folder(folder: Path, request: Request) -> Journal | Dataset:
-    """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
+    """Open the journal to work on; or the sealed dataset, if it has all that is asked for already."""
     journal = Journal.open(folder)
     if journal is not None:
         try:
@@ -255,7 +255,7 @@ def _open_folder(folder: Path, request: Request) -> Journal | Dataset:
 
 
 def missing(journal: Journal) -> list[tuple[str, range]]:
-    """Runs of indices that no network is there for, by task."""
+    """Return the runs of indices that have no network yet, with their tasks."""
     gaps = []
     for task, indices in journal.spec.indices.items():
         start = journal.base.get(task, 0)
@@ -270,7 +270,7 @@ def missing(journal: Journal) -> list[tuple[str, range]]:
 
 
 def _joined(runs: list[range]) -> list[range]:
-    """Single indices of which each is as far from the next, as where a part is missing, as one run."""
+    """Join single indices at equal distances, as where a part is missing, to one run."""
     joined: list[range] = []
     for run in runs:
         last = joined[-1] if joined else range(0)

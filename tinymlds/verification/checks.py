@@ -31,25 +31,25 @@ from tinymlds.verification.retraining import Replay, reached, train_again
 
 @dataclass
 class Verification:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     folder: str
     digest: str = ""
     package: bool = False
     """The folder is a package."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Of a package, the digest of each full dataset."""
+    """The digest of each full dataset of a package."""
     files: int = 0
     tasks: int = 0
-    """Tables and sequences made again."""
+    """Number of tasks whose tables and sequences were made again."""
     networks: int = 0
     losses_recomputed: int = 0
     retrained: int = 0
-    """Networks trained again."""
+    """Number of networks trained again."""
     retrain_seed: int | None = None
     """The seed that they were picked with."""
     forgeries: int | None = None
-    """If networks were trained again: so many forged ones among all would have shown with 95 % probability at least."""
+    """Number of forged networks that would have shown with 95 % probability; None if none was trained again."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -145,7 +145,7 @@ def _check_dataset(dataset: Dataset, progress: Callable[[int, int], None], threa
 
 @contextlib.contextmanager
 def _noting(result: Verification) -> Iterator[None]:
-    """Note a DatasetError as a problem, and go on."""
+    """Record a DatasetError as a problem, and go on."""
     try:
         yield
     except DatasetError as error:
@@ -153,7 +153,7 @@ def _noting(result: Verification) -> Iterator[None]:
 
 
 def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
-    """Hashes first; then the datasets; then what follows from them, if those are right."""
+    """Check the hashes of a package, then its datasets, then what follows from them if those are right."""
     result.package = True
     with _noting(result):
         _check_files(folder, result, depth=_PACKAGE_DEPTH)
@@ -208,7 +208,7 @@ def _check_names(folder: Path, sums: dict[str, str], wanted: set[str], result: V
 
 
 def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], result: Verification) -> None:
-    """A file of JSON against what it has to say: byte by byte, as digests are made of bytes."""
+    """Compare a file of JSON with what it has to say, byte by byte, as digests are made of bytes."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update((canonical_json(row) + "\n").encode())
@@ -217,7 +217,7 @@ def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], res
 
 
 def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
-    """Whether the files of all tasks are as large as the spec says; a short spec may ask for gigabytes of sequences."""
+    """Return whether the files of all tasks have the sizes of the spec; a short spec may ask for gigabytes of sequences."""
     count, recipe = len(result.problems), spec.recipe
     lengths = {"train": recipe.stored_sequences, "validation": recipe.validation_sequences}
     for name in (store.data_name(task) for task, _ in spec.tasks):
@@ -231,7 +231,7 @@ def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
 
 
 def _check_sequences(folder: Path, description: dict[str, Any], result: Verification) -> None:
-    """A folder made by `generate`: everything in it follows from its spec, and is made again."""
+    """Check a folder made by `generate`: everything in it follows from its spec, and is made again."""
     asked = {}
     with contextlib.suppress(KeyError, TypeError):  # then `from_dict` says what is wrong
         asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
@@ -250,7 +250,7 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
 
 
 def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> None:
-    """The files of a task against the table and the sequences that the spec gives."""
+    """Compare the files of a task with the table and the sequences that the spec gives."""
     name, found = store.data_name(task), catalog.load(task, spec.recipe)
     tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
@@ -278,7 +278,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
     replay = Replay(spec, task)
 
     def compute(outcome: Outcome) -> tuple[list[str], Figures]:
-        """What is wrong with a network, and its figures, from its written weights; kernels run without Python's lock."""
+        """Return the problems of a network and its figures, from its written weights; kernels run without Python's lock."""
         return replay.problems(outcome), measure(dataset.shape, outcome.weights, task, spec.seed, spec.recipe)
 
     with ThreadPoolExecutor(threads) as pool:

@@ -332,7 +332,7 @@ def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes
 
 
 def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
-    """The same items in lists of at least so many, but for the last; parts of many tasks come in tiny pieces."""
+    """Join lists until each has at least so many items, but for the last; parts of many tasks come in tiny pieces."""
     batch: list[T] = []
     for piece in pieces:
         batch += piece
@@ -344,7 +344,7 @@ def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
 
 
 def _noted(origin: Origin, source: Source, checks: Checks) -> dict[str, Any]:
-    """What the provenance will say of a folder that was merged."""
+    """Return what the provenance will say of a folder that was merged."""
     noted: dict[str, Any] = {"folder": origin.folder.resolve().name, "networks": source.networks}
     if origin.spec.part is not None:
         noted["part"] = "{}/{}".format(*origin.spec.part)

@@ -1,4 +1,4 @@
-"""What has to be known of all networks while folders are merged, on disk and not in memory."""
+"""The ledger of a merge: the networks of all folders, on disk and not in memory."""
 
 import hashlib
 import sqlite3
@@ -35,11 +35,11 @@ _COLUMNS = (
     "checkpoints",
     "checkpoints_sha256",
 )
-"""What training gives; in whatever folder a network is, these are the same."""
+"""The columns that follow from training; they are the same in every folder."""
 
 
 def identity(columns: Row) -> bytes:
-    """sha256 of all that training gave, from `columns_of` or from a row of a manifest."""
+    """Hash the outcome of training, from `columns_of` or from a row of a manifest."""
     return hashlib.sha256(canonical_json([columns[key] for key in _COLUMNS]).encode()).digest()
 
 
@@ -128,7 +128,7 @@ class Ledger:
         return {row[:2]: Made(*row) for row in found}
 
     def info(self, run: int) -> dict[str, Any]:
-        """What the provenance says of a run; {} if nothing."""
+        """Return what the provenance says of a run; {} if nothing."""
         found = self._run("SELECT info FROM runs WHERE run = ?", run)
         return dict(reader.parse_json(found[0][0], "a run")) if found else {}
 

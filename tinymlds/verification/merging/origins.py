@@ -1,4 +1,4 @@
-"""What `merge` takes networks from: sealed and unfinished folders. Each is checked as a stranger's before it gives any."""
+"""The folders that `merge` takes networks from, sealed or unfinished. Each is first checked as a stranger's."""
 
 import math
 from abc import ABC, abstractmethod
@@ -26,15 +26,15 @@ _MOST_MERGES = 16
 
 @dataclass(frozen=True)
 class Checks:
-    """How folders are checked before they are merged."""
+    """The options of the checks that come before a merge."""
 
     retrain: int
-    """So many networks of each are trained again."""
+    """Number of networks of each folder to train again."""
     seed: int
-    """Picks them."""
+    """The seed that picks these networks."""
     workers: int
     progress: Callable[[str, int, int], None]
-    """Called with a folder, networks of it that were checked, and all of them."""
+    """A function that is called with a folder, the number of its networks checked, and that of all."""
 
 
 class Origin(ABC):
@@ -61,7 +61,7 @@ class Origin(ABC):
 
     @abstractmethod
     def info(self, run: int) -> dict[str, Any]:
-        """What was noted of a run; {} if nothing."""
+        """Return what was recorded of a run; {} if nothing."""
 
     @abstractmethod
     def close(self) -> None:
@@ -84,7 +84,7 @@ class Sealed(Origin):
         self._dataset: Dataset | None = None
 
     def check(self, checks: Checks) -> Verification:
-        """What `verify` finds; the networks are those of the manifest, whose hash is in the digest."""
+        """Verify the folder; the networks are those of the manifest, whose hash is in the digest."""
 
         def progress(done: int, total: int) -> None:
             checks.progress(str(self.folder), done, total)
@@ -135,7 +135,7 @@ class Unfinished(Origin):
         self._journal, self._runs = journal, journal.runs()
 
     def check(self, checks: Checks) -> Verification:
-        """Whether what is recorded of each network is borne out by its weights and losses; it has no other figures yet."""
+        """Check each network against its weights and losses; an unfinished folder has no other figures yet."""
         found = Verification(str(self.folder))
         rows: list[Row] = []
         try:
@@ -161,7 +161,7 @@ class Unfinished(Origin):
         return found
 
     def _replayed(self, threads: int) -> Iterator[tuple[str, list[Outcome], list[list[str]]]]:
-        """Task, networks and what is wrong with each, piece by piece."""
+        """Yield task, networks and the problems of each, piece by piece."""
         with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
             for task, indices in self.pieces():
                 replay = Replay(self.spec, task)
