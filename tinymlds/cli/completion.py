@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,14 @@ def machines(incomplete: str) -> list[str]:
     return [task for task in known if task.startswith(incomplete)]
 
 
-def datasets(incomplete: str) -> list[str]:
-    """The three datasets of the original."""
-    return [name for name in ("ds1", "ds2", "ds3") if name.startswith(incomplete)]
+def _one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return a completion for these names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def backends(incomplete: str) -> list[str]:
-    """Backends to train on."""
-    return [name for name in ("cpu", "cuda") if name.startswith(incomplete)]
-
-
-def executors(incomplete: str) -> list[str]:
-    """Executors that run the workers."""
-    return [name for name in ("processes", "threads", "dask") if name.startswith(incomplete)]
+datasets = _one_of("ds1", "ds2", "ds3")
+backends = _one_of("cpu", "cuda")
+executors = _one_of("processes", "threads", "dask")
 
 
 def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:

@@ -4,7 +4,7 @@ A row takes some 170 bytes as numbers and hashes, and 2,000 as a dictionary, whi
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -46,6 +46,7 @@ ROW_TYPES: dict[str, Any] = {
 SPLITS = ("train", "validation", "test")
 _STATUSES = tuple(status.value for status in Status)
 _NUMBERS = ("train_loss", "validation_loss", *COLUMNS)
+_PLACE = ("task", "index", "shard", "row")
 _HASHES = ("weights_sha256", "losses_sha256", "checkpoints_sha256")
 _LARGEST_LOSS = float(np.finfo(np.float32).max)
 _KEYS = tuple(sorted(ROW_TYPES))
@@ -102,46 +103,31 @@ class Manifest(Sequence[Row]):
             if first + len(lines) > len(self) or not self._are_possible(columns, first):
                 raise ValueError("rows that do not belong there")
         except (ValueError, RecursionError):  # rare, so that there is time to look for the line and the reason
-            checked = [
-                self._checked(row, k) for k, row in enumerate(reader.parse_lines(block, self._name, first + 1), first)
-            ]
+            found = reader.parse_lines(block, self._name, first + 1)
+            checked = [self._checked(row, k) for k, row in enumerate(found, first)]
             columns = {key: tuple(row[key] for row in checked) for key in _KEYS}
         return self._packed(columns)
 
     def _are_possible(self, columns: dict[str, tuple[Any, ...]], first: int) -> bool:
         """Return whether rows belong where they are and have values that networks may have; `_checked` checks one row."""
-        count = len(columns["task"])
-        places = self._places(np.arange(first, first + count))
-        if any(list(columns[key]) != wanted for key, wanted in zip(("task", "index", "shard", "row"), places, strict=True)):
-            return False
-        numbers = np.array([columns[key] for key in _NUMBERS], np.float64)
-        losses, shares = numbers[:2], numbers[2:]
-        complete = [status == Status.COMPLETE for status in columns["status"]]
-        return (
-            set(columns["status"]) <= set(_STATUSES)
-            and set(columns["split"]) <= set(SPLITS)
-            and 0 <= min(columns["epochs"]) <= max(columns["epochs"]) <= self._spec.recipe.max_epochs
-            and 0 <= min(columns["checkpoints"]) <= max(columns["checkpoints"]) <= len(self._spec.checkpoints)
-            and not ((numbers < 0).any() or (losses > _LARGEST_LOSS).any() or (shares > 1).any())
-            and not np.isnan(losses[:, complete]).any()
-            and all(set(map(len, columns[key])) == {64} and _is_hash("".join(columns[key])) for key in _HASHES)
-        )
+        places = zip(_PLACE, self._places(np.arange(first, first + len(columns["task"]))), strict=True)
+        return all(list(columns[key]) == wanted for key, wanted in places) and is_possible(columns, self._spec)
 
     def _checked(self, row: Row, k: int) -> Row:
         """The row, if it is the one of this place in the file."""
         if k == len(self):
             raise self._damaged("it has more rows than its tasks have networks")
-        (task,), (index,), (shard,), (place,) = self._places(np.array([k]))
+        place = [value for (value,) in self._places(np.array([k]))]
+        name = f"{place[0]} {place[1]}"
         try:
-            msgspec.convert(row, _Line)
+            line = msgspec.structs.asdict(msgspec.convert(row, _Line))
         except (ValueError, OverflowError) as error:
-            raise self._damaged(f"the columns of {task} {index} are not those of a manifest ({error})") from error
-        where = task, index, shard, place
-        if (row["task"], row["index"], row["shard"], row["row"]) != where or row["status"] not in _STATUSES:
-            raise self._damaged(f"{task} {index} is not where it should be")
-        if row["split"] not in SPLITS or not is_possible(row, self._spec):
-            raise self._damaged(f"{task} {index} has values that no network has")
-        return row
+            raise self._damaged(f"the columns of {name} are not those of a manifest") from error
+        if [line[key] for key in _PLACE] != place:
+            raise self._damaged(f"{name} is not where it should be")
+        if not is_possible({key: (value,) for key, value in line.items()}, self._spec):
+            raise self._damaged(f"{name} has values that no network has")
+        return line
 
     def _packed(self, columns: dict[str, tuple[Any, ...]]) -> "_Columns":
         """Pack the columns of rows that have been checked."""
@@ -188,7 +174,7 @@ class Manifest(Sequence[Row]):
 
     def rows(self, places: Numbers) -> list[Row]:
         """Rows by their places in the file."""
-        columns: dict[str, Sequence[Any]] = dict(zip(("task", "index", "shard", "row"), self._places(places), strict=True))
+        columns: dict[str, Sequence[Any]] = dict(zip(_PLACE, self._places(places), strict=True))
         statuses, splits = self._columns.codes[:, places].tolist()
         columns["status"], columns["split"] = [_STATUSES[n] for n in statuses], [SPLITS[n] for n in splits]
         columns["epochs"], columns["checkpoints"], reasons = self._columns.integers[:, places].tolist()
@@ -255,19 +241,22 @@ def _joined(part: list[Any]) -> Any:
     return array
 
 
-def is_possible(row: Row, spec: Spec) -> bool:
-    """Return whether a network of the spec may have these values: numbers are within the bounds that later code expects.
+def is_possible(columns: Mapping[str, tuple[Any, ...]], spec: Spec) -> bool:
+    """Return whether networks of the spec may have these values: numbers are within the bounds that later code expects.
 
-    Columns of figures may be missing, as long as nobody has measured them.
+    Columns of figures and splits may be missing, as long as they are not known.
     """
-    losses, shares = [row["train_loss"], row["validation_loss"]], [row.get(column) for column in COLUMNS]
+    losses = columns["train_loss"], columns["validation_loss"]
+    shares = [columns[key] for key in COLUMNS if key in columns]
     return (
-        0 <= row["epochs"] <= spec.recipe.max_epochs
-        and 0 <= row["checkpoints"] <= len(spec.checkpoints)
-        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
-        and (row["status"] != Status.COMPLETE or None not in losses)
-        and all(share is None or 0 <= share <= 1 for share in shares)
-        and all(len(row[key]) == 64 and _is_hash(row[key]) for key in _HASHES)
+        set(columns["status"]) <= set(_STATUSES)
+        and set(columns.get("split", ())) <= set(SPLITS)
+        and 0 <= min(columns["epochs"]) <= max(columns["epochs"]) <= spec.recipe.max_epochs
+        and 0 <= min(columns["checkpoints"]) <= max(columns["checkpoints"]) <= len(spec.checkpoints)
+        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in chain(*losses))
+        and all(share is None or 0 <= share <= 1 for share in chain(*shares))
+        and not any(row[0] == Status.COMPLETE and None in row for row in zip(columns["status"], *losses, strict=True))
+        and all(set(map(len, columns[key])) == {64} and _is_hash("".join(columns[key])) for key in _HASHES)
     )
 
 

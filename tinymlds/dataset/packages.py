@@ -131,14 +131,9 @@ def _damaged(origin: str, why: str) -> NoReturn:
 
 
 def locate(path: str | Path, name: str | None = None, subset: int | None = None) -> Path:
-    """The dataset folder that is meant by a path, which is that folder or a package.
+    """Return the dataset folder that is meant by the arguments of `tinymlds.open`.
 
     A folder of a package is checked for the digest that the package gives for it.
-
-    Args:
-        path: a dataset folder, or a package.
-        name: the dataset of the package; may be left out where there is only one.
-        subset: networks of each task, for one of the dataset's subsets.
 
     Raises:
         UsageError: the package has several datasets and none is named, or not the one that is asked for; or there is no

@@ -47,11 +47,12 @@ def seal(folder: Path, journal: Journal, threads: int = 1, known: Known = lambda
     spec = journal.spec
     sums: dict[str, str] = {}
     rows = _seal_tasks(folder, journal, threads, known, sums)
-    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(rows))
-    sums[store.PROVENANCE] = store.commit_inside(folder, store.PROVENANCE, _lines(_provenance(folder, journal)))
-    description = canonical_json(schema.describe(spec, "networks")) + "\n"
-    sums[store.DESCRIPTION] = store.commit_inside(folder, store.DESCRIPTION, description.encode())
-    store.commit_sums(folder, sums)
+    lines = {
+        store.MANIFEST: rows,
+        store.PROVENANCE: _provenance(folder, journal),
+        store.DESCRIPTION: [schema.describe(spec, "networks")],
+    }
+    _finish(folder, sums, lines)
     journal.close()
     store.remove(folder / store.JOURNAL)
     return store.dataset_digest(sums)
@@ -81,8 +82,11 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, known: Known, sums
             yield from _rows(folder, spec, task, shard, outcomes, threads, known(task, piece))
 
 
-def _lines(rows: Iterable[Row]) -> Iterator[bytes]:
-    return ((canonical_json(row) + "\n").encode() for row in rows)
+def _finish(folder: Path, sums: dict[str, str], files: dict[str, Iterable[dict[str, Any]]]) -> None:
+    """Write these files of JSON lines, one after another, and SHA256SUMS."""
+    for name, rows in files.items():
+        sums[name] = store.commit_inside(folder, name, ((canonical_json(row) + "\n").encode() for row in rows))
+    store.commit_sums(folder, sums)
 
 
 def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
@@ -135,10 +139,7 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     for task, _ in spec.tasks:
         sums |= _seal_task(folder, spec, task)
         rows.append(schema.sequences_row(folder, spec, task))
-    sums[store.MANIFEST] = store.commit_inside(folder, store.MANIFEST, _lines(rows))
-    description = canonical_json(schema.describe(spec, "sequences")) + "\n"
-    sums[store.DESCRIPTION] = store.commit_inside(folder, store.DESCRIPTION, description.encode())
-    store.commit_sums(folder, sums)
+    _finish(folder, sums, {store.MANIFEST: rows, store.DESCRIPTION: [schema.describe(spec, "sequences")]})
 
 
 def remove_sequences(folder: Path) -> None:

@@ -28,7 +28,6 @@ from tinymlds.runs.worker import (
     work_elsewhere,
     work_here,
     work_in_process,
-    work_in_thread,
 )
 from tinymlds.spec import Recipe
 
@@ -263,10 +262,8 @@ class ExecutorPool(Pool):
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
         ticket = next(self._tickets)
         try:
-            if isinstance(self.executor, ThreadPoolExecutor):
-                future = self.executor.submit(work_in_thread, self._told.put, ticket, work, unit)
-            else:
-                future = self.executor.submit(work_elsewhere, COMPATIBILITY, work, unit)
+            tell = [lambda name: self._told.put((ticket, name))] if isinstance(self.executor, ThreadPoolExecutor) else []
+            future = self.executor.submit(work_elsewhere, COMPATIBILITY, work, unit, *tell)
         except BrokenExecutor:
             raise
         except RuntimeError as error:

@@ -49,14 +49,6 @@ def work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
     return work_here(work, unit)
 
 
-def work_in_thread(tell: Callable[[tuple[int, str]], None], ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do the work in a thread of the parent, and tell it that the work has begun."""
-    name = f"{name_of(os.getpid())}:{threading.current_thread().name}"
-    check_compatibility(COMPATIBILITY, name)
-    tell((ticket, name))
-    return Done(name, work(unit))
-
-
 class Compatibility(NamedTuple):
     """What all processes that make networks of one dataset must have in common."""
 
@@ -83,11 +75,14 @@ def check_compatibility(asked: Compatibility, worker: str) -> None:
         raise TinymldsError(f"worker {worker} cannot be used: {error}") from error
 
 
-def work_elsewhere(asked: Compatibility, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do the work in the process or thread in which an executor runs this."""
+def work_elsewhere(
+    asked: Compatibility, work: Callable[[Any], Any], unit: Any, begin: Callable[[str], None] = lambda _name: None
+) -> Done:
+    """Do the work in the process or thread in which an executor runs this; `begin` is called with the worker's name."""
     thread = threading.current_thread()
     name = name_of(os.getpid()) + ("" if thread is threading.main_thread() else f":{thread.name}")
     check_compatibility(asked, name)
+    begin(name)
     return Done(name, work(unit))
 
 

@@ -144,7 +144,7 @@ class Unfinished(Origin):
             for task, outcomes, problems in self._replayed(checks.workers):
                 for outcome, why in zip(outcomes, problems, strict=True):
                     columns = columns_of(outcome)
-                    if not is_possible(columns, self.spec):
+                    if not is_possible({key: (value,) for key, value in columns.items()}, self.spec):
                         why.append("has values that no network has")
                     found.problems += [f"{self.folder}: {task} {outcome.index} {problem}" for problem in why]
                     if not why:
