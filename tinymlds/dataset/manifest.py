@@ -114,7 +114,7 @@ class Manifest(Sequence[Row]):
         return all(list(columns[key]) == wanted for key, wanted in places) and is_possible(columns, self._spec)
 
     def _checked(self, row: Row, k: int) -> Row:
-        """The row, if it is the one of this place in the file."""
+        """Return the row if it belongs to this place in the file."""
         if k == len(self):
             raise self._damaged("it has more rows than its tasks have networks")
         place = [value for (value,) in self._places(np.array([k]))]
@@ -142,7 +142,7 @@ class Manifest(Sequence[Row]):
         )
 
     def _places(self, numbers: Numbers) -> tuple[list[str], list[int], list[str], list[int]]:
-        """Task, index, shard and row in the shard, of rows by their places in the file."""
+        """Return task, index, shard and row in the shard, of rows by their places in the file."""
         tasks = np.searchsorted(self._starts, numbers, "right") - 1
         own = numbers - self._starts[tasks]
         indices = self._firsts[tasks] + self._step * own
@@ -173,7 +173,7 @@ class Manifest(Sequence[Row]):
             yield from self[start : start + store.SHARD]
 
     def rows(self, places: Numbers) -> list[Row]:
-        """Rows by their places in the file."""
+        """Return rows by their places in the file."""
         columns: dict[str, Sequence[Any]] = dict(zip(_PLACE, self._places(places), strict=True))
         statuses, splits = self._columns.codes[:, places].tolist()
         columns["status"], columns["split"] = [_STATUSES[n] for n in statuses], [SPLITS[n] for n in splits]
@@ -203,7 +203,7 @@ class Manifest(Sequence[Row]):
         return np.asarray(self._columns.integers[1, where])
 
     def weights_sha256(self, places: Numbers) -> list[bytes]:
-        """sha256 of the weights of the networks in these places of the file."""
+        """Return the sha256 of the weights of the networks in these places of the file."""
         hashes = self._columns.hashes[_HASHES.index("weights_sha256"), places]
         return [digest.tobytes() for digest in hashes]
 
@@ -213,11 +213,11 @@ class Manifest(Sequence[Row]):
         return Counter({status: number for status, number in zip(_STATUSES, numbers, strict=True) if number})
 
     def epochs(self, where: slice) -> npt.NDArray[np.int32]:
-        """Epochs of these networks."""
+        """Return the epochs of these networks."""
         return np.asarray(self._columns.integers[0, where])
 
     def validation_losses(self, where: slice) -> npt.NDArray[np.float64]:
-        """Last validation losses of these networks; NaN where there is none."""
+        """Return the last validation losses of these networks; NaN where there is none."""
         return np.asarray(self._columns.numbers[_NUMBERS.index("validation_loss"), where])
 
 
@@ -268,7 +268,7 @@ def _is_hash(text: str) -> bool:
 
 
 def splits(seed: int, indices: range) -> list[str]:
-    """train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
+    """Return train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
 
     The same for all tasks and counts, so that matched networks of two tasks stay together.
     """

@@ -37,15 +37,15 @@ class FolderStatus:
     """The latest run of a folder in which work is under way, if it is known."""
 
     def complete(self, task: str) -> int:
-        """Networks of a task that reached the threshold."""
+        """Count the networks of a task that reached the threshold."""
         return self.counts[task][Status.COMPLETE]
 
     def shares(self) -> dict[str, float]:
-        """For each task its complete networks of those asked for; 1 where a part has none of the task to make."""
+        """Return the share of complete networks of each task; 1 where a part has none of the task to make."""
         return {task: self.complete(task) / count if count else 1.0 for task, count in self.spec.counts.items()}
 
     def in_progress(self, task: str) -> int:
-        """Networks of a task that were asked for and have not been trained to an end."""
+        """Count the networks of a task that were asked for and have not been trained to an end."""
         return len(self.spec.indices[task]) - self.counts[task].total()
 
 
@@ -111,7 +111,7 @@ def _run(folder: Path, journal: Journal) -> RunStatus | None:
 
 
 def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
-    """A run in plain types, for JSON."""
+    """Return a run in plain types, for JSON."""
     if run is None:
         return None
     activity = run.activity._asdict()

@@ -1,7 +1,8 @@
 """The strict reader of files that may come from a stranger: bytes, JSON, JSON Lines, checksums.
 
 It takes regular files inside the folder only, and bounds every length before it reads. JSON takes up to thirty times its
-length in memory, so what is read as one piece is short.
+length in memory, so what is read as one piece is short. All functions raise DatasetError, which names the file, if it is
+missing or damaged; `origin` is such a name.
 """
 
 import contextlib
@@ -47,11 +48,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def open_inside(folder: Path, name: str) -> BinaryIO:
-    """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed.
-
-    Raises:
-        DatasetError: no such file, or not a regular file inside the folder.
-    """
+    """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed."""
     path = _inside(folder, name, stat.S_ISREG)
     with reading(path):
         file = os.fdopen(os.open(path, _READ), "rb")
@@ -62,16 +59,12 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
 
 
 def folder_inside(folder: Path, name: str) -> Path:
-    """The path of a folder inside another, given with "/"; links are not followed.
-
-    Raises:
-        DatasetError: no such folder.
-    """
+    """Return the path of a folder inside another, given with "/"; links are not followed."""
     return _inside(folder, name, stat.S_ISDIR)
 
 
 def _inside(folder: Path, name: str, is_right: Callable[[int], bool]) -> Path:
-    """The path of `name` in the folder, if its last part is of the right kind and all before are folders."""
+    """Return the path of `name` in the folder, if its last part is of the right kind and all before are folders."""
     parts = name.split("/")
     if not all(map(is_name, parts)):
         raise DatasetError(f"{name!r} is not a name of a file in a dataset")
@@ -86,11 +79,7 @@ def _inside(folder: Path, name: str, is_right: Callable[[int], bool]) -> Path:
 
 
 def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> bytes:
-    """All bytes of a short file of a dataset folder.
-
-    Raises:
-        DatasetError: it cannot be read, or is longer than `limit`.
-    """
+    """Return all bytes of a short file of a dataset folder."""
     with open_inside(folder, name) as file:
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > limit:
@@ -99,17 +88,13 @@ def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> byte
 
 
 def file_sha256(folder: Path, name: str) -> str:
-    """sha256 of a file of a dataset folder, read piece by piece."""
+    """Return the sha256 of a file of a dataset folder, read piece by piece."""
     with open_inside(folder, name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:
-    """JSON without duplicate keys, NaN or infinities.
-
-    Raises:
-        DatasetError: it is not that; `origin` names the place.
-    """
+    """Parse JSON without duplicate keys, NaN or infinities."""
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -117,11 +102,7 @@ def parse_json(text: str | bytes, origin: str) -> Any:
 
 
 def decode(data: bytes, kind: type[T], origin: str) -> T:
-    """JSON of exactly this type; a key that occurs twice is found when the result is encoded again.
-
-    Raises:
-        DatasetError: it is not that; `origin` names the place.
-    """
+    """Decode JSON of exactly this type; a key that occurs twice is found when the result is encoded again."""
     try:
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:
@@ -150,7 +131,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no
 
 
 def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, one after another."""
+    """Yield the objects of a JSON Lines file."""
     first = 1
     for block in read_blocks(folder, name):
         yield from parse_lines(block, str(folder / name), first)
@@ -158,7 +139,7 @@ def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any]]:
-    """The objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
+    """Yield the objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
     for number, line in enumerate(block.split(b"\n")[:-1], first):
         if len(line) >= ROW_LIMIT:
             raise DatasetError(f"{origin} line {number} is damaged: it has more than {ROW_LIMIT} bytes")
@@ -169,11 +150,7 @@ def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any
 
 
 def read_blocks(folder: Path, name: str) -> Iterator[bytes]:
-    """A JSON Lines file in blocks of whole lines, about a megabyte each.
-
-    Raises:
-        DatasetError: its last line does not end, or a line is longer than a block can be.
-    """
+    """Yield a JSON Lines file in blocks of whole lines, about a megabyte each."""
     with open_inside(folder, name) as file:
         rest = b""
         while data := file.read(_BLOCK):
@@ -187,11 +164,7 @@ def read_blocks(folder: Path, name: str) -> Iterator[bytes]:
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """SHA256SUMS as {name: sha256}.
-
-    Raises:
-        DatasetError: missing or damaged.
-    """
+    """Read SHA256SUMS as {name: sha256}."""
     sums: dict[str, str] = {}
     size = 0
     with open_inside(folder, SUMS) as file:

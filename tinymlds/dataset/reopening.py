@@ -1,6 +1,6 @@
 """From a sealed dataset back to a journal: its networks and their provenance, as a journal holds them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,31 @@ from tinymlds.spec import Spec
 from tinymlds.training.loop import Outcome, Status
 
 
-def reopen(dataset: Dataset, spec: Spec) -> Journal:
-    """A journal for a sealed dataset that is asked to grow: networks of its last, partial shards move into the journal.
+def open_to_grow(folder: Path, spec_for: Callable[[Spec | None], Spec]) -> Journal | Dataset:
+    """Open the journal of a folder, or make one; or open the sealed dataset, if it has all that is asked for already.
+
+    Args:
+        folder: a dataset folder, finished or not, or a new one.
+        spec_for: returns what is asked for, given the spec of the folder, or None for a new one.
+    """
+    journal = Journal.open(folder)
+    if journal is not None:
+        try:
+            if (spec := spec_for(journal.spec)) != journal.spec:
+                journal.set_spec(spec)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+    if not (folder / store.SUMS).exists():
+        return Journal.create(folder, spec_for(None), {}, [], {})
+    dataset = Dataset(folder)
+    spec = spec_for(dataset.spec)
+    return dataset if spec == dataset.spec else _reopen(dataset, spec)
+
+
+def _reopen(dataset: Dataset, spec: Spec) -> Journal:
+    """Make a journal for a sealed dataset that is to grow; networks of its last, partial shards move into the journal.
 
     Raises:
         DatasetError: a shard that has to be written again is damaged; nothing is changed.
@@ -51,7 +74,7 @@ class Made(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     finished: float
     """Unix time at which it was finished."""
     worker: str = ""
-    """Empty if nobody noted it."""
+    """Name of the worker; "" if it is not known."""
 
 
 Makers = dict[tuple[str, int], Made]
@@ -59,7 +82,7 @@ Makers = dict[tuple[str, int], Made]
 
 
 def read_provenance(dataset: Dataset) -> Iterator[Made | tuple[int, dict[str, Any]]]:
-    """The lines of provenance.jsonl: those of networks, and (number, what was noted) of runs.
+    """Yield the lines of provenance.jsonl: those of networks, and (number, what was noted) of runs.
 
     Raises:
         DatasetError: it is damaged.
@@ -73,7 +96,7 @@ def read_provenance(dataset: Dataset) -> Iterator[Made | tuple[int, dict[str, An
 
 
 def entries_from(dataset: Dataset, task: str, first: int, makers: Makers) -> Iterator[Entry]:
-    """The networks of the shard that begins with network `first` of the folder's, as a journal holds them.
+    """Yield the networks of the shard that begins with network `first` of the folder's, as a journal holds them.
 
     Args:
         dataset: a sealed dataset.
@@ -99,12 +122,12 @@ def entries_from(dataset: Dataset, task: str, first: int, makers: Makers) -> Ite
 
 
 def limits(spec: Spec, base: dict[str, int]) -> dict[str, int]:
-    """The index below which the first `base` networks of each task are."""
+    """Return the index below which the first `base` networks of each task are."""
     return {task: spec.indices[task].start + spec.indices[task].step * count for task, count in base.items() if count}
 
 
 def rows_below(folder: Path, below: dict[str, int]) -> Iterator[Row]:
-    """Manifest rows of the networks in shards that stay as they are, in the order of the tasks; see `limits`."""
+    """Yield the manifest rows of the networks in shards that stay as they are, in the order of the tasks; see `limits`."""
     if not below:
         return
     for row in reader.read_lines(folder, store.MANIFEST):

@@ -90,7 +90,7 @@ def _finish(folder: Path, sums: dict[str, str], files: dict[str, Iterable[dict[s
 
 
 def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
-    """Table, sequences and graph of a task."""
+    """Write the table, sequences and graph of a task."""
     found = catalog.load(task, spec.recipe)
     tensors = tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
@@ -101,7 +101,7 @@ def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
 def _rows(
     folder: Path, spec: Spec, task: str, shard: int, outcomes: list[Outcome], threads: int, known: dict[int, Figures]
 ) -> Iterator[Row]:
-    """Rows of a shard that has been written; what the networks do is measured from the weights in the file."""
+    """Yield the rows of a shard that has been written; what the networks do is measured from the weights in the file."""
     shape = spec.recipe.shape
     name = store.shard_name("networks", task, shard)
     weights = params.from_tensors(shape, TensorFile(folder, name).read(), 1)
@@ -117,7 +117,7 @@ def _rows(
 
 
 def _provenance(folder: Path, journal: Journal) -> Iterator[dict[str, Any]]:
-    """One line a run, then one a network: its run, its seconds, who made it."""
+    """Yield a line for each run, then one for each network: its run, its seconds, its worker."""
     for run, info in journal.runs().items():
         yield {"run": run, **info}
     if below := reopening.limits(journal.spec, journal.base):

@@ -1,6 +1,7 @@
 """Files of a dataset folder: their names and digests, and the one commit function.
 
-What is written goes through `commit`, which survives a crash and a power cut; what is read, through `reader`.
+What is written goes through `commit`, which survives a crash and a power cut; what is read, through `reader`. If the file
+system refuses anything, TinymldsError says what; then what was at the path before is still there.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ Piece = TypeVar("Piece", range, list[int])
 
 
 def by_shard(indices: Piece) -> Iterator[Piece]:
-    """Indices in pieces of as many as a shard has; the last may have fewer."""
+    """Yield indices in pieces of as many as a shard has; the last may have fewer."""
     for start in range(0, len(indices), SHARD):
         yield indices[start : start + SHARD]
 
@@ -45,9 +46,6 @@ def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
     """Put `data` at `path`, whole or not at all, durably: write, fsync, rename, fsync the folder. Returns its sha256.
 
     Data that comes in pieces is written as it comes.
-
-    Raises:
-        TinymldsError: the file system refused; what was at `path` before is still there.
     """
     unfinished, digest = path.with_name(path.name + _UNFINISHED), hashlib.sha256()
     with _doing("write", path):
@@ -69,7 +67,7 @@ def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
 
 
 def commit_inside(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str:
-    """`commit` for a file of a folder, given its path with "/" inside it."""
+    """Apply `commit` to a file of a folder, given its path with "/" inside it."""
     return commit(folder.joinpath(*name.split("/")), data)
 
 
@@ -80,11 +78,7 @@ def commit_sums(folder: Path, sums: dict[str, str]) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it, durably.
-
-    Raises:
-        TinymldsError: the file system refused.
-    """
+    """Create a folder and those above it, durably."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -101,11 +95,7 @@ def remove(path: Path) -> None:
 
 
 def rename_folder(folder: Path, target: Path) -> None:
-    """Give a finished folder its name, durably.
-
-    Raises:
-        TinymldsError: the file system refused, or something has that name by now.
-    """
+    """Give a finished folder its name, durably."""
     with _doing("create", target):
         _sync_folder(folder)
         folder.rename(target)
@@ -113,11 +103,7 @@ def rename_folder(folder: Path, target: Path) -> None:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what an interrupted `commit` left in a dataset folder.
-
-    Raises:
-        TinymldsError: the file system refused.
-    """
+    """Remove what an interrupted `commit` left in a dataset folder."""
     for place in (folder, *(folder / kind for kind in ("data", "networks", "losses", "checkpoints"))):
         with _doing("read", place):
             found = list(place.glob(f"*{_UNFINISHED}")) if place.is_dir() and not place.is_symlink() else []
@@ -126,7 +112,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def _sync(descriptor: int) -> None:
-    """fsync; on macOS that leaves data in the drive's cache, and F_FULLFSYNC does not."""
+    """Sync a file; on macOS fsync that leaves data in the drive's cache, and F_FULLFSYNC does not."""
     if sys.platform == "darwin":
         import fcntl
 
@@ -159,22 +145,22 @@ def _doing(verb: str, path: Path) -> Iterator[None]:
 
 
 def shard_name(kind: str, task: str, shard: int) -> str:
-    """Path of a shard in the folder; kind is "networks", "losses" or "checkpoints"."""
+    """Return the path of a shard in the folder; kind is "networks", "losses" or "checkpoints"."""
     return f"{kind}/{task}-{shard:05d}.safetensors"
 
 
 def data_name(task: str) -> str:
-    """Path of a task's table and sequences in the folder."""
+    """Return the path of a task's table and sequences in the folder."""
     return f"data/{task}.safetensors"
 
 
 def graph_names(task: str) -> tuple[str, str]:
-    """Paths of a task's minimal machine in the folder: as DOT, and as JSON."""
+    """Return the paths of a task's minimal machine in the folder: as DOT, and as JSON."""
     return f"data/{task}.dot", f"data/{task}.json"
 
 
 def array_sha256(*arrays: Array) -> str:
-    """sha256 over the little-endian bytes of arrays, one after another."""
+    """Return the sha256 over the little-endian bytes of arrays, one after another."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
@@ -182,10 +168,10 @@ def array_sha256(*arrays: Array) -> str:
 
 
 def dataset_digest(sums: dict[str, str]) -> str:
-    """The digest of a dataset: sha256 over the two raw sha256 of dataset.json and of manifest.jsonl."""
+    """Return the digest of a dataset: sha256 over the two raw sha256 of dataset.json and of manifest.jsonl."""
     return hashlib.sha256(bytes.fromhex(sums[DESCRIPTION]) + bytes.fromhex(sums[MANIFEST])).hexdigest()
 
 
 def shortest(value: np.float32) -> float:
-    """A float32 as the number with the fewest digits that reads back as the same float32."""
+    """Return a float32 as the number with the fewest digits that reads back as the same float32."""
     return float(str(np.float32(value)))

@@ -13,7 +13,7 @@ from tinymlds.training.loop import TaskData, task_data
 
 
 def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
-    """Tensors and metadata of data/TASK.safetensors."""
+    """Return the tensors and metadata of data/TASK.safetensors."""
     tensors: dict[str, store.Array] = {
         "table.inputs": data.table.inputs,
         "table.next_state": data.table.next_state,
@@ -29,7 +29,7 @@ def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.A
 
 
 def graph_files(found: catalog.Task) -> dict[str, bytes]:
-    """data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
+    """Return data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
     machine = found.table.minimise()
     dot, setup = store.graph_names(found.id)
     return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}

@@ -59,7 +59,7 @@ def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
     """
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
-    spec = request.spec_for(None) if found is None else found.spec.extend(request.spec_for(found.spec), str(folder))
+    spec = request.spec_for(found.spec if found else None, folder)
     there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
     counts = spec.counts
     missing = {task: count - there[task] for task, count in counts.items()}
@@ -102,11 +102,7 @@ def _task_bytes(task: str, recipe: Recipe) -> int:
 
 
 def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
-    """Measure for some seconds the speed of all workers together.
-
-    Raises:
-        TinymldsError: a device failed.
-    """
+    """Measure for some seconds the speed of all workers together."""
     if (population := backends.load_population(backend)) is not None:
         try:
             return _population_trial(population, task, seed, recipe, workers)

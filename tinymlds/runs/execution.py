@@ -216,11 +216,7 @@ def _make_pool(resources: Resources, recipe: Recipe) -> Pool:
 
 
 def _side_by_side(population: PopulationBackend, units: list[Unit], most: int) -> _Batches:
-    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
-
-    Raises:
-        TinymldsError: the device failed.
-    """
+    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together."""
     wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
     one = units[0]
     try:

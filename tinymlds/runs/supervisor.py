@@ -280,11 +280,7 @@ class Supervisor:
                 self._pending.add(call.unit)
 
     def _restart(self) -> None:
-        """Start a broken pool again, and all units that were out, any of which may have killed the worker that died.
-
-        Raises:
-            TinymldsError: this goes on and on.
-        """
+        """Start a broken pool again, and all units that were out, any of which may have killed the worker that died."""
         self._count_break()
         calls = list(self._running.values())
         self._running.clear()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymlds.dataset import reader, reopening, schema, sealing, store
-from tinymlds.dataset.dataset import Dataset, require_dataset
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
@@ -94,10 +94,10 @@ def make(request: "Request", out: str | Path | None, resources: Resources, repor
     folder = request.folder(out)
     check_folder(folder)
     if not folder.exists():
-        request.spec_for(None)  # complain before a folder is made
+        request.spec_for(None, folder)  # complain before a folder is made
     prepare_folder(folder)
     with RunLock(folder), going_on("finished networks are safe"):
-        journal = _open_folder(folder, request)
+        journal = reopening.open_to_grow(folder, lambda base: request.spec_for(base, folder))
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
@@ -135,7 +135,7 @@ def generate(
     """
     name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
-    spec = Request(name, tasks, 1, seed, (), recipe).spec_for(None)
+    spec = Request(name, tasks, 1, seed, (), recipe).spec_for(None, folder)
     if spec.recipe.sequences == "own":
         raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
@@ -213,45 +213,26 @@ class Request:
         name = self.name if self.part is None else "{}-{}-of-{}".format(self.name, *self.part)
         return Path(name if out is None else out)
 
-    def spec_for(self, base: Spec | None) -> Spec:
-        """Return the spec of this request, for a folder with the spec `base` or for a new one.
+    def spec_for(self, base: Spec | None, folder: Path) -> Spec:
+        """Return the spec of this request, for a folder with the spec `base`, or for a new one.
 
         Raises:
-            UsageError: something is missing or wrong.
+            UsageError: something is missing or wrong, or the folder cannot grow so.
         """
         if self.count is None:
             raise UsageError("say how many networks to make: count is missing")
-        base = base or Spec(())
-        recipe = recipe_with(base.recipe, self.recipe)
+        known = base or Spec(())
+        recipe = recipe_with(known.recipe, self.recipe)
         for task in self.tasks:
             catalog.load(task, recipe)  # complain now if it cannot be made
-        return Spec(
+        wanted = Spec(
             tuple((task, self.count) for task in self.tasks),
-            base.seed if self.seed is None else self.seed,
+            known.seed if self.seed is None else self.seed,
             recipe,
-            base.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
+            known.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
             self.part,
         )
-
-
-def _open_folder(folder: Path, request: Request) -> Journal | Dataset:
-    """Open the journal to work on; or the sealed dataset, if it has all that is asked for already."""
-    journal = Journal.open(folder)
-    if journal is not None:
-        try:
-            journal.set_spec(journal.spec.extend(request.spec_for(journal.spec), str(folder)))
-        except BaseException:
-            journal.close()
-            raise
-        return journal
-    if not (folder / store.SUMS).exists():
-        return Journal.create(folder, request.spec_for(None), {}, [], {})
-    require_dataset(folder)
-    dataset = Dataset(folder)
-    spec = dataset.spec.extend(request.spec_for(dataset.spec), str(folder))
-    if spec == dataset.spec:
-        return dataset
-    return reopening.reopen(dataset, spec)
+        return wanted if base is None else base.extend(wanted, str(folder))
 
 
 def missing(journal: Journal) -> list[tuple[str, range]]:

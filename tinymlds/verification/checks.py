@@ -187,7 +187,7 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
 
 
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
-    """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
+    """Yield the names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
 
     Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`reader.is_name`).
     """
@@ -312,12 +312,12 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
 
 
 def pick(networks: int, count: int, seed: int) -> list[int]:
-    """Numbers of the networks to train again: `count` of 0 ... networks - 1, each set as likely as any other, ascending."""
+    """Pick `count` of the numbers 0 ... networks - 1, each set as likely as any other; they are ascending."""
     return sorted(random.Random(seed).sample(range(networks), count))
 
 
 def least_caught(networks: int, retrained: int, probability: float = 0.95) -> int:
-    """The least number of forged networks of which at least one is picked with this probability.
+    """Return the least number of forged networks of which at least one is picked with this probability.
 
     None of k forged ones is among n of N picked ones with probability C(N - k, n) / C(N, n). For large N that is a rate of
     1 - 0.05^(1/n): 59 networks catch a rate of 5 %, 299 one of 1 %.

@@ -79,36 +79,28 @@ def merge(
     paths = _chosen([folders] if isinstance(folders, str | Path) else folders, target)
     with closing(Ledger()) as ledger, ExitStack() as stack:
         merged = Merged(target, retrain_seed=checks.seed if retrain else None)
-        origins: list[tuple[Origin, Source]] = []
+        origins: list[Origin] = []
         for number, path in enumerate(paths, _OUT + 1):
-            source = Source(str(path))
-            merged.sources.append(source)
             try:
-                origin = _open(path, number, ledger)
+                origin = stack.enter_context(closing(_open(path, number, ledger)))
             except DatasetError as error:
-                source.problems.append(str(error))
+                merged.sources.append(Source(str(path), problems=[str(error)]))
                 continue
-            stack.enter_context(closing(origin))
-            source.part = None if origin.spec.part is None else origin.spec.scope
-            origins.append((origin, source))
-        _require_one_dataset(target, [origin for origin, _ in origins])
+            merged.sources.append(origin.source)
+            origins.append(origin)
+        _require_one_dataset(target, origins)
         prepare_folder(target)
         with RunLock(target), going_on("networks that were taken over are safe"):
-            good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
+            good = [origin for origin in origins if _check(origin, checks)]
             for networks in _held(target, ledger):
                 ledger.add(_OUT, networks)
             merged.conflicts = _conflicts(ledger, good, target, checks)
-            _merge_into(target, [pair for pair in good if not merged.refused(pair[1])], merged, ledger, checks)
+            _merge_into(target, [origin for origin in good if not merged.refused(origin.source)], merged, ledger, checks)
     return merged
 
 
 def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
-    """The folders to read, each once, without the output folder.
-
-    Raises:
-        UsageError: none, or one inside another.
-        DatasetError: one that is no dataset.
-    """
+    """The folders to read, each once, without the output folder."""
     if not folders:
         raise UsageError("name at least one folder to merge")
     chosen: dict[Path, Path] = {}
@@ -127,12 +119,7 @@ def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
 
 
 def _open(path: Path, number: int, ledger: Ledger) -> Origin:
-    """A folder to take networks from.
-
-    Raises:
-        UsageError: it is not finished and cannot be merged so.
-        DatasetError: it is damaged, or no dataset.
-    """
+    """A folder to take networks from."""
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
         return Sealed(number, path, ledger)
@@ -178,9 +165,9 @@ def _spec_of(folder: Path) -> Spec | None:
     return Spec.from_dict(description, str(folder / store.DESCRIPTION))
 
 
-def _check(origin: Origin, source: Source, checks: Checks) -> bool:
+def _check(origin: Origin, checks: Checks) -> bool:
     """Check a folder; whether nothing was found wrong."""
-    found = origin.check(checks)
+    found, source = origin.check(checks), origin.source
     source.networks, source.retrained, source.digest = found.networks, found.retrained, found.digest or None
     source.problems += found.problems
     return found.ok
@@ -219,9 +206,9 @@ def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
 # ------------------------------------------------------------------ conflicts
 
 
-def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, checks: Checks) -> list[Conflict]:
+def _conflicts(ledger: Ledger, good: list[Origin], target: Path, checks: Checks) -> list[Conflict]:
     """The pairs of folders that disagree; with `retrain`, what training gives for some of the networks in question."""
-    names = {_OUT: str(target), **{origin.number: source.folder for origin, source in good}}
+    names = {_OUT: str(target), **{origin.number: origin.source.folder for origin in good}}
     trained: dict[tuple[str, int], bytes] = {}
     conflicts = []
     for one, other, networks in ledger.conflicts():
@@ -231,7 +218,7 @@ def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, 
         right = None
         if checks.retrain:
             wanted = [(task, index) for task, index, *_ in found if (task, index) not in trained]
-            made, _ = train_again(good[0][0].spec, wanted, checks.workers) if wanted else ({}, [])
+            made, _ = train_again(good[0].spec, wanted, checks.workers) if wanted else ({}, [])
             trained |= {network: identity(columns) for network, columns in made.items()}
             right = {names[one]: 0, names[other]: 0}
             for task, index, *identities in found:
@@ -245,22 +232,21 @@ def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, 
 # ------------------------------------------------------------------ into the output folder
 
 
-def _merge_into(
-    target: Path, accepted: list[tuple[Origin, Source]], merged: Merged, ledger: Ledger, checks: Checks
-) -> None:
+def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Ledger, checks: Checks) -> None:
     """Add what the accepted folders have, and seal the output folder if that is all."""
-    journal = _open_target(target, [origin.spec for origin, _ in accepted])
+    specs = [origin.spec for origin in accepted]
+    if not specs and not any((target / name).exists() for name in (store.JOURNAL, store.SUMS)):
+        return  # there is nothing at all
+    journal = reopening.open_to_grow(target, lambda base: _union([*([base] if base else []), *specs]))
     if isinstance(journal, Dataset):
         merged.digest, merged.networks, merged.total = journal.digest, len(journal), len(journal)
         return
-    if journal is None:
-        return
     try:
-        for origin, source in accepted:
+        for origin in accepted:
             try:
-                source.added = _add(journal, origin, source, ledger, checks)
+                origin.source.added = _add(journal, origin, ledger, checks)
             except DatasetError as error:
-                source.problems.append(str(error))
+                origin.source.problems.append(str(error))
             finally:
                 origin.close()
         merged.total = journal.spec.networks
@@ -273,24 +259,9 @@ def _merge_into(
                     raise
                 gaps = missing(journal)
         merged.networks = merged.total - sum(len(indices) for _, indices in gaps)
-        merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted]) if gaps else []
+        merged.missing = name_missing(journal, gaps, specs) if gaps else []
     finally:
         journal.close()
-
-
-def _open_target(folder: Path, specs: list[Spec]) -> Journal | Dataset | None:
-    """The journal of the output folder; or the sealed dataset, if it lacks nothing; or None, if there is nothing at all."""
-    journal = Journal.open(folder)
-    if journal is not None:
-        wanted = _union([journal.spec, *specs])
-        if wanted != journal.spec:
-            journal.set_spec(wanted)
-        return journal
-    if not (folder / store.SUMS).exists():
-        return Journal.create(folder, _union(specs), {}, [], {}) if specs else None
-    dataset = Dataset(folder)
-    wanted = _union([dataset.spec, *specs])
-    return dataset if wanted == dataset.spec else reopening.reopen(dataset, wanted)
 
 
 def _union(specs: list[Spec]) -> Spec:
@@ -300,13 +271,9 @@ def _union(specs: list[Spec]) -> Spec:
     return replace(specs[0], tasks=tuple(zip(names, counts, strict=True)), part=None)
 
 
-def _add(journal: Journal, origin: Origin, source: Source, ledger: Ledger, checks: Checks) -> int:
-    """Put the networks of a folder that the journal lacks into it, about a shard in a transaction. Returns how many.
-
-    Raises:
-        DatasetError: the folder is not what was checked any more; what was added before is right.
-    """
-    runs, added = Runs(journal, origin, _noted(origin, source, checks)), 0
+def _add(journal: Journal, origin: Origin, ledger: Ledger, checks: Checks) -> int:
+    """Put the networks of a folder that the journal lacks into it, about a shard in a transaction. Returns how many."""
+    runs, added = Runs(journal, origin, _noted(origin, checks)), 0
     for batch in _batches(_lacking(origin, ledger), store.SHARD):
         journal.add([runs.ours(entry) for entry, _ in batch])
         ledger.add(_OUT, [(entry.task, entry.outcome.index, digest) for entry, digest in batch])
@@ -343,8 +310,9 @@ def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _noted(origin: Origin, source: Source, checks: Checks) -> dict[str, Any]:
+def _noted(origin: Origin, checks: Checks) -> dict[str, Any]:
     """Return what the provenance will say of a folder that was merged."""
+    source = origin.source
     noted: dict[str, Any] = {"folder": origin.folder.resolve().name, "networks": source.networks}
     if origin.spec.part is not None:
         noted["part"] = "{}/{}".format(*origin.spec.part)

@@ -59,11 +59,11 @@ class Ledger:
         self._connection.close()
 
     def add(self, origin: int, networks: Iterable[tuple[str, int, bytes]]) -> None:
-        """Note that a folder holds these networks: task, index, identity."""
+        """Record that a folder holds these networks: task, index, identity."""
         self._add((task, index, origin, digest, None) for task, index, digest in networks)
 
     def add_rows(self, origin: int, rows: Iterable[Row]) -> None:
-        """Note that a folder holds the networks of these rows of a manifest, whose figures have been measured again."""
+        """Record that a folder holds the networks of these rows of a manifest, whose figures have been measured again."""
         self._add(
             (row["task"], row["index"], origin, identity(row), canonical_json([row[column] for column in COLUMNS]))
             for row in rows
@@ -76,19 +76,19 @@ class Ledger:
             raise _no_room(error) from error
 
     def held(self, origin: int, task: str, indices: range) -> dict[int, bytes]:
-        """Those of these indices that a folder holds, and their identities."""
+        """Return those of these indices that a folder holds, and their identities."""
         found = self._run(
             f'SELECT "index", identity FROM held WHERE {_AMONG} AND origin = ?5', *_among(task, indices), origin
         )
         return dict(found)
 
     def known(self, task: str, indices: range) -> set[int]:
-        """Those of these indices that any folder holds."""
+        """Return those of these indices that any folder holds."""
         found = self._run(f'SELECT DISTINCT "index" FROM held WHERE {_AMONG}', *_among(task, indices))
         return {index for (index,) in found}
 
     def figures(self, origin: int, task: str, indices: range) -> dict[int, Figures]:
-        """Figures of the networks that a folder holds among these, as far as another one with the same network has any."""
+        """Return known figures of the networks that a folder holds among these; another folder may have measured them."""
         statement = (
             f'SELECT "index", b.figures FROM held a JOIN held b USING (task, "index") WHERE {_AMONG} AND a.origin = ?5 '
             "AND a.identity = b.identity AND b.figures IS NOT NULL"
@@ -97,11 +97,11 @@ class Ledger:
         return {index: dict(zip(COLUMNS, reader.parse_json(text, "figures"), strict=True)) for index, text in found}
 
     def conflicts(self) -> list[tuple[int, int, int]]:
-        """Pairs of folders that hold different networks of the same task and index, and how many."""
+        """Return pairs of folders that hold different networks of the same task and index, and how many."""
         return self._run(f"SELECT a.origin, b.origin, count(*) {_CONFLICTING} GROUP BY a.origin, b.origin")
 
     def conflicting(self, one: int, other: int, most: int) -> list[tuple[str, int, bytes, bytes]]:
-        """The first `most` networks in which two folders differ: task, index, both identities."""
+        """Return the first `most` networks in which two folders differ: task, index, both identities."""
         statement = (
             f'SELECT a.task, a."index", a.identity, b.identity {_CONFLICTING} '
             'AND a.origin = ? AND b.origin = ? ORDER BY a.task, a."index" LIMIT ?'
@@ -109,11 +109,7 @@ class Ledger:
         return self._run(statement, one, other, most)
 
     def note_provenance(self, dataset: Dataset) -> None:
-        """Read provenance.jsonl of a sealed folder, in place of that of another one.
-
-        Raises:
-            DatasetError: it is damaged.
-        """
+        """Read provenance.jsonl of a sealed folder, in place of that of another one."""
         self._run("DELETE FROM made")
         self._run("DELETE FROM runs")
         for line in reopening.read_provenance(dataset):
@@ -123,7 +119,7 @@ class Ledger:
                 self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", line[0], canonical_json(line[1]))
 
     def made(self, task: str, indices: range) -> reopening.Makers:
-        """The provenance of these networks."""
+        """Return the provenance of these networks."""
         found = self._run(f"SELECT * FROM made WHERE {_AMONG}", *_among(task, indices))
         return {row[:2]: Made(*row) for row in found}
 

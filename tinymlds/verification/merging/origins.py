@@ -18,6 +18,7 @@ from tinymlds.spec import Spec, canonical_json
 from tinymlds.training.loop import Outcome
 from tinymlds.verification.checks import Verification, compare_with_training, pick, verify
 from tinymlds.verification.merging.ledger import Ledger, identity
+from tinymlds.verification.merging.results import Source
 from tinymlds.verification.retraining import Replay
 
 _LONGEST_INFO = 1 << 14
@@ -42,6 +43,7 @@ class Origin(ABC):
 
     def __init__(self, number: int, folder: Path, spec: Spec, ledger: Ledger) -> None:
         self.number, self.folder, self.spec, self._ledger = number, folder, spec, ledger  # its number in the ledger
+        self.source = Source(str(folder), None if spec.part is None else spec.scope)
 
     @abstractmethod
     def check(self, checks: Checks) -> Verification:
@@ -98,11 +100,7 @@ class Sealed(Origin):
         return found
 
     def _opened(self) -> Dataset:
-        """The dataset that was looked at first, opened again.
-
-        Raises:
-            DatasetError: it is another one by now.
-        """
+        """The dataset that was looked at first, opened again."""
         dataset = Dataset(self.folder)
         if dataset.digest != self._digest:
             raise DatasetError(f"{self.folder} changed while it was merged; merge it again")
