@@ -61,11 +61,7 @@ class Manifest(Sequence[Row]):
     """Rows in the order of the manifest: task by task, in index order. A row that is asked for is a new dictionary."""
 
     def __init__(self, folder: Path, spec: Spec) -> None:
-        """Read manifest.jsonl, and check each row for its columns, its place and its values.
-
-        Args:
-            folder: the dataset folder.
-            spec: what the dataset is to hold.
+        """Read manifest.jsonl of a folder, and check each row for its columns, its place and its values.
 
         Raises:
             DatasetError: rows are missing or too many, or one is not what belongs there.

@@ -20,9 +20,7 @@ from tinymlds.training.loop import Outcome, Status
 def open_to_grow(folder: Path, spec_for: Callable[[Spec | None], Spec]) -> Journal | Dataset:
     """Open the journal of a folder, or make one; or open the sealed dataset, if it has all that is asked for already.
 
-    Args:
-        folder: a dataset folder, finished or not, or a new one.
-        spec_for: returns what is asked for, given the spec of the folder, or None for a new one.
+    `spec_for` returns what is asked for, given the spec of the folder, or None for a new folder.
     """
     journal = Journal.open(folder)
     if journal is not None:

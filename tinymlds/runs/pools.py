@@ -254,7 +254,6 @@ class ExecutorPool(Pool):
     def __init__(self, executor: Executor, workers: int, *, ours: bool = False) -> None:
         self.executor, self.workers = executor, workers
         self._ours = ours
-        self._out: weakref.WeakSet[Future[Done]] = weakref.WeakSet()
         self._tickets = count()
         self._calls: weakref.WeakValueDictionary[int, Future[Done]] = weakref.WeakValueDictionary()
         self._told: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
@@ -269,7 +268,6 @@ class ExecutorPool(Pool):
         except RuntimeError as error:
             raise TinymldsError(f"the executor takes no calls ({error}); finished networks are safe") from error
         self._calls[ticket] = future
-        self._out.add(future)
         return future
 
     def begun(self) -> dict[Future[Done], str]:
@@ -285,8 +283,9 @@ class ExecutorPool(Pool):
 
     def end(self) -> None:
         """Take back what has not begun. Threads end with the unit that they are at; somebody else's executor goes on."""
-        free_locks(self._out)
-        for future in list(self._out):
+        futures = list(self._calls.values())
+        free_locks(futures)
+        for future in futures:
             future.cancel()
         if self._ours:
             self.executor.shutdown(wait=False, cancel_futures=True)

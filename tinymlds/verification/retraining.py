@@ -19,12 +19,7 @@ class Replay:
     """Checks the networks of a task as far as it is possible without training them."""
 
     def __init__(self, spec: Spec, task: str) -> None:
-        """Draw the validation sequences of the task.
-
-        Args:
-            spec: of the dataset.
-            task: one of its tasks.
-        """
+        """Draw the validation sequences of a task of the dataset."""
         self._spec = spec
         self._key = catalog.load(task, spec.recipe).stream_key(spec.seed)
         _, self._validation = task_data(task, spec.seed, spec.recipe).sequences()

@@ -51,15 +51,11 @@ class Origin(ABC):
 
     @abstractmethod
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices between which there are as many networks as in a shard, at most."""
+        """Yield tasks, and indices between which there are as many networks as in a shard, at most."""
 
     @abstractmethod
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks that the folder has of a piece.
-
-        Raises:
-            DatasetError: they are damaged.
-        """
+        """Yield the networks that the folder has of a piece; raises DatasetError if they are damaged."""
 
     @abstractmethod
     def info(self, run: int) -> dict[str, Any]:
@@ -74,12 +70,7 @@ class Sealed(Origin):
     """A sealed folder: a part, or a whole dataset. Its manifest is in memory only while it is checked or merged."""
 
     def __init__(self, number: int, folder: Path, ledger: Ledger) -> None:
-        """Open it and look at its spec.
-
-        Raises:
-            DatasetError: it is damaged.
-            UsageError: made with another format or numerics version.
-        """
+        """Open the folder and read its spec; raises what `Dataset` raises."""
         dataset = Dataset(folder)
         super().__init__(number, folder, dataset.spec, ledger)
         self._digest = dataset.digest
@@ -188,13 +179,7 @@ class Runs:
     """The runs of a folder as runs of the journal; what is noted of each says which folder it came with."""
 
     def __init__(self, journal: Journal, origin: Origin, merge: dict[str, Any]) -> None:
-        """Look at the runs that the journal has.
-
-        Args:
-            journal: of the output folder.
-            origin: the folder that is merged into it.
-            merge: what to note of that.
-        """
+        """Prepare to merge the runs of `origin` into `journal`; `merge` is recorded of each."""
         self._journal, self._origin, self._merge = journal, origin, merge
         self._known = {canonical_json(info): run for run, info in journal.runs().items()}
         self._ours: dict[int, int] = {}
