@@ -47,12 +47,7 @@ def seal(folder: Path, journal: Journal, threads: int = 1, known: Known = lambda
     spec = journal.spec
     sums: dict[str, str] = {}
     rows = _seal_tasks(folder, journal, threads, known, sums)
-    lines = {
-        store.MANIFEST: rows,
-        store.PROVENANCE: _provenance(folder, journal),
-        store.DESCRIPTION: [schema.describe(spec, "networks")],
-    }
-    _finish(folder, sums, lines)
+    _finish(folder, sums, spec, "networks", {store.MANIFEST: rows, store.PROVENANCE: _provenance(folder, journal)})
     journal.close()
     store.remove(folder / store.JOURNAL)
     return store.dataset_digest(sums)
@@ -82,10 +77,15 @@ def _seal_tasks(folder: Path, journal: Journal, threads: int, known: Known, sums
             yield from _rows(folder, spec, task, shard, outcomes, threads, known(task, piece))
 
 
-def _finish(folder: Path, sums: dict[str, str], files: dict[str, Iterable[dict[str, Any]]]) -> None:
-    """Write these files of JSON lines, one after another, and SHA256SUMS."""
-    for name, rows in files.items():
+def _finish(folder: Path, sums: dict[str, str], spec: Spec, kind: str, files: dict[str, Iterable[Row]]) -> None:
+    """Write these files of JSON lines, then dataset.json, and SHA256SUMS last."""
+
+    def write(name: str, rows: Iterable[Row]) -> None:
         sums[name] = store.commit_inside(folder, name, ((canonical_json(row) + "\n").encode() for row in rows))
+
+    for name, rows in files.items():
+        write(name, rows)
+    write(store.DESCRIPTION, [schema.describe(spec, kind)])  # all tasks are remembered by now
     store.commit_sums(folder, sums)
 
 
@@ -139,7 +139,7 @@ def seal_sequences(folder: Path, spec: Spec) -> None:
     for task, _ in spec.tasks:
         sums |= _seal_task(folder, spec, task)
         rows.append(schema.sequences_row(folder, spec, task))
-    _finish(folder, sums, {store.MANIFEST: rows, store.DESCRIPTION: [schema.describe(spec, "sequences")]})
+    _finish(folder, sums, spec, "sequences", {store.MANIFEST: rows})
 
 
 def remove_sequences(folder: Path) -> None:
