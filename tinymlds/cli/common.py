@@ -131,13 +131,15 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(_finite(plain), indent=None if one_line else 2, default=str, allow_nan=False))
+    print(json.dumps(_plain(value), indent=None if one_line else 2, default=str, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return a value for JSON: dataclasses as dictionaries, no number that is not finite."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -46,9 +46,8 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
         page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
-        page["run"] = overview.describe_run(found.run)
-        transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
-        print_json({**page, "transducers": transducers}, one_line=watch)
+        page |= {"run": overview.describe_run(found.run), "transducers": overview.transducers(found)}
+        print_json(page, one_line=watch)
     else:
         console.print_status(found)
 
@@ -160,7 +159,7 @@ def report(
     if out is not None or figures is None:
         written.append(reporting.write_page(folder, out or Path("report.html"), options))
     if as_json:
-        print_json({"folder": folder, "files": [dataclasses.asdict(summary.file_report(path)) for path in written]})
+        print_json({"folder": folder, "files": [summary.file_report(path) for path in written]})
         return
     for path in written:
         print(path)
@@ -198,7 +197,7 @@ def export(
     written, row = network.save(out, force), network.row
     if as_json:
         stated = {key: row[key] for key in ("task", "index", "weights_sha256")}
-        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(summary.file_report(written))]})
+        print_json({"folder": folder, **stated, "files": [summary.file_report(written)]})
         return
     print(written)
     console.print_next("inspect", opened.folder, row["task"], row["index"])

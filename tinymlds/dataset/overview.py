@@ -102,12 +102,10 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         for row in reopening.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
         updated = (_last(path, below) if below else {}) | journal.updated()
-        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))
-
-
-def _run(folder: Path, journal: Journal) -> RunStatus | None:
-    activity = journal.read_activity()
-    return None if activity is None else RunStatus(RunLock.holder(folder), journal.runs()[activity.run], activity)
+        activity, run = journal.read_activity(), None
+        if activity is not None:
+            run = RunStatus(RunLock.holder(path), journal.runs()[activity.run], activity)
+        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, run)
 
 
 def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
