@@ -71,9 +71,8 @@ def merge(
     """
     if type(retrain) is not int or retrain < 0 or (seed is not None and (type(seed) is not int or seed < 0)):
         raise UsageError("retrain and seed must be whole numbers, at least 0")
-    checks = Checks(
-        retrain, secrets.randbits(63) if seed is None else seed, check_resources("cpu", workers).workers, progress
-    )
+    seed = secrets.randbits(63) if seed is None else seed
+    checks = Checks(retrain, seed, check_resources("cpu", workers).workers, progress)
     target = Path(out)
     check_folder(target)
     paths = _chosen([folders] if isinstance(folders, str | Path) else folders, target)
@@ -100,7 +99,7 @@ def merge(
 
 
 def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
-    """The folders to read, each once, without the output folder."""
+    """Return the folders to read, each once, without the output folder."""
     if not folders:
         raise UsageError("name at least one folder to merge")
     chosen: dict[Path, Path] = {}
@@ -119,7 +118,7 @@ def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
 
 
 def _open(path: Path, number: int, ledger: Ledger) -> Origin:
-    """A folder to take networks from."""
+    """Open a folder to take networks from."""
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
         return Sealed(number, path, ledger)
@@ -152,7 +151,7 @@ def _require_one_dataset(target: Path, origins: list[Origin]) -> None:
 
 
 def _spec_of(folder: Path) -> Spec | None:
-    """The spec of the output folder, if it has one."""
+    """Return the spec of the output folder, if it has one."""
     journal = Journal.open(folder) if folder.is_dir() else None
     if journal is not None:
         with closing(journal):
@@ -166,7 +165,7 @@ def _spec_of(folder: Path) -> Spec | None:
 
 
 def _check(origin: Origin, checks: Checks) -> bool:
-    """Check a folder; whether nothing was found wrong."""
+    """Check a folder; return whether nothing was found wrong."""
     found, source = origin.check(checks), origin.source
     source.networks, source.retrained, source.digest = found.networks, found.retrained, found.digest or None
     source.problems += found.problems
@@ -174,7 +173,7 @@ def _check(origin: Origin, checks: Checks) -> bool:
 
 
 def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, bytes]]]:
-    """Task, index and identity of networks in the output folder, which is ours and has been checked before, in batches.
+    """Yield in batches task, index and identity of networks in the output folder, which is ours and was checked before.
 
     Of those in its journal only networks that other folders hold too; one that is not what was written is forgotten.
     """
@@ -195,7 +194,7 @@ def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, byt
 
 
 def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
-    """The networks of a journal of ours that are what was written; others are removed from it."""
+    """Return the networks of a journal of ours that are what was written; others are removed from it."""
     try:
         return list(journal.entries(task, indices))
     except DamagedNetworkError:
@@ -207,7 +206,7 @@ def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
 
 
 def _conflicts(ledger: Ledger, good: list[Origin], target: Path, checks: Checks) -> list[Conflict]:
-    """The pairs of folders that disagree; with `retrain`, what training gives for some of the networks in question."""
+    """Return the pairs of folders that disagree; with `retrain`, also which has some of the networks in question right."""
     names = {_OUT: str(target), **{origin.number: origin.source.folder for origin in good}}
     trained: dict[tuple[str, int], bytes] = {}
     conflicts = []
@@ -265,7 +264,7 @@ def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Le
 
 
 def _union(specs: list[Spec]) -> Spec:
-    """The whole dataset with the largest counts of these."""
+    """Return the spec of the whole dataset with the largest counts of these."""
     counts = (max(task_counts) for task_counts in zip(*((count for _, count in spec.tasks) for spec in specs), strict=True))
     names = (task for task, _ in specs[0].tasks)
     return replace(specs[0], tasks=tuple(zip(names, counts, strict=True)), part=None)
@@ -282,7 +281,7 @@ def _add(journal: Journal, origin: Origin, ledger: Ledger, checks: Checks) -> in
 
 
 def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes]]]:
-    """The networks of a folder that the output folder lacks, and their identities, piece by piece."""
+    """Yield the networks of a folder that the output folder lacks, and their identities, piece by piece."""
     for task, indices in origin.pieces():
         there = ledger.held(_OUT, task, indices)
         if all(index in there for index in indices):
