@@ -28,7 +28,7 @@ class _TerminatedError(BaseException):
 
 
 def _catch_signals() -> None:
-    """Have Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
+    """Let Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background may not hear it
         signal.signal(signal.SIGINT, _interrupt)
@@ -42,7 +42,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _end_at_once(number: int, _frame: object) -> None:
-    """Workers that can will end with this process; those that are stopped or hang are killed."""
+    """End this process; workers that are stopped or hang are killed, and others end with it."""
     import multiprocessing
 
     with contextlib.suppress(OSError):

@@ -20,7 +20,7 @@ _LONGEST = 1 << 20
 
 
 def machines(incomplete: str) -> list[str]:
-    """Tasks by their ids: machines and their modified twins, and transducers once a `t` is typed."""
+    """Complete the ids of tasks: machines and their modified twins, and transducers once a `t` is typed."""
     known = [*MACHINES, *(f"{machine}_modified" for machine in MACHINES)]
     if incomplete.startswith("t"):
         known += [f"transducer_{number:03d}" for number in range(SHIPPED_TRANSDUCERS)]
@@ -38,7 +38,7 @@ executors = _one_of("processes", "threads", "dask")
 
 
 def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
-    """The tasks of the dataset folder that stands before on the line; none if it cannot be read."""
+    """Complete the tasks of the dataset folder earlier on the line; none if it cannot be read."""
     folder = context.params.get("folder")
     if folder is None:
         return []
@@ -49,7 +49,7 @@ def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _description(folder: Path) -> Any:
-    """dataset.json, which may be a stranger's: a regular file of a sensible length, or ValueError."""
+    """Read dataset.json, which may be a stranger's: a regular file of a sensible length, or ValueError."""
     descriptor = os.open(folder / "dataset.json", _READ)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

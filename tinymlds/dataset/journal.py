@@ -83,7 +83,7 @@ class Journal:
 
     @staticmethod
     def open(folder: Path) -> "Journal | None":
-        """The journal of a folder, or None if no work is under way there.
+        """Open the journal of a folder; returns None if no work is under way there.
 
         Raises:
             DatasetError: there is a file, and it is not a journal, or it cannot be read.
@@ -112,7 +112,7 @@ class Journal:
     def create(
         folder: Path, spec: Spec, base: dict[str, int], entries: Iterable[Entry], runs: dict[int, dict[str, Any]]
     ) -> "Journal":
-        """A new journal, with the networks of shards that will be sealed again. All in one transaction."""
+        """Make a new journal, with the networks of shards that will be sealed again. All in one transaction."""
         path = folder / JOURNAL
         try:
             connection = sqlite3.connect(path)
@@ -135,7 +135,7 @@ class Journal:
         self._connection.close()
 
     def set_spec(self, spec: Spec) -> None:
-        """Ask for more networks."""
+        """Change the spec, to ask for more networks."""
         self._write("UPDATE about SET value = ? WHERE key = 'spec'", [(canonical_json(spec.to_dict()),)])
         self.spec = spec
 
@@ -181,18 +181,18 @@ class Journal:
         self._write("DELETE FROM quarantine", [()])
 
     def quarantined(self) -> list[tuple[str, int, str]]:
-        """(task, index, reason) of the networks in quarantine."""
+        """Return (task, index, reason) of the networks in quarantine."""
         return self._query('SELECT task, "index", reason FROM quarantine ORDER BY task, "index"')
 
     def finished(self, task: str) -> list[int]:
-        """Indices of the task that the journal holds, ascending."""
+        """Return the indices of the task that the journal holds, ascending."""
         found = [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
         if not all(type(index) is int for index in found):  # SQLite itself lets a column hold anything
             raise damaged(self._path, f"an index of {task} that is no whole number")
         return found
 
     def counts(self) -> dict[str, dict[Status, int]]:
-        """Networks in the journal by task and status."""
+        """Count the networks in the journal by task and status."""
         result: dict[str, dict[Status, int]] = {}
         known = dict(self.spec.tasks)
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
@@ -214,7 +214,7 @@ class Journal:
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The finished networks among these indices, ascending.
+        """Yield the finished networks among these indices, ascending.
 
         Raises:
             DamagedNetworkError: one that is not what was written.
@@ -284,7 +284,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction. Whoever reads the journal at the moment is waited for."""
+        """Write in one transaction, after waiting for whoever reads the journal at the moment."""
         try:
             with self._connection:
                 self._connection.execute("PRAGMA busy_timeout=1000")  # as no signal is handled while SQLite waits
@@ -300,7 +300,7 @@ _MAKER = """coalesce((SELECT name FROM makers JOIN workers USING (worker)
 
 
 def _patiently(step: Callable[[], object]) -> None:
-    """Take a step during which no other process may read; for some minutes again and again."""
+    """Take a step during which no other process may read; retry for some minutes."""
     deadline = time.monotonic() + _SECONDS_FOR_READERS
     while True:
         try:
@@ -326,7 +326,7 @@ def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
 
 
 def _insert(connection: sqlite3.Connection, writer: activity.ActivityWriter | None, entries: Iterable[Entry]) -> None:
-    """Keep networks; those that are made again replace what was there."""
+    """Insert networks; one that was made again replaces the one that was there."""
     made = []
     for entry in entries:
         task, run, done, finished, worker = entry

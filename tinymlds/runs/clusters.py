@@ -40,7 +40,7 @@ _UNITS_PER_SECOND = 50.0
 _LACKS_US = re.compile("(?:named|module|from) '?tinymlds")
 """Found in Python's messages about a module or a name that is not there."""
 _WAITING_PER_WORKER = 1
-"""Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
+"""Calls handed out to a worker beside the one that it works on, so that it need not wait for the next."""
 
 
 class DaskPool(Pool):
@@ -137,7 +137,7 @@ class DaskPool(Pool):
         self._said = what
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
-        """Have the processes of these calls exit; Dask gives to others what their other threads were at."""
+        """End the processes of these calls; Dask gives the work of their other threads to other workers."""
         keys = [key for key, call in list(self._calls.items()) if call in late]
         for key in keys:
             self._calls.pop(key, None)
@@ -145,7 +145,7 @@ class DaskPool(Pool):
         return late
 
     def end(self) -> None:
-        """Take everything back, and leave the workers to their cluster. They end with the unit that they are at."""
+        """Cancel everything, and leave the workers to their cluster. They finish the unit that they work on."""
         free_locks(self._out)
         self._calls.clear()
         self._link.end()

@@ -36,18 +36,18 @@ class Progress:
     """The progress of a run."""
 
     done: int
-    """Networks finished, those of earlier runs included."""
+    """Number of networks finished, in earlier runs too."""
     total: int
     made: int
-    """Networks finished by this run."""
+    """Number of networks finished by this run."""
     epochs: int
-    """Epochs trained by this run, in finished networks."""
+    """Number of epochs trained by this run, in finished networks."""
     seconds: float
     """Seconds since this run started."""
     seconds_left: float
     """Forecast of the seconds that remain; infinite before the first network."""
     workers: int = 1
-    """Networks that are worked on at the same time; 0 while a cluster has no workers."""
+    """Number of networks that are trained at the same time; 0 while a cluster has no workers."""
 
     @property
     def rate(self) -> float:

@@ -48,7 +48,7 @@ class Pool(ABC):
     """The workers that a supervisor hands units to."""
 
     workers: int
-    """Calls that are worked on at the same time, with the workers that are there now."""
+    """Number of calls that the workers that are there now work on at the same time."""
 
     @property
     def seconds_per_unit(self) -> float:
@@ -57,12 +57,12 @@ class Pool(ABC):
 
     @property
     def places(self) -> int:
-        """Calls that may be out at the same time, some of them waiting so that no worker has to; 0 if nobody is there."""
+        """Number of calls that may be handed out, some of them waiting so that no worker has to; 0 if nobody is there."""
         return self.workers + 1
 
     @abstractmethod
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this.
+        """Hand a unit to a worker.
 
         Raises:
             BrokenExecutor: the pool is broken.
@@ -71,7 +71,7 @@ class Pool(ABC):
         """
 
     def begun(self) -> dict[Future[Done], str]:
-        """Calls that a worker has begun, and its name ("" if it is not known); those since this was asked last, or more."""
+        """Return calls that a worker has begun, and its name or "": at least those since the last call of this method."""
         return {}
 
     def wait_for_start(self) -> None:
@@ -82,7 +82,7 @@ class Pool(ABC):
         """
 
     def tend(self) -> None:
-        """Look after the pool; called about twice a second."""
+        """Maintain the pool; called about twice a second."""
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
         """End the workers of these calls, as far as that is possible. Returns all calls that have ended with them."""

@@ -29,7 +29,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class _Queue:
-    """Runs of indices, the one with the lowest index first, so that all tasks advance together; suspects come last."""
+    """A queue of runs of indices, lowest index first, so that all tasks advance together; suspects come last."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
         self._heap: list[tuple[int, float, int, Unit]] = []
@@ -55,11 +55,11 @@ class _Queue:
         heapq.heappush(self._heap, (unit.deaths, self._place(unit), self._added, unit))
 
     def __iter__(self) -> Iterator[Unit]:
-        """All units, in no order."""
+        """Iterate over all units, in no order."""
         return (entry[-1] for entry in self._heap)
 
     def order_by(self, place: Callable[[Unit], float]) -> None:
-        """From now on the lowest `place(unit)` comes first, in place of the lowest index; suspects still come last."""
+        """Order the queue by `place(unit)` from now on, lowest first; suspects still come last."""
         self._place = place
         self._heap = [(deaths, place(unit), added, unit) for deaths, _, added, unit in self._heap]
         heapq.heapify(self._heap)
@@ -296,7 +296,7 @@ class Supervisor:
             )
 
     def _blame(self, call: _Call, cause: str) -> None:
-        """Have the networks of a unit made one by one, each with a death to its name; or put one into quarantine."""
+        """Queue the networks of a unit one by one, each with one more death; or put one into quarantine."""
         self._note_death(call, cause)
         for again in call.unit.singles(cause):
             if again.deaths >= DEATHS_UNTIL_QUARANTINE:

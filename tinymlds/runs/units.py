@@ -18,7 +18,7 @@ DEATHS_UNTIL_ALONE = 2
 
 @dataclass(frozen=True)
 class Unit:
-    """Networks `start` ... `stop` - 1 of a task, or every `step`-th of them, and what a worker needs to make them."""
+    """An order for networks `start` ... `stop` - 1 of a task, or every `step`-th of them, with all that a worker needs."""
 
     task: str
     seed: int

@@ -50,7 +50,7 @@ def work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
 
 
 class Compatibility(NamedTuple):
-    """What all processes that make networks of one dataset must have in common."""
+    """The properties that all processes must share that make networks of one dataset."""
 
     version: str
     """The version of tinymlds."""

@@ -118,7 +118,7 @@ def verify(
         if retrain:
             result.retrain_seed = secrets.randbits(63) if seed is None else seed
             picked = pick(len(dataset), min(retrain, len(dataset)), result.retrain_seed)
-            # the files have been compared with the manifest, so its hashes stand for them
+            # The files have been compared with the manifest, so its hashes stand for them
             compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
             result.retrained, result.forgeries = len(picked), least_caught(len(dataset), len(picked))
         result.problems = list(dict.fromkeys(result.problems))
