@@ -21,7 +21,7 @@ from tinymlds.runs import clusters, supervisor, units  # noqa: E402
 from tinymlds.runs.clusters import DaskPool  # noqa: E402
 from tinymlds.runs.supervisor import Supervisor  # noqa: E402
 from tinymlds.runs.units import Unit, train_unit  # noqa: E402
-from tinymlds.runs.worker import Kin  # noqa: E402
+from tinymlds.runs.worker import Compatibility  # noqa: E402
 from tinymlds.spec import Recipe, recipe_with  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]
@@ -127,7 +127,7 @@ def test_the_digest_is_that_of_a_local_run(tmp_path, cluster):
     for count in (30, 120, 480):  # on a fast machine a run may be over before anybody is seen at work
         seen, folder = [], tmp_path / str(count)
         result = train(cluster, folder, count, lambda _, seen=seen, at=folder: seen.append(tinymlds.status(at).run))
-        working = {unit.worker for run in seen for unit in run.crew.under_way}
+        working = {unit.worker for run in seen for unit in run.activity.under_way}
         if working & set(cluster.workers):
             break
     assert working & set(cluster.workers), "no worker was seen at work"
@@ -232,7 +232,7 @@ def test_networks_that_kill_or_hang_their_workers_are_quarantined(strict, monkey
 
 
 def test_a_cluster_with_another_version_is_refused_by_name(tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(clusters, "KIN", Kin("9.9", 99))
+    monkeypatch.setattr(clusters, "COMPATIBILITY", Compatibility("9.9", 99))
     with pytest.raises(TinymldsError, match=r"worker w\d+ has tinymlds .* numerics 2, and this is tinymlds 9.9 with"):
         train(cluster, tmp_path / "dask", 3)
     monkeypatch.undo()

@@ -12,7 +12,7 @@ import safetensors.numpy
 from running import ROOT, SMALL, run_cli
 
 import tinymlds
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, store
 from tinymlds.dataset.manifest import splits
 from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.tasks.mealy import lines
@@ -274,6 +274,6 @@ def test_changed_sequences_are_found(tmp_path, name, sealed_again):
     if sealed_again:
         sums = reader.read_sums(tmp_path)
         sums[name] = reader.file_sha256(tmp_path, name)
-        sealing.commit_sums(tmp_path, sums)
+        store.commit_sums(tmp_path, sums)
     result = tinymlds.verify(tmp_path)
     assert any(name in problem for problem in result.problems)

@@ -15,7 +15,7 @@ from tinymlds.dataset import overview, reader, store
 from tinymlds.dataset.journal import Entry
 from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.errors import UsageError
-from tinymlds.runs import dry_run, eta, train
+from tinymlds.runs import dry_run, eta, execution, train
 from tinymlds.runs.pools import InProcess
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
@@ -314,8 +314,8 @@ def test_the_range_of_a_forecast():
 
 
 def test_the_bytes_of_a_forecast_are_about_those_of_the_folder(ds2):
-    wanted = train.Wanted(ds2.tasks, 2, None, None, {})
-    expected = dry_run.forecast(wanted, ds2.folder, 1)
+    request = train.Request("ds2", ds2.tasks, 2, None, None, {})
+    expected = dry_run.forecast(request, ds2.folder, execution.check_resources(workers=1))
     size = sum(path.stat().st_size for path in ds2.folder.rglob("*") if path.is_file())
     assert 0.8 * size < expected.bytes < 1.2 * size
     assert (expected.networks, expected.seconds) == (0, (0.0, 0.0))
@@ -329,7 +329,7 @@ def test_the_forecast_of_a_run():
     gaps = [("xor", range(10)), ("parity", range(4)), ("direct", range(6, 8))]
     made = [entry("xor", 10, 1.0), entry("xor", 30, 3.0), entry("parity", 200, 20.0)]
     for recipe in (recipe_with(Recipe(), {"lr": 0.1}), Recipe()):
-        found = eta.Forecast(gaps, recipe)
+        found = eta.Eta(gaps, recipe)
         assert found.networks_left == 16
         assert found.seconds_left(2) == float("inf")
         found.add(made)

@@ -18,7 +18,7 @@ from tinymlds.runs import clusters
 from tinymlds.runs.pools import ExecutorPool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit, check_outcomes, train_unit
-from tinymlds.runs.worker import KIN, Done, Kin, check_kin
+from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
 from tinymlds.spec import Recipe, recipe_with
 from tinymlds.training.loop import Status
 
@@ -63,21 +63,21 @@ def test_status_says_who_works_on_what(tmp_path):
         seen, folder = [], tmp_path / str(count)
         look = lambda _progress, seen=seen, folder=folder: seen.append(tinymlds.status(folder))  # noqa: E731
         tinymlds.train("xor", count, folder, executor="threads", workers=2, progress=look, **work)
-        if any(found.run.crew.members and any(unit.worker for unit in found.run.crew.under_way) for found in seen):
+        if any(found.run.activity.members and any(unit.worker for unit in found.run.activity.under_way) for found in seen):
             break
-    known = [found for found in seen if found.run.crew.members]
+    known = [found for found in seen if found.run.activity.members]
     assert known, "no report while networks were being made"
     for found in known:
         run = found.run
         assert f"process {os.getpid()} on " in run.holder
-        assert (run.info["executor"], run.crew.workers) == ("threads", 2)
-        assert len(run.crew.members) <= 2
-        assert sum(member.networks for member in run.crew.members) == found.counts["xor"].total()
-    names = {member.name for found in known for member in found.run.crew.members}
-    working = [unit for found in known for unit in found.run.crew.under_way if unit.worker]
+        assert (run.info["executor"], run.activity.workers) == ("threads", 2)
+        assert len(run.activity.members) <= 2
+        assert sum(member.networks for member in run.activity.members) == found.counts["xor"].total()
+    names = {member.name for found in known for member in found.run.activity.members}
+    working = [unit for found in known for unit in found.run.activity.under_way if unit.worker]
     assert working
     assert {unit.worker for unit in working} <= names
-    assert all(unit.since >= known[0].run.crew.since for unit in working)
+    assert all(unit.since >= known[0].run.activity.since for unit in working)
     assert tinymlds.status(folder).run is None
 
 
@@ -165,11 +165,11 @@ def test_what_is_no_list_of_the_networks_of_a_unit_is_refused(outcomes, wrong):
 
 
 def test_a_worker_with_another_version_is_refused_by_name():
-    check_kin(KIN, "w")
+    check_compatibility(COMPATIBILITY, "w")
     with pytest.raises(
         TinymldsError, match=r"worker w has tinymlds \S+ with numerics 2, and this is tinymlds 9 with numerics 7"
     ):
-        check_kin(Kin("9", 7), "w")
+        check_compatibility(Compatibility("9", 7), "w")
 
 
 @pytest.mark.parametrize(

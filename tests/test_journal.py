@@ -11,7 +11,7 @@ from running import SMALL
 
 import tinymlds
 from tinymlds.dataset import reader, sealing, store
-from tinymlds.dataset.activity import Death, Standing, UnderWay
+from tinymlds.dataset.activity import Death, RunState, UnderWay
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import DatasetError
@@ -122,7 +122,7 @@ def test_a_journal_with_other_tables_than_a_version_has_is_refused(tmp_path, uns
 )
 def test_values_about_workers_that_no_run_writes_are_damage(tmp_path, unsealed, change):
     (tmp_path / store.JOURNAL).write_bytes(unsealed[0])
-    assert tinymlds.status(tmp_path).run.crew.members[0].networks == COUNT
+    assert tinymlds.status(tmp_path).run.activity.members[0].networks == COUNT
     with closing(sqlite3.connect(tmp_path / store.JOURNAL)) as connection, connection:
         connection.execute(change)
     with pytest.raises(DatasetError, match="a row about workers that no run writes"):
@@ -141,18 +141,18 @@ def journal(tmp_path):
 
 
 def test_a_journal_says_who_works_on_what(journal):
-    assert journal.read_crew() is None
+    assert journal.read_activity() is None
     run = journal.start_run({"host": "h"})
     start = time.time()
-    assert journal.read_crew()[3:6] == (0, 0.0, None)
+    assert journal.read_activity()[3:6] == (0, 0.0, None)
     entries = [Entry("xor", run, outcome(k), 100.0 + k, "ab"[k % 2]) for k in range(3)]
     under_way, death = UnderWay("xor", 5, 7, "b", 90.0), Death(start + 1, "xor", 3, 5, "a", "it was lost")
-    journal.add(entries, Standing(run, 2, 12.5, [under_way], [death]))
-    crew = journal.read_crew()
-    assert (crew.run, crew.workers, crew.seconds_left) == (run, 2, 12.5)
-    assert [tuple(member) for member in crew.members] == [("a", 2, 102.0), ("b", 1, 101.0)]
-    assert (crew.under_way, crew.deaths, crew.latest_deaths) == ([under_way], 1, [death])
-    assert crew.networks_per_second == pytest.approx(3 / (crew.latest - crew.since))
+    journal.add(entries, RunState(run, 2, 12.5, [under_way], [death]))
+    found = journal.read_activity()
+    assert (found.run, found.workers, found.seconds_left) == (run, 2, 12.5)
+    assert [tuple(member) for member in found.members] == [("a", 2, 102.0), ("b", 1, 101.0)]
+    assert (found.under_way, found.deaths, found.latest_deaths) == ([under_way], 1, [death])
+    assert found.networks_per_second == pytest.approx(3 / (found.latest - found.since))
     assert [entry.worker for entry in journal.entries("xor", range(9))] == ["a", "b", "a"]
 
 
@@ -160,13 +160,14 @@ def test_another_run_starts_with_workers_of_its_own_and_nothing_under_way(journa
     first = journal.start_run({"host": "h"})
     death = Death(time.time() - 1000, "xor", 3, 5, "a", "it was lost")
     journal.add(
-        [Entry("xor", first, outcome(0), 1.0, "a")], Standing(first, 1, 1.0, [UnderWay("xor", 1, 2, "a", 1.0)], [death])
+        [Entry("xor", first, outcome(0), 1.0, "a")], RunState(first, 1, 1.0, [UnderWay("xor", 1, 2, "a", 1.0)], [death])
     )
     second = journal.start_run({"host": "h"})
-    crew = journal.read_crew()
-    assert (crew.run, crew.members, crew.under_way, crew.deaths, crew.networks_per_second) == (second, [], [], 0, 0.0)
-    journal.add([Entry("xor", second, outcome(1), 2.0, "a")], Standing(second, 1, 1.0, [], []))
-    assert [tuple(member) for member in journal.read_crew().members] == [("a", 1, 2.0)]
+    found = journal.read_activity()
+    assert (found.run, found.members, found.under_way) == (second, [], [])
+    assert (found.deaths, found.networks_per_second) == (0, 0.0)
+    journal.add([Entry("xor", second, outcome(1), 2.0, "a")], RunState(second, 1, 1.0, [], []))
+    assert [tuple(member) for member in journal.read_activity().members] == [("a", 1, 2.0)]
     assert [(entry.run, entry.worker) for entry in journal.entries("xor", range(9))] == [(first, "a"), (second, "a")]
 
 

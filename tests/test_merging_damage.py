@@ -204,8 +204,8 @@ def test_a_part_that_changes_while_it_is_merged(parts, tmp_path, monkeypatch):
     shutil.copytree(parts[0], folder)
     check = merging._check
 
-    def check_and_change(origin, source, checks):
-        good = check(origin, source, checks)
+    def check_and_change(origin, checks):
+        good = check(origin, checks)
         if origin.folder == folder:
             name = store.shard_name("networks", "transducer_000", 0)
             data = bytearray((folder / name).read_bytes())

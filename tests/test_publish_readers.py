@@ -13,7 +13,7 @@ from forging import forge
 from running import EASY, ROOT, lines_of, run_cli
 
 import tinymlds
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, store
 from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.mermaid import diagram
@@ -299,7 +299,7 @@ def test_a_file_that_is_left_out_is_missed(copy):
     sums = reader.read_sums(copy)
     del sums["audit.json"]
     (copy / "audit.json").unlink()
-    sealing.commit_sums(copy, sums)
+    store.commit_sums(copy, sums)
     assert tinymlds.verify(copy).problems == [f"{copy / 'audit.json'} is missing in SHA256SUMS"]
 
 
@@ -309,7 +309,7 @@ def test_a_subset_of_other_networks_is_found(copy, packaged):
     shutil.copytree(packaged / "invert" / "2", copy / "xor" / "2")
     sums = {name: digest for name, digest in reader.read_sums(copy).items() if not name.startswith("xor/2/")}
     inner = [path.relative_to(copy).as_posix() for path in (copy / "xor" / "2").rglob("*") if path.is_file()]
-    sealing.commit_sums(copy, sums | {name: reader.file_sha256(copy, name) for name in inner})
+    store.commit_sums(copy, sums | {name: reader.file_sha256(copy, name) for name in inner})
     problems = tinymlds.verify(copy).problems
     assert any("xor/2" in problem and "is not what" in problem for problem in problems), problems
     assert any("tinymlds.json" in problem for problem in problems)

@@ -10,7 +10,7 @@ import pytest
 from running import SMALL, cli_command, contents, refused, run_cli
 
 import tinymlds
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, schema, store
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.training import backends
@@ -167,7 +167,7 @@ def write_description(folder, description):
     """Put another description into a dataset, with the right hashes."""
     sums = reader.read_sums(folder)
     sums[store.DESCRIPTION] = store.commit(folder / store.DESCRIPTION, (json.dumps(description) + "\n").encode())
-    sealing.commit_sums(folder, sums)
+    store.commit_sums(folder, sums)
 
 
 def test_a_description_must_be_whole(folder):
@@ -189,7 +189,7 @@ def test_rows_with_values_that_no_network_has(folder, key, value):
     sums = reader.read_sums(folder)
     text = "".join(json.dumps(row) + "\n" for row in rows)
     sums[store.MANIFEST] = store.commit(folder / store.MANIFEST, text.encode())
-    sealing.commit_sums(folder, sums)
+    store.commit_sums(folder, sums)
     with pytest.raises(tinymlds.DatasetError, match="xor 2"):
         tinymlds.open(folder)
 
@@ -222,7 +222,7 @@ def test_a_generation_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
         raise tinymlds.TinymldsError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sealing, "describe", full)  # the tables and sequences are written by then
+        patch.setattr(schema, "describe", full)  # the tables and sequences are written by then
         with pytest.raises(tinymlds.TinymldsError, match="no space"):
             tinymlds.generate("xor", tmp_path / "new", **SMALL)
     assert list((tmp_path / "new").iterdir()) == []

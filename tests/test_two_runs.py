@@ -23,15 +23,15 @@ from tinymlds import cli
 from tinymlds.runs import train as runs
 from tinymlds.training import backends
 
-train = runs.train
+make = runs.make
 
-def train_when_told(*arguments, **options):
+def make_when_told(*arguments, **options):
     print("ready", flush=True)
     sys.stdin.read()
-    return train(*arguments, **options)
+    return make(*arguments, **options)
 
 backends.load("cpu")
-runs.train = train_when_told
+runs.make = make_when_told
 cli.main()
 """
 """The command line, but it waits for the end of its input when it has started up: Python, the imports and the parsing of

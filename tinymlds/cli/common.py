@@ -1,4 +1,4 @@
-"""What every command of the command line has: its errors in one line and an exit code, signals, the recipe's options, JSON.
+"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON.
 
 Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
 """
@@ -28,7 +28,7 @@ class _TerminatedError(BaseException):
 
 
 def _catch_signals() -> None:
-    """Have Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
+    """Let Ctrl-C and SIGTERM end the command in order; a second one, of either, ends it at once."""
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a command in the background may not hear it
         signal.signal(signal.SIGINT, _interrupt)
@@ -42,7 +42,7 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _end_at_once(number: int, _frame: object) -> None:
-    """Workers that can will end with this process; those that are stopped or hang are killed."""
+    """End this process; workers that are stopped or hang are killed, and others end with it."""
     import multiprocessing
 
     with contextlib.suppress(OSError):
@@ -89,7 +89,7 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
 
 
 def _afterwards(interruption: BaseException) -> str:
-    """What is safe after it, if that is known (`errors.going_on`), and what to do."""
+    """Say what is safe after an interruption, if that is known (`errors.going_on`), and what to do."""
     return "; ".join(getattr(interruption, "__notes__", ())) or "the same command begins again"
 
 
@@ -133,13 +133,15 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
-    plain = dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
-    print(json.dumps(_finite(plain), indent=None if one_line else 2, default=str, allow_nan=False))
+    print(json.dumps(_plain(value), indent=None if one_line else 2, default=str, allow_nan=False))
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """Return a value for JSON: dataclasses as dictionaries, no number that is not finite."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [_plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

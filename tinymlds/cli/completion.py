@@ -1,10 +1,11 @@
-"""What the shell offers when TAB is pressed. It imports neither NumPy nor Numba, so that the answer comes at once."""
+"""Completions that the shell offers at TAB. NumPy and Numba are not imported, so that the answer comes at once."""
 
 import contextlib
 import json
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,30 +20,25 @@ _LONGEST = 1 << 20
 
 
 def machines(incomplete: str) -> list[str]:
-    """Tasks by their ids: machines and their modified twins, and transducers once a `t` is typed."""
+    """Complete the ids of tasks: machines and their modified twins, and transducers once a `t` is typed."""
     known = [*MACHINES, *(f"{machine}_modified" for machine in MACHINES)]
     if incomplete.startswith("t"):
         known += [f"transducer_{number:03d}" for number in range(SHIPPED_TRANSDUCERS)]
     return [task for task in known if task.startswith(incomplete)]
 
 
-def datasets(incomplete: str) -> list[str]:
-    """The three datasets of the original."""
-    return [name for name in ("ds1", "ds2", "ds3") if name.startswith(incomplete)]
+def _one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return a completion for these names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def backends(incomplete: str) -> list[str]:
-    """What to train on."""
-    return [name for name in ("cpu", "cuda") if name.startswith(incomplete)]
-
-
-def executors(incomplete: str) -> list[str]:
-    """What runs the workers."""
-    return [name for name in ("processes", "threads", "dask") if name.startswith(incomplete)]
+datasets = _one_of("ds1", "ds2", "ds3")
+backends = _one_of("cpu", "cuda")
+executors = _one_of("processes", "threads", "dask")
 
 
 def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
-    """The tasks of the dataset folder that stands before on the line; none if it cannot be read."""
+    """Complete the tasks of the dataset folder earlier on the line; none if it cannot be read."""
     folder = context.params.get("folder")
     if folder is None:
         return []
@@ -53,7 +49,7 @@ def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _description(folder: Path) -> Any:
-    """dataset.json, which may be a stranger's: a regular file of a sensible length, or ValueError."""
+    """Read dataset.json, which may be a stranger's: a regular file of a sensible length, or ValueError."""
     descriptor = os.open(folder / "dataset.json", _READ)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

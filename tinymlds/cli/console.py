@@ -1,8 +1,9 @@
-"""What people see on a terminal: progress on stderr, reports on stdout. It prints what others computed."""
+"""Output for people: progress on stderr, reports on stdout. It prints what others computed."""
 
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,44 +79,27 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-class _Checked:
-    """A line on a terminal that counts networks; nothing elsewhere."""
+def count_checked(quiet: bool) -> Callable[[int, int], None]:
+    """Return a function that counts the networks checked in a line on a terminal; elsewhere it prints nothing."""
+    counted = count_merged(quiet)
+    return lambda done, total: counted("", done, total)
 
-    def __init__(self, quiet: bool) -> None:
-        self._show = sys.stderr.isatty() and not quiet
 
-    def _count(self, done: int, total: int, of: str = "") -> None:
-        if self._show and (done % 50 == 0 or done == total):
-            end = "\n" if done == total else ""
+def count_merged(quiet: bool) -> Callable[[str, int, int], None]:
+    """Return the same function for several folders: it is called with a folder, networks checked, and all of them."""
+    shown = sys.stderr.isatty() and not quiet
+
+    def count(folder: str, done: int, total: int) -> None:
+        if shown and (done % 50 == 0 or done == total):
+            end, of = "\n" if done == total else "", f"{folder}: " if folder else ""
             print(f"\r{of}{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
 
-
-class VerifyProgress(_Checked):
-    """A line on a terminal that counts networks; nothing elsewhere."""
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show how many networks have been checked."""
-        self._count(done, total)
+    return count
 
 
-class MergeProgress(_Checked):
-    """A line on a terminal that counts the networks of a folder; nothing elsewhere."""
-
-    def __call__(self, folder: str, done: int, total: int) -> None:
-        """Show how many networks of a folder have been checked."""
-        self._count(done, total, f"{folder}: ")
-
-
-class AnalysisProgress:
-    """A line for each rung."""
-
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
-
-    def __call__(self, case: str, rung: str) -> None:
-        """Say which rung is about to be climbed."""
-        if not self._quiet:
-            print(f"{case}: {rung}", file=sys.stderr, flush=True)
+def name_rungs(quiet: bool) -> Callable[[str, str], None]:
+    """Return a function that prints a line for each rung that is about to be climbed."""
+    return lambda case, rung: None if quiet else print(f"{case}: {rung}", file=sys.stderr, flush=True)
 
 
 # ------------------------------------------------------------------ reports
@@ -127,7 +111,7 @@ def print_next(*words: Any) -> None:
 
 
 def print_next_to_verify(result: Verification) -> None:
-    """What makes sense after a check: to look for forgeries, to use what is right, and to replace what is not."""
+    """Name the command after a check: look for forgeries, use what is right, or replace what is not."""
     if result.package and not result.ok:
         print("next: fetch the package again")
     elif result.package:
@@ -141,7 +125,7 @@ def print_next_to_verify(result: Verification) -> None:
 
 
 def print_folder(report: FolderReport) -> None:
-    """What a dataset folder holds; epochs and validation losses are those of complete networks."""
+    """Print the contents of a dataset folder; epochs and validation losses are those of complete networks."""
     part = "" if report.part is None else f" ({report.part} of a dataset)"
     print(f"{report.folder}: {report.networks} networks{part}, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
     table = _table("task", "networks", "complete", "other", "median epochs (5%-95%)", "median loss")
@@ -157,7 +141,7 @@ def print_folder(report: FolderReport) -> None:
 
 
 def print_forecast(expected: Forecast) -> None:
-    """What a run would make."""
+    """Print the forecast of a run."""
     there = f" ({expected.there} are there)" if expected.there else ""
     print(f"{expected.folder}: {expected.networks} networks to make{there}, {expected.tasks} tasks")
     print(f"size {expected.bytes / 1e6:,.1f} MB; until it is sealed, a journal of {expected.journal_bytes / 1e6:,.1f} MB")
@@ -173,7 +157,7 @@ def print_forecast(expected: Forecast) -> None:
 
 
 def print_task(report: TaskReport) -> None:
-    """What the networks of a task do on fresh sequences."""
+    """Print what the networks of a task do on fresh sequences."""
     print(f"{report.task} ({report.alias}): {report.networks} complete networks")
     table = _table("share of", "median", "5th percentile", "worst")
     for row in report.figures:
@@ -182,7 +166,7 @@ def print_task(report: TaskReport) -> None:
 
 
 def print_network(report: NetworkReport) -> None:
-    """A network's row and its answers to a fresh sequence."""
+    """Print a network's row and its answers to a fresh sequence."""
     for key, value in report.row.items():
         print(f"{key:16} {value}")
     table = _table("step", "command", "expected", "answer", "")
@@ -200,7 +184,7 @@ def clear() -> None:
 
 
 def print_status(status: FolderStatus) -> None:
-    """What is finished and what is not: a row for each machine; transducers as counts of what share of each is there."""
+    """Print what is finished: a row for each machine, or for transducers how many have which share of their networks."""
     page = overview.transducers(status)
     if status.spec.part is not None:
         print(f"{status.spec.scope} of a dataset")
@@ -228,23 +212,23 @@ _MOST_WORKERS = 20
 
 
 def _print_run(run: overview.RunStatus | None) -> None:
-    """The run that is under way, or the last one: who works on what."""
+    """Print the run that is under way, or the last one: who works on what."""
     if run is None:
         print("under way; if no run is, the command that started it goes on with it")
         return
-    crew, means = run.crew, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
-    for death in crew.latest_deaths:
+    activity, means = run.activity, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
+    for death in activity.latest_deaths:
         what = f"{death.task} {death.start}-{death.stop - 1}, {death.worker or 'an unknown worker'}: {death.cause}"
         print(one_line(f"{_date(death.time)} {what}"))
     if run.holder is None:
         last = "networks came with a merge" if "merged" in run.info else f"the last one ({means}) was interrupted"
-        print(one_line(f"no run is under way; {last}, {_date(crew.latest)}"))
+        print(one_line(f"no run is under way; {last}, {_date(activity.latest)}"))
         return
-    print(one_line(f"under way: {run.holder} ({means}); {crew.workers} at the same time"))
+    print(one_line(f"under way: {run.holder} ({means}); {activity.workers} at the same time"))
     left = "" if run.seconds_left is None else f", {_duration(run.seconds_left)} left"
-    print(f"{crew.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {crew.deaths}")
-    at = {unit.worker: unit for unit in crew.under_way if unit.worker}
-    made = {member.name: member.networks for member in crew.members}
+    print(f"{activity.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {activity.deaths}")
+    at = {unit.worker: unit for unit in activity.under_way if unit.worker}
+    made = {member.name: member.networks for member in activity.members}
     names = [*at, *(name for name in made if name not in at)]
     table = _table("worker", "networks", "works on", "for")
     for name in names[:_MOST_WORKERS]:
@@ -282,7 +266,7 @@ def _date(unix_time: float | None) -> str:
 
 
 def print_verification(result: Verification) -> None:
-    """What was checked and what is wrong."""
+    """Print what was checked and what is wrong."""
     for problem in result.problems:
         print(f"problem: {problem}")
     counted = [f"{result.files} files"]
@@ -303,7 +287,7 @@ def print_verification(result: Verification) -> None:
 
 
 def print_merged(merged: Merged) -> None:
-    """What was merged, what was refused and why, and what is missing."""
+    """Print what was merged, what was refused and why, and what is missing."""
     for source in merged.sources:
         part = "" if source.part is None else f", {source.part}"
         retrained = f", {source.retrained} trained again" if source.retrained else ""
@@ -324,7 +308,7 @@ def print_merged(merged: Merged) -> None:
 
 
 def print_package(made: Packaged) -> None:
-    """What a package holds."""
+    """Print the contents of a package."""
     failed = f", {made.failed} failed the audit and are in no split" if made.failed else ""
     print(
         f"{made.folder}: {made.networks} networks, {made.complete} complete and audited{failed}, {made.bytes / 1e6:.1f} MB"
@@ -335,7 +319,7 @@ def print_package(made: Packaged) -> None:
 
 
 def print_results(results: Results) -> None:
-    """A table of rungs for each case, and what stands beside it."""
+    """Print a table of rungs for each case, and its notes."""
     for dataset in results.datasets:
         held_out = ", held out" if dataset["held_out"] else ""
         differs = f", differs from the first in {', '.join(dataset['differs'])}" if dataset["differs"] else ""
@@ -382,7 +366,7 @@ _LARGEST_CONFUSION = 12
 
 
 def _print_confusion(rows: list[Row]) -> None:
-    """That of the best rung on plain weights, if it can be read."""
+    """Print the confusion matrix of the best rung on plain weights, if it is small enough to read."""
     plain = [row for row in rows if row.confusion and row.rung.endswith("/raw/plain") and row.mean is not None]
     best = max(plain, key=lambda row: row.mean or 0.0, default=None)
     if best is None or best.confusion is None or len(best.classes) > _LARGEST_CONFUSION:

@@ -10,7 +10,7 @@ import typer
 
 from tinymlds.cli import completion
 from tinymlds.cli.common import command, print_json
-from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Quiet, Subset
+from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Quiet, Subset, argument, option
 
 
 @command
@@ -46,9 +46,8 @@ def _print_status(found: Any, as_json: bool, watch: bool) -> None:
     if as_json:
         spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
         page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
-        page["run"] = overview.describe_run(found.run)
-        transducers = (t := overview.transducers(found)) and dataclasses.asdict(t)
-        print_json({**page, "transducers": transducers}, one_line=watch)
+        page |= {"run": overview.describe_run(found.run), "transducers": overview.transducers(found)}
+        print_json(page, one_line=watch)
     else:
         console.print_status(found)
 
@@ -73,7 +72,7 @@ def verify(
     from tinymlds.verification import checks
 
     workers = execution.available_cpus() if workers is None else workers
-    progress = console.VerifyProgress(quiet or as_json)
+    progress = console.count_checked(quiet or as_json)
     result = checks.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
         print_json({**dataclasses.asdict(result), "ok": result.ok})
@@ -86,11 +85,8 @@ def verify(
 @command
 def inspect(
     folder: Place,
-    task: Annotated[
-        str | None,
-        typer.Argument(help="A task of it.", show_default=False, autocompletion=completion.tasks_of_folder),
-    ] = None,
-    index: Annotated[int | None, typer.Argument(help="A network of that task.", show_default=False)] = None,
+    task: Annotated[str | None, argument(help="A task of it.", autocompletion=completion.tasks_of_folder)] = None,
+    index: Annotated[int | None, argument(help="A network of that task.")] = None,
     name: Name = None,
     subset: Subset = None,
     as_json: Json = False,
@@ -129,18 +125,15 @@ def inspect(
 @command
 def report(
     folder: Place,
-    out: Annotated[Path | None, typer.Option(help="The page. (default: report.html)", show_default=False)] = None,
-    figures: Annotated[
-        Path | None, typer.Option(help="Folder to write figures to, for papers, in place of the page.", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, option(help="The page. (default: report.html)")] = None,
+    figures: Annotated[Path | None, option(help="Folder to write figures to, for papers, in place of the page.")] = None,
     form: Annotated[str, typer.Option("--format", help="Of the figures: png or svg.")] = "png",
     only: Annotated[list[str] | None, typer.Option(help="Only the figure of this name; can be repeated.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="A network to look at, like xor:17; can be repeated.")] = None,
     canonical: Annotated[bool, typer.Option("--canonical", help="Map networks in their canonical form.")] = False,
     points: Annotated[int, typer.Option(min=2, max=200_000, help="Networks on the map, at most.")] = 50_000,
     analysis: Annotated[
-        list[Path] | None,
-        typer.Option(help="Show this file of `tinymlds analyze --out` too; can be repeated.", show_default=False),
+        list[Path] | None, option(help="Show this file of `tinymlds analyze --out` too; can be repeated.")
     ] = None,
     name: Name = None,
     subset: Subset = None,
@@ -166,7 +159,7 @@ def report(
     if out is not None or figures is None:
         written.append(reporting.write_page(folder, out or Path("report.html"), options))
     if as_json:
-        print_json({"folder": folder, "files": [dataclasses.asdict(summary.file_report(path)) for path in written]})
+        print_json({"folder": folder, "files": [summary.file_report(path) for path in written]})
         return
     for path in written:
         print(path)
@@ -180,9 +173,9 @@ def report(
 @command
 def export(
     folder: Place,
-    task: Annotated[str, typer.Argument(help="A task of it.", show_default=False)],
-    index: Annotated[int, typer.Argument(help="A network of that task.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write: .safetensors, or .npz.", show_default=False)],
+    task: Annotated[str, argument(help="A task of it.")],
+    index: Annotated[int, argument(help="A network of that task.")],
+    out: Annotated[Path, option(help="File to write: .safetensors, or .npz.")],
     force: Annotated[bool, typer.Option("--force", help="Overwrite what is there.")] = False,
     name: Name = None,
     subset: Subset = None,
@@ -204,7 +197,7 @@ def export(
     written, row = network.save(out, force), network.row
     if as_json:
         stated = {key: row[key] for key in ("task", "index", "weights_sha256")}
-        print_json({"folder": folder, **stated, "files": [dataclasses.asdict(summary.file_report(written))]})
+        print_json({"folder": folder, **stated, "files": [summary.file_report(written)]})
         return
     print(written)
     console.print_next("inspect", opened.folder, row["task"], row["index"])
@@ -212,34 +205,22 @@ def export(
 
 @command
 def analyze(
-    folders: Annotated[list[Path], typer.Argument(help="Dataset folders.", show_default=False)],
+    folders: Annotated[list[Path], argument(help="Dataset folders.")],
     experiment: Annotated[
         str,
-        typer.Option(
-            help="which-machine, tampered, tampered-unseen (a machine never seen), which-transducer or predict-epochs.",
-            show_default=False,
-        ),
+        option(help="which-machine, tampered, tampered-unseen (a machine never seen), which-transducer or predict-epochs."),
     ],
     seeds: Annotated[int, typer.Option(help="Splits, and seeds of models and of random symmetries.")] = 5,
-    rungs: Annotated[
-        str | None, typer.Option(help="Some, like majority,forest/raw/*; a model is all its rungs.", show_default=False)
-    ] = None,
-    cases: Annotated[str | None, typer.Option(help="Some, like xor,parity.", show_default=False)] = None,
-    networks: Annotated[
-        int | None, typer.Option(min=3, help="Only the first so many of each task. (default: all)", show_default=False)
-    ] = None,
+    rungs: Annotated[str | None, option(help="Some, like majority,forest/raw/*; a model is all its rungs.")] = None,
+    cases: Annotated[str | None, option(help="Some, like xor,parity.")] = None,
+    networks: Annotated[int | None, option(min=3, help="Only the first so many of each task. (default: all)")] = None,
     held_out: Annotated[
-        list[Path] | None,
-        typer.Option(help="Test on this dataset of another seed; may be given several times.", show_default=False),
+        list[Path] | None, option(help="Test on this dataset of another seed; may be given several times.")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="File for the JSON; until it is there, FILE.rows has what is finished.", show_default=False),
+        Path | None, option(help="File for the JSON; until it is there, FILE.rows has what is finished.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seeds worked on at the same time. (default: one a CPU)", show_default=False),
-    ] = None,
+    workers: Annotated[int | None, option(min=1, help="Seeds worked on at the same time. (default: one a CPU)")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -261,7 +242,7 @@ def analyze(
         held_out=held_out or (),
         out=out,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.AnalysisProgress(quiet or as_json),
+        progress=console.name_rungs(quiet or as_json),
     )
     if as_json:
         print(results.to_json(), end="")

@@ -8,7 +8,20 @@ import typer
 
 from tinymlds.cli import completion
 from tinymlds.cli.common import command, print_json, recipe_options
-from tinymlds.cli.options import Checkers, Json, Machine, Modified, Only, Picks, Quiet, Seed, Tasks, Transducers
+from tinymlds.cli.options import (
+    Checkers,
+    Json,
+    Machine,
+    Modified,
+    Only,
+    Picks,
+    Quiet,
+    Seed,
+    Tasks,
+    Transducers,
+    argument,
+    option,
+)
 
 
 @recipe_options
@@ -20,30 +33,17 @@ def train(
     tasks: Tasks = None,
     transducers: Transducers = None,
     only: Only = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Dataset folder. (default: named after the task or dataset)", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, option(help="Dataset folder. (default: named after the task or dataset)")] = None,
     seed: Seed = None,
     checkpoints: Annotated[
-        str | None,
-        typer.Option(
-            help="Epochs at whose end weights are stored, like 0,1,2,4,8. (default: the folder's, or none)",
-            show_default=False,
-        ),
+        str | None, option(help="Epochs at whose end weights are stored, like 0,1,2,4,8. (default: the folder's, or none)")
     ] = None,
     part: Annotated[
-        str | None,
-        typer.Option(
-            help="Only this part, like 2/8: each has every eighth network; see merge. (default: the whole)",
-            show_default=False,
-        ),
+        str | None, option(help="Only this part, like 2/8: each has every eighth network; see merge. (default: the whole)")
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            help="Processes or threads; with cuda, networks at once. (default: one a CPU; what the GPU has room for)",
-            show_default=False,
-        ),
+        option(help="Processes or threads; with cuda, networks at once. (default: one a CPU; what the GPU has room for)"),
     ] = None,
     backend: Annotated[
         str, typer.Option(help="What to train on: cpu, or cuda (an NVIDIA GPU).", autocompletion=completion.backends)
@@ -55,10 +55,7 @@ def train(
             autocompletion=completion.executors,
         ),
     ] = "processes",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="With dask: the address of its scheduler, like tcp://HOST:8786.", show_default=False),
-    ] = None,
+    scheduler: Annotated[str | None, option(help="With dask: the address of its scheduler, like tcp://HOST:8786.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -73,40 +70,23 @@ def train(
     from tinymlds.dataset import dataset, summary
     from tinymlds.errors import UsageError
     from tinymlds.runs.dry_run import forecast
-    from tinymlds.runs.train import Wanted, default_folder
-    from tinymlds.runs.train import train as train_networks
+    from tinymlds.runs.execution import check_resources
+    from tinymlds.runs.train import Request, make
     from tinymlds.spec import parse_checkpoints, parse_part
     from tinymlds.tasks.catalog import choose
 
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
+    if dry_run and (executor != "processes" or scheduler is not None):
+        raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
+    name, chosen = choose(machine, modified, tasks, transducers, only)
+    request = Request(name, chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
+    resources = check_resources(backend, workers, executor, scheduler)
     if dry_run:
-        if executor != "processes" or scheduler is not None:
-            raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
-        name, chosen = choose(machine, modified, tasks, transducers, only)
-        wanted = Wanted(chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
-        folder = out or Path(default_folder(name, wanted.part))
-        expected = forecast(wanted, folder, workers, backend)
+        expected = forecast(request, request.folder(out), resources)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
     with console.TrainProgress(quiet) as progress:
-        result = train_networks(
-            machine,
-            count,
-            out,
-            modified=modified,
-            dataset=tasks,
-            transducers=transducers,
-            only=only,
-            seed=seed,
-            checkpoints=epochs,
-            part=part,
-            workers=workers,
-            backend=backend,
-            executor=executor,
-            scheduler=scheduler,
-            progress=progress,
-            **recipe,
-        )
+        result = make(request, out, resources, progress)
     report = summary.folder_report(dataset.Dataset(result.folder))
     run = result.progress
     if as_json:
@@ -133,9 +113,7 @@ def generate(
     tasks: Tasks = None,
     transducers: Transducers = None,
     only: Only = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write. (default: like xor-sequences)", show_default=False)
-    ] = None,
+    out: Annotated[Path | None, option(help="Folder to write. (default: like xor-sequences)")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sequences.")] = 0,
     as_json: Json = False,
     *,
@@ -163,10 +141,8 @@ def generate(
 
 @command
 def merge(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Parts of a dataset, or what was merged of them before.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option(help="The dataset folder; what it holds already stays.", show_default=False)],
+    folders: Annotated[list[Path], argument(help="Parts of a dataset, or what was merged of them before.")],
+    out: Annotated[Path, option(help="The dataset folder; what it holds already stays.")],
     retrain: Annotated[
         int, typer.Option(min=0, help="Of each folder, pick so many networks at random and train them again first.")
     ] = 0,
@@ -182,7 +158,7 @@ def merge(
     from tinymlds.cli import console
     from tinymlds.verification import merging
 
-    progress = console.MergeProgress(quiet or as_json)
+    progress = console.count_merged(quiet or as_json)
     result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
     if as_json:
         print_json({**dataclasses.asdict(result), "problems": result.problems, "ok": result.ok})
@@ -193,26 +169,22 @@ def merge(
 
 @command
 def package(
-    folders: Annotated[list[Path], typer.Argument(help="Sealed dataset folders.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="The package to make; it must not exist.", show_default=False)],
+    folders: Annotated[list[Path], argument(help="Sealed dataset folders.")],
+    out: Annotated[Path, option(help="The package to make; it must not exist.")],
     subsets: Annotated[
         str | None, typer.Option(help="Also make folders of the first so many networks of each task, like 100,500.")
     ] = None,
-    title: Annotated[str | None, typer.Option(help="Title. (default: the folders' names)", show_default=False)] = None,
-    author: Annotated[list[str] | None, typer.Option(help="An author; may be repeated.", show_default=False)] = None,
+    title: Annotated[str | None, option(help="Title. (default: the folders' names)")] = None,
+    author: Annotated[list[str] | None, option(help="An author; may be repeated.")] = None,
     license: Annotated[str, typer.Option(help="Licence of the data, an SPDX expression.")] = "CC-BY-SA-4.0",
-    date: Annotated[str | None, typer.Option(help="Day of publication, YYYY-MM-DD.", show_default=False)] = None,
-    url: Annotated[str | None, typer.Option(help="Where it will be found.", show_default=False)] = None,
-    software_url: Annotated[
-        str | None, typer.Option(help="Where tinymlds is found, for whoever gets the package.", show_default=False)
-    ] = None,
+    date: Annotated[str | None, option(help="Day of publication, YYYY-MM-DD.")] = None,
+    url: Annotated[str | None, option(help="Where it will be found.")] = None,
+    software_url: Annotated[str | None, option(help="Where tinymlds is found, for whoever gets the package.")] = None,
     hosts: Annotated[bool, typer.Option("--hosts", help="Keep the names of hosts in provenance.jsonl.")] = False,
     tolerate: Annotated[
         bool, typer.Option("--tolerate", help="Publish although networks fail the audit; they are in no split.")
     ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads for the audit. (default: one a CPU)", show_default=False)
-    ] = None,
+    workers: Annotated[int | None, option(min=1, help="Threads for the audit. (default: one a CPU)")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -231,7 +203,7 @@ def package(
         hosts=hosts,
         tolerate=tolerate,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.VerifyProgress(quiet or as_json),
+        progress=console.count_checked(quiet or as_json),
         title=title,
         license=license,
         authors=tuple(author or ()),

@@ -1,5 +1,6 @@
 """Options that several commands have."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -7,41 +8,32 @@ import typer
 
 from tinymlds.cli import completion
 
-Place = Annotated[Path, typer.Argument(help="A dataset folder, or a package.", show_default=False)]
-Name = Annotated[
-    str | None, typer.Option(help="The dataset of a package; needless where there is one.", show_default=False)
-]
-Subset = Annotated[
-    int | None, typer.Option(help="Of a package: the subset with so many networks of each task.", show_default=False)
-]
+option, argument = (partial(kind, show_default=False) for kind in (typer.Option, typer.Argument))
+"""Options and arguments whose help says what their default is, or that have none."""
+
+Place = Annotated[Path, argument(help="A dataset folder, or a package.")]
+Name = Annotated[str | None, option(help="The dataset of a package; needless where there is one.")]
+Subset = Annotated[int | None, option(help="Of a package: the subset with so many networks of each task.")]
 Machine = Annotated[
     str | None,
-    typer.Option(
+    option(
         help="eightbit, direct, invert, xor or parity; SimpleXORMachine and so on are accepted too.",
-        show_default=False,
         autocompletion=completion.machines,
     ),
 ]
 Modified = Annotated[bool, typer.Option("--modified", help="The machine's modified twin, with a hidden trigger.")]
 Tasks = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--dataset",
         help="ds1 (machines), ds2 (their modified twins) or ds3 (transducers).",
-        show_default=False,
         autocompletion=completion.datasets,
     ),
 ]
-Transducers = Annotated[
-    int | None, typer.Option(help="Only the first so many transducers of ds3. (default: 100)", show_default=False)
-]
-Only = Annotated[int | None, typer.Option(help="Only this transducer of ds3.", show_default=False)]
-Seed = Annotated[int | None, typer.Option(help="Seed of the dataset. (default: the folder's, or 0)", show_default=False)]
-Picks = Annotated[
-    int | None, typer.Option(min=0, help="Picks them. (default: a new one, which is said)", show_default=False)
-]
-Checkers = Annotated[
-    int | None, typer.Option(min=1, help="Processes and threads. (default: one a CPU)", show_default=False)
-]
+Transducers = Annotated[int | None, option(help="Only the first so many transducers of ds3. (default: 100)")]
+Only = Annotated[int | None, option(help="Only this transducer of ds3.")]
+Seed = Annotated[int | None, option(help="Seed of the dataset. (default: the folder's, or 0)")]
+Picks = Annotated[int | None, option(min=0, help="Picks them. (default: a new one, which is said)")]
+Checkers = Annotated[int | None, option(min=1, help="Processes and threads. (default: one a CPU)")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

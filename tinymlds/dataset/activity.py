@@ -1,4 +1,4 @@
-"""Who works on what: the tables of a journal that say how its run goes, and that no dataset depends on.
+"""The activity of a run: tables of the journal that say which worker does what. No dataset depends on them.
 
 They are written in the transaction that keeps finished networks, so that they cost no further flush of the disk. A journal
 of an earlier version lacks them; `start_run` adds them.
@@ -26,7 +26,7 @@ CREATE TABLE minutes (
 """
 
 _MINUTES = 5
-"""Over so many the rate of a run is measured."""
+"""The rate of a run is measured over this many minutes."""
 _LATEST_DEATHS = 10
 
 
@@ -37,9 +37,9 @@ class UnderWay(NamedTuple):
     start: int
     stop: int
     worker: str
-    """Who has begun with it; "" if nobody has yet, or it is not known who."""
+    """Name of the worker that has begun with it; "" if none has, or if it is not known."""
     since: float
-    """Unix time at which it was begun, or handed out if it is not known."""
+    """Unix time at which it was begun; if that is not known, at which it was handed out."""
 
 
 class Death(NamedTuple):
@@ -50,12 +50,12 @@ class Death(NamedTuple):
     start: int
     stop: int
     worker: str
-    """ "" if it is not known which."""
+    """Name of the worker; "" if it is not known."""
     cause: str
 
 
-class Standing(NamedTuple):
-    """How a run stands at the moment."""
+class RunState(NamedTuple):
+    """The state of a run at the moment, as the run writes it."""
 
     run: int
     workers: int
@@ -63,39 +63,39 @@ class Standing(NamedTuple):
     seconds_left: float | None
     under_way: list[UnderWay]
     deaths: list[Death]
-    """Since the last time that this was noted."""
+    """Deaths since the state was written last."""
 
 
-class Member(NamedTuple):
+class WorkerActivity(NamedTuple):
     """A worker of a run."""
 
     name: str
     networks: int
-    """That it has made in this run."""
+    """Number of networks that the worker has made in this run."""
     latest: float
-    """Unix time at which the latest of them was finished."""
+    """Unix time at which the latest of its networks was finished."""
 
 
-class Crew(NamedTuple):
-    """How the latest run of a journal goes."""
+class RunActivity(NamedTuple):
+    """The latest run of a journal: its workers, its rate, what is under way."""
 
     run: int
     since: float
-    """Unix time at which it started."""
+    """Unix time at which the run started."""
     latest: float
     """Unix time of the latest note."""
     workers: int
     networks_per_second: float
-    """Over the last five minutes of the run."""
+    """Rate over the last five minutes of the run."""
     seconds_left: float | None
     """Forecast at `latest`; None before the first network."""
-    members: list[Member]
+    members: list[WorkerActivity]
     under_way: list[UnderWay]
     deaths: int
     latest_deaths: list[Death]
 
 
-class Notes:
+class ActivityWriter:
     """Writes the tables of one connection to a journal."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -103,12 +103,12 @@ class Notes:
         self._numbers: dict[tuple[int, str], int] = {}
 
     def start(self, run: int) -> None:
-        """Note that a run starts: with nothing under way."""
+        """Record that a run starts, with nothing under way."""
         self._connection.execute("DELETE FROM under_way")
         self._note_minute(run, 0, 0, None)
 
     def add_makers(self, made: Iterable[tuple[str, int, int, str, float]]) -> None:
-        """Note who made networks: task, index, run, worker ("" is nobody) and time of finishing."""
+        """Record who made networks: task, index, run, worker ("" if unknown) and time of finishing."""
         networks: Counter[int] = Counter()
         latest: dict[int, float] = {}
         rows = []
@@ -124,8 +124,8 @@ class Notes:
             [(count, latest[number], number) for number, count in networks.items()],
         )
 
-    def note(self, networks: int, now: Standing) -> None:
-        """Note how the run stands, and that it has just finished so many networks."""
+    def note(self, networks: int, now: RunState) -> None:
+        """Record the state of the run, and how many networks it has just finished."""
         self._connection.execute("DELETE FROM under_way")
         self._connection.executemany("INSERT INTO under_way VALUES (?, ?, ?, ?, ?)", now.under_way)
         self._connection.executemany("INSERT INTO deaths VALUES (?, ?, ?, ?, ?, ?)", now.deaths)
@@ -142,7 +142,7 @@ class Notes:
         )
 
     def _number(self, run: int, name: str) -> int:
-        """The number of a worker, which gets one if it is new."""
+        """Return the number of a worker; a new worker gets one."""
         if (run, name) not in self._numbers:
             [found] = self._connection.execute("SELECT max(worker) FROM workers WHERE run = ? AND name = ?", (run, name))
             number = found[0]
@@ -153,11 +153,11 @@ class Notes:
         return self._numbers[run, name]
 
 
-def read(connection: sqlite3.Connection) -> Crew | None:
-    """How the latest run goes; None if no run has started.
+def read(connection: sqlite3.Connection) -> RunActivity | None:
+    """Read the activity of the latest run; None if no run has started.
 
     Raises:
-        ValueError: the tables hold something that `Notes` does not write.
+        ValueError: the tables hold something that `ActivityWriter` does not write.
     """
     minutes = _rows(connection, _READ_MINUTES, _MINUTE)
     if not minutes:
@@ -167,14 +167,14 @@ def read(connection: sqlite3.Connection) -> Crew | None:
     seconds = latest - recent[-1][2]
     [(since,)] = _rows(connection, "SELECT min(since) FROM minutes WHERE run = ?", (float,), (run,))
     [(deaths,)] = _rows(connection, "SELECT count(*) FROM deaths WHERE time >= ?", (int,), (since,))
-    return Crew(
+    return RunActivity(
         run,
         since,
         latest,
         workers,
         sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0,
         seconds_left,
-        [Member(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
+        [WorkerActivity(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
         [UnderWay(*row) for row in _rows(connection, _READ_UNDER_WAY, (str, int, int, str, float))],
         deaths,
         [Death(*row) for row in reversed(_rows(connection, _READ_DEATHS, _DEATH, (since,)))],

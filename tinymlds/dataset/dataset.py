@@ -1,4 +1,4 @@
-"""What users open: a dataset folder as networks with names."""
+"""The class that users open: a dataset folder as networks with names."""
 
 import contextlib
 import hashlib
@@ -22,7 +22,7 @@ from tinymlds.training.data import TaskData, task_data
 
 Floats = npt.NDArray[np.float32]
 _Places = npt.NDArray[np.int64]
-"""Places of networks among those of their task that a folder holds; in a whole dataset these are the indices."""
+"""Places of networks in the folder, counted within their task; in a whole dataset a place is the index."""
 
 
 class Dataset:
@@ -72,7 +72,7 @@ class Dataset:
         return store.dataset_digest(self.sums)
 
     def require_whole(self) -> "Dataset":
-        """This dataset, if it is no part of one.
+        """Return this dataset, unless it is a part of one.
 
         Raises:
             UsageError: it is.
@@ -89,7 +89,7 @@ class Dataset:
             yield from self.networks(task)
 
     def networks(self, task: str, split: str | None = None, *, unfinished: bool = True) -> Iterator[Network]:
-        """Networks of a task in index order, whatever their status; a shard of them is in memory at a time.
+        """Yield the networks of a task in index order, whatever their status; a shard of them is in memory at a time.
 
         Args:
             task: its id, or the original's name.
@@ -124,12 +124,12 @@ class Dataset:
         return Network(row, self.architecture, weights)
 
     def rows(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> list[Row]:
-        """Rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
+        """Return rows of the manifest for networks of a task, in index order; the arguments are those of `weights`."""
         task = self.task_id(task)
         return self.manifest.rows(self.manifest.place(task).start + self._picked(task, split, epoch, unfinished))
 
     def weights(self, task: str, split: str | None = None, epoch: int | None = None, *, unfinished: bool = False) -> Floats:
-        """Parameter vectors of a task, float32 [n, P], aligned with `rows` of the same arguments.
+        """Return the parameter vectors of a task, float32 [n, P], aligned with `rows` of the same arguments.
 
         Args:
             task: its id, or the original's name.
@@ -153,7 +153,7 @@ class Dataset:
         *,
         unfinished: bool = False,
     ) -> tuple[Floats, npt.NDArray[np.int64]]:
-        """Parameter vectors float32 [n, P] of several tasks, one after another, and their labels int64 [n].
+        """Return the parameter vectors float32 [n, P] of several tasks, one after another, and their labels int64 [n].
 
         A label is the place of the task in `tasks`, which are all of the dataset if they are left out; the other arguments
         are those of `weights`.
@@ -164,7 +164,7 @@ class Dataset:
         return self._read(selection, epoch), labels
 
     def _picked(self, task: str, split: str | None, epoch: int | None, unfinished: bool) -> _Places:
-        """Places, among the networks of the task, of those that are asked for, ascending."""
+        """Return the places of the networks that are asked for, ascending, counted within their task."""
         place = self.manifest.place(task)
         picked = np.ones(self.counts[task], bool) if unfinished else self.manifest.complete(place)
         if split is not None:
@@ -176,7 +176,7 @@ class Dataset:
         return np.flatnonzero(picked)
 
     def _checkpoint(self, epoch: int) -> int:
-        """The number of the checkpoint of an epoch."""
+        """Return the number of the checkpoint of an epoch."""
         if not self.spec.checkpoints:
             raise UsageError(f"{self.folder} has no checkpoints, so no weights of epoch {epoch}; see `train --checkpoints`")
         if isinstance(epoch, bool) or epoch not in self.spec.checkpoints:
@@ -185,7 +185,7 @@ class Dataset:
         return self.spec.checkpoints.index(epoch)
 
     def _read(self, selection: list[tuple[str, _Places]], epoch: int | None) -> Floats:
-        """Parameter vectors [n, P] of networks of several tasks, a tensor of a shard at a time; see `weights` for epoch.
+        """Read parameter vectors [n, P] of several tasks, a tensor of a shard at a time; see `weights` for epoch.
 
         The hashes of those at the end of training are compared in threads while further shards are read.
         """
@@ -225,12 +225,12 @@ class Dataset:
                 )
 
     def losses(self, task: str) -> list[tuple[Floats, Floats]]:
-        """(training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
+        """Return (training losses, validation losses) of every network of a task, in index order; float32 [epochs] each."""
         task = self.task_id(task)
         return [pair for shard in self.shards(task) for pair in self.shard_losses(task, shard)]
 
     def shard_losses(self, task: str, shard: int) -> list[tuple[Floats, Floats]]:
-        """`losses` of the networks in one shard."""
+        """Return the `losses` of the networks in one shard."""
         arrays = self.tensor_file("losses", task, shard).read()
         offsets = arrays["offsets"]
         epochs = self.manifest.epochs(self._shard_place(task, shard))
@@ -241,7 +241,7 @@ class Dataset:
         return list(zip(*pieces, strict=True))
 
     def checkpoints(self, task: str) -> Floats:
-        """Weights along the way, float32 [n, c, P], of all networks of a task in index order.
+        """Return the stored weights of all networks of a task in index order, float32 [n, c, P].
 
         Axis 1 goes with `spec.checkpoints`; where training ended before that epoch there is NaN.
         """
@@ -250,7 +250,7 @@ class Dataset:
         return np.concatenate([nothing, *(self.shard_checkpoints(task, shard) for shard in self.shards(task))])
 
     def shard_checkpoints(self, task: str, shard: int) -> Floats:
-        """`checkpoints` of the networks in one shard."""
+        """Return the `checkpoints` of the networks in one shard."""
         if not self.spec.checkpoints:
             return np.empty((len(self.shard_rows(task, shard)), 0, self.architecture.size), np.float32)
         return params.from_tensors(self.architecture, self.tensor_file("checkpoints", task, shard).read(), 2)
@@ -261,14 +261,14 @@ class Dataset:
             raise DatasetError(f"{self.folder / name} does not match {store.SUMS}; it was changed or damaged")
 
     def data(self, task: str) -> TaskData:
-        """The table and the sequences of a task, made again from the spec (`verify` compares them with the file).
+        """Return the table and the sequences of a task, made again from the spec (`verify` compares them with the file).
 
         Where each network draws its own training sequences (`spec.recipe.sequences`), see `training.own_sequences`.
         """
         return task_data(self.task_id(task), self.spec.seed, self.spec.recipe)
 
     def task_id(self, name: str) -> str:
-        """The id of a task of this dataset, given its id or the original's name.
+        """Return the id of a task of this dataset, given its id or the original's name.
 
         Raises:
             KeyError: there is none.
@@ -279,7 +279,7 @@ class Dataset:
         raise KeyError(f"{self.folder} has no task {name!r}; it has {task_names(list(self.counts))}")
 
     def task_ids(self, names: Sequence[str] | None) -> tuple[str, ...]:
-        """The ids of several tasks of this dataset; None is all.
+        """Return the ids of several tasks of this dataset; None is all.
 
         Raises:
             UsageError: one text where there should be several, none, or a task twice.
@@ -295,7 +295,7 @@ class Dataset:
         return found
 
     def tensor_file(self, kind: str, task: str, shard: int) -> TensorFile:
-        """A shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
+        """Open a shard of "networks", "losses" or "checkpoints", checked for the tensors that it must hold."""
         key = (kind, task, shard)
         if key not in self._files:
             count = min(store.SHARD, self.counts[task] - shard * store.SHARD)
@@ -311,15 +311,15 @@ class Dataset:
         return self._files[key]
 
     def shards(self, task: str) -> range:
-        """Numbers of the shards of a task."""
+        """Return the numbers of the shards of a task."""
         return range(-(-self.counts[task] // store.SHARD))
 
     def shard_of(self, task: str, index: int) -> int:
-        """The number of the shard that holds a network."""
+        """Return the number of the shard that holds a network."""
         return self.spec.indices[task].index(index) // store.SHARD
 
     def shard_rows(self, task: str, shard: int) -> list[Row]:
-        """Manifest rows of the networks in a shard."""
+        """Return the manifest rows of the networks in a shard."""
         return self.manifest[self._shard_place(task, shard)]
 
     def _shard_place(self, task: str, shard: int) -> slice:
@@ -331,10 +331,8 @@ class Dataset:
 def require_dataset(folder: Path) -> None:
     """Raise DatasetError unless the folder is a sealed dataset."""
     inside = (store.SUMS, store.JOURNAL, f"full/{store.SUMS}")
-    try:
+    with reader.reading(folder):
         is_folder, sealed, started, packaged = folder.is_dir(), *((folder / name).exists() for name in inside)
-    except OSError as error:
-        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
     if not is_folder:
         raise DatasetError(f"{folder} is not a folder; look at the path, or let `tinymlds train --out {folder}` make one")
     if not sealed:
@@ -345,7 +343,7 @@ def require_dataset(folder: Path) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """dataset.json of a folder; its "kind" is "networks" or "sequences".
+    """Read dataset.json of a folder; its "kind" is "networks" or "sequences".
 
     Raises:
         DatasetError: it is damaged, or describes something else.
@@ -373,14 +371,14 @@ def open_dataset(path: str | Path, name: str | None = None, subset: int | None =
 
 
 def _by_shard(places: _Places) -> Iterator[tuple[int, _Places]]:
-    """Ascending places of networks, shard by shard: (number of the shard, those in it)."""
+    """Yield ascending places of networks shard by shard: (number of the shard, places in it)."""
     shards = places // store.SHARD
     for shard in np.unique(shards).tolist():
         yield shard, places[shards == shard]
 
 
 def _described(indices: range) -> str:
-    """The networks of a task, for a message."""
+    """Describe the networks of a task, for a message."""
     if indices.step == 1:
         return f"networks {indices[0]} to {indices[-1]}"
     shown = [str(index) for index in indices[:3]]

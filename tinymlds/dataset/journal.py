@@ -1,7 +1,7 @@
 """The journal: finished networks, durably, while work is under way.
 
 SQLite with a rollback journal and synchronous=EXTRA: a transaction that returned has survived a power cut. One process
-writes; others may read at any time. The tables of `crew` say how the run goes; a journal of an earlier version lacks them.
+writes; others may read at any time. The tables of `activity` say how the run goes; one of an earlier version lacks them.
 A journal may come from a stranger too: one with other tables than ours, or with a view or a trigger, is refused before
 anything is asked of it.
 """
@@ -48,12 +48,12 @@ class Entry(NamedTuple):
 
     task: str
     run: int
-    """Which run made it."""
+    """Number of the run that made it."""
     outcome: Outcome
     finished: float
     """Unix time at which it was finished."""
     worker: str = ""
-    """Who made it, by a name that tells the workers of a run apart; "" if that is not known."""
+    """Name of the worker that made it, distinct within a run; "" if it is not known."""
 
 
 class Journal:
@@ -66,8 +66,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
-        self._notes = activity.Notes(connection) if tables == _schema(_TABLES + activity.TABLES) else None
-        if self._notes is None and tables != _schema(_TABLES):
+        self._activity = activity.ActivityWriter(connection) if tables == _schema(_TABLES + activity.TABLES) else None
+        if self._activity is None and tables != _schema(_TABLES):
             raise damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
@@ -83,7 +83,7 @@ class Journal:
 
     @staticmethod
     def open(folder: Path) -> "Journal | None":
-        """The journal of a folder, or None if no work is under way there.
+        """Open the journal of a folder; returns None if no work is under way there.
 
         Raises:
             DatasetError: there is a file, and it is not a journal, or it cannot be read.
@@ -112,7 +112,7 @@ class Journal:
     def create(
         folder: Path, spec: Spec, base: dict[str, int], entries: Iterable[Entry], runs: dict[int, dict[str, Any]]
     ) -> "Journal":
-        """A new journal, with the networks of shards that will be sealed again. All in one transaction."""
+        """Make a new journal, with the networks of shards that will be sealed again. All in one transaction."""
         path = folder / JOURNAL
         try:
             connection = sqlite3.connect(path)
@@ -125,7 +125,7 @@ class Journal:
                 connection.executemany(
                     "INSERT INTO runs VALUES (?, ?)", ((run, canonical_json(info)) for run, info in runs.items())
                 )
-                _insert(connection, activity.Notes(connection), entries)
+                _insert(connection, activity.ActivityWriter(connection), entries)
         except sqlite3.Error as error:
             raise cannot_write(path, error) from error
         return Journal(connection, path)
@@ -135,27 +135,27 @@ class Journal:
         self._connection.close()
 
     def set_spec(self, spec: Spec) -> None:
-        """Ask for more networks."""
+        """Change the spec, to ask for more networks."""
         self._write("UPDATE about SET value = ? WHERE key = 'spec'", [(canonical_json(spec.to_dict()),)])
         self.spec = spec
 
     def start_run(self, info: dict[str, Any]) -> int:
-        """Note a run (what may differ between runs: host, versions); its number goes with each of its networks.
+        """Record a run (host, versions and so on); returns its number, which goes with each of its networks.
 
         A journal of an earlier version gets the tables that it lacks.
         """
         run = int(self._query("SELECT coalesce(max(run), 0) + 1 FROM runs")[0][0])
-        notes = self._notes or activity.Notes(self._connection)
+        writer = self._activity or activity.ActivityWriter(self._connection)
         with self._writing():
-            if self._notes is None:
+            if self._activity is None:
                 _make_tables(self._connection, activity.TABLES)
             self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run, canonical_json(info)))
-            notes.start(run)
-        self._notes = notes
+            writer.start(run)
+        self._activity = writer
         return run
 
-    def add(self, entries: list[Entry], standing: activity.Standing | None = None) -> None:
-        """Keep finished networks, and how the run that finished them stands; when this returns they are safe.
+    def add(self, entries: list[Entry], state: activity.RunState | None = None) -> None:
+        """Keep finished networks, and the state of the run that finished them; when this returns they are safe.
 
         One transaction.
 
@@ -163,17 +163,17 @@ class Journal:
             TinymldsError: the file system refused; nothing of this call is kept, everything before is.
         """
         with self._writing():
-            _insert(self._connection, self._notes, entries)
-            if self._notes is not None and standing is not None:
-                self._notes.note(len(entries), standing)
+            _insert(self._connection, self._activity, entries)
+            if self._activity is not None and state is not None:
+                self._activity.note(len(entries), state)
 
-    def read_crew(self) -> activity.Crew | None:
-        """How the latest run goes; None if that is not known."""
+    def read_activity(self) -> activity.RunActivity | None:
+        """Return the activity of the latest run; None if it is not known."""
         with self._reading():
-            return None if self._notes is None else activity.read(self._connection)
+            return None if self._activity is None else activity.read(self._connection)
 
     def quarantine(self, task: str, index: int, reason: str) -> None:
-        """Note a network that kills its workers or hangs, so that the run can go on without it."""
+        """Record a network that kills its workers or hangs, so that the run can go on without it."""
         self._write("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?)", [(task, index, reason)])
 
     def clear_quarantine(self) -> None:
@@ -181,18 +181,18 @@ class Journal:
         self._write("DELETE FROM quarantine", [()])
 
     def quarantined(self) -> list[tuple[str, int, str]]:
-        """(task, index, reason) of the networks in quarantine."""
+        """Return (task, index, reason) of the networks in quarantine."""
         return self._query('SELECT task, "index", reason FROM quarantine ORDER BY task, "index"')
 
     def finished(self, task: str) -> list[int]:
-        """Indices of the task that the journal holds, ascending."""
+        """Return the indices of the task that the journal holds, ascending."""
         found = [row[0] for row in self._query('SELECT "index" FROM networks WHERE task = ? ORDER BY "index"', (task,))]
         if not all(type(index) is int for index in found):  # SQLite itself lets a column hold anything
             raise damaged(self._path, f"an index of {task} that is no whole number")
         return found
 
     def counts(self) -> dict[str, dict[Status, int]]:
-        """Networks in the journal by task and status."""
+        """Count the networks in the journal by task and status."""
         result: dict[str, dict[Status, int]] = {}
         known = dict(self.spec.tasks)
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
@@ -203,7 +203,7 @@ class Journal:
         return result
 
     def updated(self) -> dict[str, float]:
-        """Unix time at which that network of each task was finished that was put in last.
+        """Return for each task the Unix time at which the network added last was finished.
 
         The time itself stands behind the weights, so the latest of all times would take reading all of them.
         """
@@ -214,7 +214,7 @@ class Journal:
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The finished networks among these indices, ascending.
+        """Yield the finished networks among these indices, ascending.
 
         Raises:
             DamagedNetworkError: one that is not what was written.
@@ -238,8 +238,8 @@ class Journal:
         return len(damaged)
 
     def _read(self, task: str, indices: range) -> Iterator[tuple[int, Entry | None]]:
-        """The index of each network that is there, and the network; None if it is not what was written."""
-        maker = "''" if self._notes is None else _MAKER
+        """Yield the index of each network that is there, and the network; None if it is not what was written."""
+        maker = "''" if self._activity is None else _MAKER
         with self._reading():
             rows = self._connection.execute(
                 'SELECT "index", status, reason, weights, train_losses, validation_losses, checkpoints, '
@@ -261,7 +261,7 @@ class Journal:
                 yield index, Entry(task, run, outcome, finished, str(worker))
 
     def runs(self) -> dict[int, dict[str, Any]]:
-        """What was noted of each run."""
+        """Return what was recorded of each run."""
         with self._reading():
             runs = self._query("SELECT run, info FROM runs ORDER BY run")
             return {run: {**parse_json(info, str(self._path))} for run, info in runs}
@@ -272,7 +272,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
-        """What is not what this class writes is damage; what the file system refuses is not."""
+        """Turn what this class never writes into an error of damage; errors of the file system are not damage."""
         try:
             yield
         except (sqlite3.Error, TypeError, ValueError) as error:
@@ -284,7 +284,7 @@ class Journal:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction. Whoever reads the journal at the moment is waited for."""
+        """Write in one transaction, after waiting for whoever reads the journal at the moment."""
         try:
             with self._connection:
                 self._connection.execute("PRAGMA busy_timeout=1000")  # as no signal is handled while SQLite waits
@@ -300,7 +300,7 @@ _MAKER = """coalesce((SELECT name FROM makers JOIN workers USING (worker)
 
 
 def _patiently(step: Callable[[], object]) -> None:
-    """Take a step during which no other process may read; for some minutes again and again."""
+    """Take a step during which no other process may read; retry for some minutes."""
     deadline = time.monotonic() + _SECONDS_FOR_READERS
     while True:
         try:
@@ -316,7 +316,7 @@ _SECONDS_FOR_READERS = 600.0
 
 
 def _schema(tables: str) -> set[tuple[str, str]]:
-    """What SQLite keeps of these statements."""
+    """Return the entries of `sqlite_master` that these statements give."""
     return {("table", statement.strip()) for statement in tables.split(";")[:-1]}
 
 
@@ -325,8 +325,8 @@ def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
         connection.execute(statement)
 
 
-def _insert(connection: sqlite3.Connection, notes: activity.Notes | None, entries: Iterable[Entry]) -> None:
-    """Keep networks; those that are made again replace what was there."""
+def _insert(connection: sqlite3.Connection, writer: activity.ActivityWriter | None, entries: Iterable[Entry]) -> None:
+    """Insert networks; one that was made again replaces the one that was there."""
     made = []
     for entry in entries:
         task, run, done, finished, worker = entry
@@ -336,8 +336,8 @@ def _insert(connection: sqlite3.Connection, notes: activity.Notes | None, entrie
         connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
         made.append((task, done.index, run, worker, finished))
     connection.executemany('DELETE FROM quarantine WHERE task = ? AND "index" = ?', (network[:2] for network in made))
-    if notes is not None:
-        notes.add_makers(made)
+    if writer is not None:
+        writer.add_makers(made)
 
 
 def _blobs(outcome: Outcome) -> list[bytes]:
@@ -346,7 +346,7 @@ def _blobs(outcome: Outcome) -> list[bytes]:
 
 
 def _row_sha256(task: str, index: int, status: str, reason: str, blobs: list[bytes]) -> str:
-    """Of everything in a row that reaches a dataset; SQLite itself does not notice a changed byte in a blob."""
+    """Hash everything in a row that reaches a dataset; SQLite itself does not notice a changed byte in a blob."""
     digest = hashlib.sha256(canonical_json([task, index, status, reason, [len(blob) for blob in blobs]]).encode())
     for blob in blobs:
         digest.update(blob)

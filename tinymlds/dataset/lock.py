@@ -61,27 +61,22 @@ class RunLock:
 
     @staticmethod
     def holder(folder: Path) -> str | None:
-        """Who works on a folder, in words; None if nobody does, or that is no lock of ours."""
+        """Describe the process that works on a folder; None if there is none, or if the lock is not ours."""
         path = folder / LOCK
         if not path.exists() or path.is_symlink():
             return None
-        try:
+        with contextlib.suppress(sqlite3.Error, DatasetError):
             require_plain(path)
             with contextlib.closing(sqlite3.connect(path, timeout=0.0, isolation_level=None)) as connection:
                 return _held_by(connection)
-        except (sqlite3.Error, DatasetError):
-            return None
+        return None
 
     def _is_current(self) -> bool:
-        """Whether the file that we hold is still the one at the path."""
-        try:
-            reader = sqlite3.connect(f"{self._path.absolute().as_uri()}?mode=ro", uri=True)
-            try:
-                return bool(reader.execute("SELECT token FROM holder").fetchone() == (self._token,))
-            finally:
-                reader.close()
-        except sqlite3.Error:
-            return False
+        """Return whether the file that we hold is still the one at the path."""
+        place = f"{self._path.absolute().as_uri()}?mode=ro"
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(place, uri=True)) as reader:
+            return bool(reader.execute("SELECT token FROM holder").fetchone() == (self._token,))
+        return False
 
     def _read_holder(self) -> str:
         try:

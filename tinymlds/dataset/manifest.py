@@ -3,13 +3,13 @@
 A row takes some 170 bytes as numbers and hashes, and 2,000 as a dictionary, which is built when a row is asked for.
 """
 
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -23,22 +23,22 @@ from tinymlds.training.metrics import COLUMNS
 Row = dict[str, Any]
 Numbers = npt.NDArray[np.int64]
 
-_NUMBER = (float, int, type(None))
-ROW_TYPES: dict[str, tuple[type, ...]] = {
-    "task": (str,),
-    "index": (int,),
-    "status": (str,),
-    "reason": (str,),
-    "epochs": (int,),
+_NUMBER = float | None
+ROW_TYPES: dict[str, Any] = {
+    "task": str,
+    "index": int,
+    "status": str,
+    "reason": str,
+    "epochs": int,
     "train_loss": _NUMBER,
     "validation_loss": _NUMBER,
-    "split": (str,),
-    "shard": (str,),
-    "row": (int,),
-    "weights_sha256": (str,),
-    "losses_sha256": (str,),
-    "checkpoints": (int,),
-    "checkpoints_sha256": (str,),
+    "split": str,
+    "shard": str,
+    "row": int,
+    "weights_sha256": str,
+    "losses_sha256": str,
+    "checkpoints": int,
+    "checkpoints_sha256": str,
     **dict.fromkeys(COLUMNS, _NUMBER),
 }
 """The columns of manifest.jsonl and their types."""
@@ -46,43 +46,22 @@ ROW_TYPES: dict[str, tuple[type, ...]] = {
 SPLITS = ("train", "validation", "test")
 _STATUSES = tuple(status.value for status in Status)
 _NUMBERS = ("train_loss", "validation_loss", *COLUMNS)
+_PLACE = ("task", "index", "shard", "row")
 _HASHES = ("weights_sha256", "losses_sha256", "checkpoints_sha256")
 _LARGEST_LOSS = float(np.finfo(np.float32).max)
 _KEYS = tuple(sorted(ROW_TYPES))
 
-_COUNT = "(?:0|[1-9][0-9]{0,8})"
-_NUMBER_TEXT = r"(?:null|(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?)"
-_VALUES = {
-    "task": "[a-z0-9_]{1,64}",
-    "status": "|".join(_STATUSES),
-    "split": "|".join(SPLITS),
-    "shard": "[a-zA-Z0-9_./-]{1,128}",
-    "reason": r"[ !#-\[\]-~]{0,1000}",  # ASCII without what JSON escapes
-    **dict.fromkeys(_HASHES, "[0-9a-f]{64}"),
-}
-"""Texts of the columns that are strings."""
-_ROW = re.compile(
-    "{"
-    + ",".join(
-        f'"{key}":"(?P<{key}>{_VALUES[key]})"'
-        if key in _VALUES
-        else f'"{key}":(?P<{key}>{_COUNT if ROW_TYPES[key] == (int,) else _NUMBER_TEXT})'
-        for key in _KEYS
-    )
-    + "}"
-)
-"""A line of a manifest in canonical JSON: keys in order, no spaces, no sign, no escape; all of bounded length."""
+_Line = msgspec.defstruct("_Line", [(key, ROW_TYPES[key]) for key in _KEYS], forbid_unknown_fields=True)
+_DECODER = msgspec.json.Decoder(_Line)
+_QUOTES = 2 * (len(_KEYS) + sum(kind is str for kind in ROW_TYPES.values()))
+"""Quotation marks in a line. A line in which a key occurs twice has more."""
 
 
 class Manifest(Sequence[Row]):
     """Rows in the order of the manifest: task by task, in index order. A row that is asked for is a new dictionary."""
 
     def __init__(self, folder: Path, spec: Spec) -> None:
-        """Read manifest.jsonl, and check each row for its columns, its place and its values.
-
-        Args:
-            folder: the dataset folder.
-            spec: what the dataset is to hold.
+        """Read manifest.jsonl of a folder, and check each row for its columns, its place and its values.
 
         Raises:
             DatasetError: rows are missing or too many, or one is not what belongs there.
@@ -94,75 +73,72 @@ class Manifest(Sequence[Row]):
         self._firsts = np.array([indices.start for indices in spec.indices.values()], np.int64)
         self._step = 1 if spec.part is None else spec.part[1]
         self._reasons: dict[str, int] = {}
-        chunks, done = [_Columns().packed()], 0
+        parts: list[list[Any]] = [[array] for array in self._packed(dict.fromkeys(_KEYS, ()))]
+        done = 0
         for block in reader.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
-            chunks.append(self._read_canonical(block, done) or self._read_any(block, done))
-            done += len(chunks[-1])
+            for part, array in zip(parts, self._read(block, done), strict=True):
+                part.append(array)
+            done += parts[0][-1].shape[1]
         if done < len(self):
             task, index, _, _ = self._places(np.array([done]))
             raise self._damaged(f"it ends before {task[0]} {index[0]}")
-        self._columns = _Columns.joined(chunks)
+        self._columns = _Columns(*map(_joined, parts))
         self._reason_texts = list(self._reasons)
 
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self._name} is damaged: {why}")
 
-    def _read_canonical(self, block: bytes, first: int) -> "_Columns | None":
-        """The rows of whole lines of the file, if each has the one spelling of JSON and belongs where it is; else None.
+    def _read(self, block: bytes, first: int) -> "_Columns":
+        """Check and pack the rows of whole lines of the file, column by column; `first` is the place of the first row."""
+        lines = block.split(b"\n")[:-1]
+        try:
+            if max(map(len, lines)) >= reader.ROW_LIMIT or any(line.count(b'"') != _QUOTES for line in lines):
+                raise ValueError("a long line, a key that occurs twice, or an escaped quotation mark")
+            rows = zip(*map(msgspec.structs.astuple, map(_DECODER.decode, lines)), strict=True)
+            columns: dict[str, tuple[Any, ...]] = dict(zip(_KEYS, rows, strict=True))
+            if first + len(lines) > len(self) or not self._are_possible(columns, first):
+                raise ValueError("rows that do not belong there")
+        except (ValueError, RecursionError):  # rare, so that there is time to look for the line and the reason
+            found = reader.parse_lines(block, self._name, first + 1)
+            checked = [self._checked(row, k) for k, row in enumerate(found, first)]
+            columns = {key: tuple(row[key] for row in checked) for key in _KEYS}
+        return self._packed(columns)
 
-        Many at a time, a tenth of the work of `_read_any`, and never more lenient: `_ROW` spells the columns, their types
-        and the form of their values, and what is left of the checks of `_checked` is made for whole columns.
-        """
-        matches = [_ROW.fullmatch(line) for line in block.decode("latin-1").split("\n")[:-1]]
-        found = [match.groups() for match in matches if match]
-        if len(found) < len(matches) or first + len(found) > len(self):
-            return None
-        columns = dict(zip(_ROW.groupindex, zip(*found, strict=True), strict=True))
-        places = self._places(np.arange(first, first + len(found)))
-        stated = columns["task"], map(int, columns["index"]), columns["shard"], map(int, columns["row"])
-        if any(list(texts) != wanted for texts, wanted in zip(stated, places, strict=True)):
-            return None
-        epochs, checkpoints = ([int(text) for text in columns[key]] for key in ("epochs", "checkpoints"))
-        numbers = [[np.nan if text == "null" else float(text) for text in columns[key]] for key in _NUMBERS]
-        if max(epochs) > self._spec.recipe.max_epochs or max(checkpoints) > len(self._spec.checkpoints):
-            return None
-        losses, shares = np.array(numbers[:2]), np.array(numbers[2:])
-        complete = [status == Status.COMPLETE for status in columns["status"]]
-        if (losses > _LARGEST_LOSS).any() or (shares > 1).any() or np.isnan(losses[:, complete]).any():
-            return None
-        result = _Columns()
-        result.codes = [
-            [_STATUSES.index(text) for text in columns["status"]],
-            [SPLITS.index(text) for text in columns["split"]],
-        ]
+    def _are_possible(self, columns: dict[str, tuple[Any, ...]], first: int) -> bool:
+        """Return whether rows belong where they are and have values that networks may have; `_checked` checks one row."""
+        places = zip(_PLACE, self._places(np.arange(first, first + len(columns["task"]))), strict=True)
+        return all(list(columns[key]) == wanted for key, wanted in places) and is_possible(columns, self._spec)
+
+    def _checked(self, row: Row, k: int) -> Row:
+        """Return the row if it belongs to this place in the file."""
+        if k == len(self):
+            raise self._damaged("it has more rows than its tasks have networks")
+        place = [value for (value,) in self._places(np.array([k]))]
+        name = f"{place[0]} {place[1]}"
+        try:
+            line = msgspec.structs.asdict(msgspec.convert(row, _Line))
+        except (ValueError, OverflowError) as error:
+            raise self._damaged(f"the columns of {name} are not those of a manifest") from error
+        if [line[key] for key in _PLACE] != place:
+            raise self._damaged(f"{name} is not where it should be")
+        if not is_possible({key: (value,) for key, value in line.items()}, self._spec):
+            raise self._damaged(f"{name} has values that no network has")
+        return line
+
+    def _packed(self, columns: dict[str, tuple[Any, ...]]) -> "_Columns":
+        """Pack the columns of rows that have been checked."""
+        codes = [list(map(values.index, columns[key])) for key, values in (("status", _STATUSES), ("split", SPLITS))]
         reasons = [self._reasons.setdefault(text, len(self._reasons)) for text in columns["reason"]]
-        result.integers, result.numbers = [epochs, checkpoints, reasons], numbers
-        result.hashes = [columns[key] for key in _HASHES]
-        return result.packed()
-
-    def _read_any(self, block: bytes, first: int) -> "_Columns":
-        """The rows of whole lines of the file, one by one."""
-        columns = _Columns()
-        for k, row in enumerate(reader.parse_lines(block, self._name, first + 1), first):
-            if k == len(self):
-                raise self._damaged("it has more rows than its tasks have networks")
-            columns.add(row, self._checked(row, k))
-        return columns.packed()
-
-    def _checked(self, row: Row, k: int) -> int:
-        """The number of the row's reason, if the row is the one of this place in the file."""
-        (task,), (index,), (shard,), (place,) = self._places(np.array([k]))
-        if row.keys() != ROW_TYPES.keys() or any(type(row[key]) not in kinds for key, kinds in ROW_TYPES.items()):
-            raise self._damaged(f"the columns of {task} {index} are not those of a manifest")
-        where = task, index, shard, place
-        if (row["task"], row["index"], row["shard"], row["row"]) != where or row["status"] not in _STATUSES:
-            raise self._damaged(f"{task} {index} is not where it should be")
-        if row["split"] not in SPLITS or not is_possible(row, self._spec):
-            raise self._damaged(f"{task} {index} has values that no network has")
-        return self._reasons.setdefault(row["reason"], len(self._reasons))
+        hashes = bytes.fromhex("".join(chain.from_iterable(columns[key] for key in _HASHES)))
+        return _Columns(
+            np.array(codes, np.uint8),
+            np.array([columns["epochs"], columns["checkpoints"], reasons], np.int32),
+            np.array([columns[key] for key in _NUMBERS], np.float64),
+            np.frombuffer(hashes, np.uint8).reshape(len(_HASHES), -1, 32),
+        )
 
     def _places(self, numbers: Numbers) -> tuple[list[str], list[int], list[str], list[int]]:
-        """Task, index, shard and row in the shard, of rows by their places in the file."""
+        """Return task, index, shard and row in the shard, of rows by their places in the file."""
         tasks = np.searchsorted(self._starts, numbers, "right") - 1
         own = numbers - self._starts[tasks]
         indices = self._firsts[tasks] + self._step * own
@@ -193,8 +169,8 @@ class Manifest(Sequence[Row]):
             yield from self[start : start + store.SHARD]
 
     def rows(self, places: Numbers) -> list[Row]:
-        """Rows by their places in the file."""
-        columns: dict[str, Sequence[Any]] = dict(zip(("task", "index", "shard", "row"), self._places(places), strict=True))
+        """Return rows by their places in the file."""
+        columns: dict[str, Sequence[Any]] = dict(zip(_PLACE, self._places(places), strict=True))
         statuses, splits = self._columns.codes[:, places].tolist()
         columns["status"], columns["split"] = [_STATUSES[n] for n in statuses], [SPLITS[n] for n in splits]
         columns["epochs"], columns["checkpoints"], reasons = self._columns.integers[:, places].tolist()
@@ -206,120 +182,89 @@ class Manifest(Sequence[Row]):
         return [dict(zip(_KEYS, values, strict=True)) for values in zip(*(columns[key] for key in _KEYS), strict=True)]
 
     def place(self, task: str) -> slice:
-        """Where the rows of a task are."""
+        """Return the places of the rows of a task."""
         number = self._numbers[task]
         return slice(int(self._starts[number]), int(self._starts[number + 1]))
 
     def complete(self, where: slice) -> npt.NDArray[np.bool_]:
-        """Which of these networks reached the threshold."""
+        """Return a mask of these networks: those that reached the threshold."""
         return np.asarray(self._columns.codes[0, where] == _STATUSES.index(Status.COMPLETE))
 
     def in_split(self, where: slice, split: str) -> npt.NDArray[np.bool_]:
-        """Which of these networks are in the split."""
+        """Return a mask of these networks: those in the split."""
         return np.asarray(self._columns.codes[1, where] == SPLITS.index(split))
 
     def checkpoints(self, where: slice) -> npt.NDArray[np.int32]:
-        """How many checkpoints the training of these networks reached."""
+        """Return the number of checkpoints of each of these networks."""
         return np.asarray(self._columns.integers[1, where])
 
     def weights_sha256(self, places: Numbers) -> list[bytes]:
-        """sha256 of the weights of the networks in these places of the file."""
+        """Return the sha256 of the weights of the networks in these places of the file."""
         hashes = self._columns.hashes[_HASHES.index("weights_sha256"), places]
         return [digest.tobytes() for digest in hashes]
 
     def statuses(self, where: slice) -> Counter[str]:
-        """How many of these networks ended in which way."""
+        """Count these networks by status."""
         numbers = np.bincount(self._columns.codes[0, where], minlength=len(_STATUSES)).tolist()
         return Counter({status: number for status, number in zip(_STATUSES, numbers, strict=True) if number})
 
     def epochs(self, where: slice) -> npt.NDArray[np.int32]:
-        """Epochs of these networks."""
+        """Return the epochs of these networks."""
         return np.asarray(self._columns.integers[0, where])
 
     def validation_losses(self, where: slice) -> npt.NDArray[np.float64]:
-        """Last validation losses of these networks; NaN where there is none."""
+        """Return the last validation losses of these networks; NaN where there is none."""
         return np.asarray(self._columns.numbers[_NUMBERS.index("validation_loss"), where])
 
 
-class _Columns:
-    """What rows hold, column by column, first as lists and then packed: codes of status and split; epochs, checkpoints,
-    reason; numbers (NaN for None); hashes."""
+class _Columns(NamedTuple):
+    """The columns of rows, packed, without those that follow from the place of a row."""
 
-    codes: Any
-    """uint8 [2, n]."""
-    integers: Any
-    """int32 [3, n]."""
-    numbers: Any
-    """float64 [7, n]."""
-    hashes: Any
-    """uint8 [3, n, 32]; in lists, hexadecimal digits."""
-
-    def __init__(self) -> None:
-        sizes = (2, 3, len(_NUMBERS), len(_HASHES))
-        self.codes, self.integers, self.numbers, self.hashes = ([[] for _ in range(size)] for size in sizes)
-
-    def __len__(self) -> int:
-        return len(self.codes[0])
-
-    def add(self, row: Row, reason: int) -> None:
-        """A row, as the file has it."""
-        new = (
-            (self.codes, (_STATUSES.index(row["status"]), SPLITS.index(row["split"]))),
-            (self.integers, (row["epochs"], row["checkpoints"], reason)),
-            (self.numbers, [np.nan if row[key] is None else row[key] for key in _NUMBERS]),
-            (self.hashes, [row[key] for key in _HASHES]),
-        )
-        for columns, values in new:
-            for column, value in zip(columns, values, strict=True):
-                column.append(value)
-
-    def packed(self) -> "_Columns":
-        """As arrays."""
-        packed, count = _Columns(), len(self)
-        packed.codes = np.array(self.codes, np.uint8)
-        packed.integers = np.array(self.integers, np.int32)
-        packed.numbers = np.array(self.numbers, np.float64)
-        packed.hashes = np.frombuffer(bytes.fromhex("".join(chain.from_iterable(self.hashes))), np.uint8).reshape(
-            len(_HASHES), count, 32
-        )
-        return packed
-
-    @staticmethod
-    def joined(chunks: "list[_Columns]") -> "_Columns":
-        """One after another."""
-        result = _Columns()
-        for name in ("codes", "integers", "numbers", "hashes"):
-            setattr(result, name, np.concatenate([getattr(chunk, name) for chunk in chunks], axis=1))
-            for chunk in chunks:
-                delattr(chunk, name)  # so that no two copies of everything are alive
-        return result
+    codes: npt.NDArray[np.uint8]
+    """[2, n]: status and split."""
+    integers: npt.NDArray[np.int32]
+    """[3, n]: epochs, checkpoints, and the number of the reason."""
+    numbers: npt.NDArray[np.float64]
+    """[7, n]: losses and figures, NaN for None."""
+    hashes: npt.NDArray[np.uint8]
+    """[3, n, 32]: weights, losses, checkpoints."""
 
 
-def is_possible(row: Row, spec: Spec) -> bool:
-    """Whether some network of the spec may have these values: numbers are within bounds, as later code expects.
+def _joined(part: list[Any]) -> Any:
+    """Join the arrays and empty the list, so that no two copies of everything are alive."""
+    array = np.concatenate(part, axis=1)
+    part.clear()
+    return array
 
-    Columns of figures may be missing, as long as nobody has measured them.
+
+def is_possible(columns: Mapping[str, tuple[Any, ...]], spec: Spec) -> bool:
+    """Return whether networks of the spec may have these values: numbers are within the bounds that later code expects.
+
+    Columns of figures and splits may be missing, as long as they are not known.
     """
-    losses, shares = [row["train_loss"], row["validation_loss"]], [row.get(column) for column in COLUMNS]
+    losses = columns["train_loss"], columns["validation_loss"]
+    shares = [columns[key] for key in COLUMNS if key in columns]
     return (
-        0 <= row["epochs"] <= spec.recipe.max_epochs
-        and 0 <= row["checkpoints"] <= len(spec.checkpoints)
-        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in losses)
-        and (row["status"] != Status.COMPLETE or None not in losses)
-        and all(share is None or 0 <= share <= 1 for share in shares)
-        and all(_is_hash(row[key]) for key in _HASHES)
+        set(columns["status"]) <= set(_STATUSES)
+        and set(columns.get("split", ())) <= set(SPLITS)
+        and 0 <= min(columns["epochs"]) <= max(columns["epochs"]) <= spec.recipe.max_epochs
+        and 0 <= min(columns["checkpoints"]) <= max(columns["checkpoints"]) <= len(spec.checkpoints)
+        and all(loss is None or 0 <= loss <= _LARGEST_LOSS for loss in chain(*losses))
+        and all(share is None or 0 <= share <= 1 for share in chain(*shares))
+        and not any(row[0] == Status.COMPLETE and None in row for row in zip(columns["status"], *losses, strict=True))
+        and all(set(map(len, columns[key])) == {64} and _is_hash("".join(columns[key])) for key in _HASHES)
     )
 
 
 def _is_hash(text: str) -> bool:
     try:
-        return len(text) == 64 and bytes.fromhex(text).hex() == text
+        return bytes.fromhex(text).hex() == text
     except ValueError:
         return False
 
 
 def splits(seed: int, indices: range) -> list[str]:
-    """train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
+    """Return train, validation or test (80 / 10 / 10) for each index, from the seed and the index alone.
 
     The same for all tasks and counts, so that matched networks of two tasks stay together.
     """

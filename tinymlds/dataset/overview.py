@@ -1,17 +1,17 @@
-"""What is in a dataset folder, finished or not, without changing it."""
+"""The state of a dataset folder, finished or not; the folder is only read."""
 
+import contextlib
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import packages, reader, sealing, store
-from tinymlds.dataset.activity import Crew
+from tinymlds.dataset import packages, reader, reopening, store
+from tinymlds.dataset.activity import RunActivity
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
-from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec
 from tinymlds.tasks import catalog
 from tinymlds.training.loop import Status
@@ -22,7 +22,7 @@ MILESTONES = (100, 1_000, 10_000)
 
 @dataclass(frozen=True)
 class FolderStatus:
-    """What is in a folder, finished or not."""
+    """The state of a folder, finished or not."""
 
     folder: Path
     spec: Spec
@@ -32,20 +32,20 @@ class FolderStatus:
     """None while work is under way."""
     quarantined: list[tuple[str, int, str]]
     updated: dict[str, float]
-    """Unix time at which the latest network of a task was finished; tasks without one are missing."""
+    """Unix time at which the latest network of each task was finished; tasks without networks are left out."""
     run: "RunStatus | None" = None
     """The latest run of a folder in which work is under way, if it is known."""
 
     def complete(self, task: str) -> int:
-        """Networks of a task that reached the threshold."""
+        """Count the networks of a task that reached the threshold."""
         return self.counts[task][Status.COMPLETE]
 
     def shares(self) -> dict[str, float]:
-        """For each task its complete networks of those asked for; 1 where a part has none of the task to make."""
+        """Return the share of complete networks of each task; 1 where a part has none of the task to make."""
         return {task: self.complete(task) / count if count else 1.0 for task, count in self.spec.counts.items()}
 
     def in_progress(self, task: str) -> int:
-        """Networks of a task that were asked for and have not been trained to an end."""
+        """Count the networks of a task that were asked for and have not been trained to an end."""
         return len(self.spec.indices[task]) - self.counts[task].total()
 
 
@@ -54,18 +54,18 @@ class RunStatus:
     """The latest run of a folder in which work is under way: who works on what, and how fast."""
 
     holder: str | None
-    """The process that works on the folder, and where; None if none does, so that the run was interrupted."""
+    """The process that works on the folder, and its host; None if the run was interrupted."""
     info: dict[str, Any]
-    """What its line of the provenance will be: host, backend, executor, versions, when it started."""
-    crew: Crew
-    """As the run noted it last, at `crew.latest`."""
+    """Host, backend, executor, versions, start: the line of the run in the provenance."""
+    activity: RunActivity
+    """The activity as the run wrote it last, at `activity.latest`."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Forecast, from now on; None if there is none, or nobody works."""
-        if self.holder is None or self.crew.seconds_left is None:
+        """Forecast of the seconds from now on; None if there is none, or if nobody works."""
+        if self.holder is None or self.activity.seconds_left is None:
             return None
-        return max(0.0, self.crew.seconds_left - (time.time() - self.crew.latest))
+        return max(0.0, self.activity.seconds_left - (time.time() - self.activity.latest))
 
 
 @dataclass(frozen=True)
@@ -75,58 +75,50 @@ class Transducers:
     complete: int
     total: int
     milestones: dict[int, int]
-    """Networks of each transducer -> how many there are towards that, of transducers times that."""
+    """For each number of networks of a transducer: how many networks there are towards it, over all transducers."""
     shares: dict[str, int]
-    """How many transducers are at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
+    """Number of transducers at 0 %, under 25 %, 25-75 %, over 75 % and 100 % of what is asked for."""
 
 
 def status(folder: str | Path, name: str | None = None, subset: int | None = None) -> FolderStatus:
-    """What is in a dataset folder, sealed or under way, or in a dataset of a package (see `tinymlds.open`).
+    """Return the state of a dataset folder, sealed or under way, or of a dataset of a package (see `tinymlds.open`).
 
     Raises:
         DatasetError: not a dataset folder.
         UsageError: the package has not what is asked for.
     """
     path = packages.locate(folder, name, subset)
-    try:
+    with reader.reading(path):
         journal = Journal.open(path) if path.is_dir() else None
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
     if journal is None:
         dataset = Dataset(path)
         counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
         return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
-    try:
+    with contextlib.closing(journal), reader.reading(path):
         counts = {task: Counter() for task, _ in journal.spec.tasks}
         for task, found in journal.counts().items():
             counts[task].update({status.value: number for status, number in found.items()})
-        below = sealing.limits(journal.spec, journal.base)
-        for row in sealing.rows_below(path, below):
+        below = reopening.limits(journal.spec, journal.base)
+        for row in reopening.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
         updated = (_last(path, below) if below else {}) | journal.updated()
-        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, _run(path, journal))
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror}") from error
-    finally:
-        journal.close()
-
-
-def _run(folder: Path, journal: Journal) -> RunStatus | None:
-    crew = journal.read_crew()
-    return None if crew is None else RunStatus(RunLock.holder(folder), journal.runs()[crew.run], crew)
+        activity, run = journal.read_activity(), None
+        if activity is not None:
+            run = RunStatus(RunLock.holder(path), journal.runs()[activity.run], activity)
+        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, run)
 
 
 def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
-    """A run in plain types, for JSON."""
+    """Return a run in plain types, for JSON."""
     if run is None:
         return None
-    crew = run.crew._asdict()
-    crew |= {name: [row._asdict() for row in crew[name]] for name in ("members", "under_way", "latest_deaths")}
-    return {"holder": run.holder, "info": run.info, **crew, "seconds_left": run.seconds_left}
+    activity = run.activity._asdict()
+    activity |= {name: [row._asdict() for row in activity[name]] for name in ("members", "under_way", "latest_deaths")}
+    return {"holder": run.holder, "info": run.info, **activity, "seconds_left": run.seconds_left}
 
 
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
-    """When the latest of the first so many networks of each task was finished, by the provenance."""
+    """Return when the latest of the first `counts[task]` networks of each task was finished, by the provenance."""
     updated: dict[str, float] = {}
     for line in reader.read_lines(folder, store.PROVENANCE):
         task, index, finished = (line.get(name) for name in ("task", "index", "finished"))

@@ -7,11 +7,13 @@
 A package may come from a stranger, and is read as strictly as a dataset folder.
 """
 
-import re
+import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+from msgspec import Meta
 
 from tinymlds.dataset import reader, store
 from tinymlds.errors import DatasetError, UsageError
@@ -22,60 +24,67 @@ FORMAT = 1
 """Version of the package format."""
 
 _MARKER_LIMIT = 1 << 20
-_LARGEST_NAME = 255
+_NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}"
 
-_PACKAGE: dict[str, type] = {"format": int, "kind": str, "version": str, "title": str, "license": str, "datasets": list}
-_DATASET: dict[str, type] = {"name": str, "folder": str, "digest": str, "networks": int, "complete": int, "subsets": list}
-_SUBSET: dict[str, type] = {"count": int, "folder": str, "digest": str}
+_Name = Annotated[str, Meta(pattern=rf"\A{_NAME}\Z")]
+_Folder = Annotated[str, Meta(pattern=rf"\A{_NAME}(/{_NAME})*\Z")]
+_Digest = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+_Count = Annotated[int, Meta(ge=0)]
 
 
-@dataclass(frozen=True)
-class Subset:
+class Subset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A smaller dataset, as `--count` would have made it."""
 
-    count: int
+    count: Annotated[int, Meta(ge=1)]
     """Networks of each task."""
-    folder: str
-    """Inside the package, with "/"."""
-    digest: str
+    folder: _Folder
+    """Path inside the package, with "/"."""
+    digest: _Digest
 
 
-@dataclass(frozen=True)
-class Packaged:
+class Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dataset of a package."""
 
-    name: str
-    folder: str
-    digest: str
-    networks: int
-    complete: int
+    name: _Name
+    folder: _Folder
+    digest: _Digest
+    networks: _Count
+    complete: _Count
     subsets: tuple[Subset, ...]
 
 
-@dataclass(frozen=True)
-class Package:
-    """What tinymlds.json says."""
+class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The contents of tinymlds.json."""
 
+    format: int
+    kind: Literal["package"]
     version: str
-    """Of tinymlds that made the package."""
+    """The version of tinymlds that made the package."""
     title: str
     license: str
-    datasets: tuple[Packaged, ...]
+    datasets: Annotated[tuple[Packaged, ...], Meta(min_length=1)]
+
+
+class _Format(msgspec.Struct):
+    """The part of tinymlds.json that a package of any format has."""
+
+    format: int
+    kind: Literal["package"]
 
 
 def is_package(folder: Path) -> bool:
-    """Whether there is a tinymlds.json (or something of that name, which `read` then refuses).
+    """Return whether the folder has a tinymlds.json, or something of that name, which `read` then refuses.
 
     Raises:
         DatasetError: the file system refused.
     """
     try:
-        (folder / MARKER).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise DatasetError(f"cannot read {folder}: {getattr(error, 'strerror', None) or error}") from error
-    return True
+        with reader.reading(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            (folder / MARKER).lstat()
+            return True
+    except ValueError as error:  # a name that no file can have
+        raise DatasetError(f"cannot read {folder}: {error}") from error
+    return False
 
 
 def read(folder: str | Path) -> Package:
@@ -88,57 +97,22 @@ def read(folder: str | Path) -> Package:
     path = Path(folder)
     name = str(path / MARKER)
     data = reader.read_bytes(path, MARKER, _MARKER_LIMIT)
-    value = reader.parse_json(data, name)
-    if not isinstance(value, dict) or value.get("kind") != "package" or type(value.get("format")) is not int:
-        _damaged(name, "it does not describe a package")
-    if value["format"] != FORMAT:
+    if (found := reader.decode(data, _Format, name).format) != FORMAT:
         raise UsageError(
-            f"{name} has package format {value['format']}, and this version of tinymlds knows {FORMAT}; "
+            f"{name} has package format {found}, and this version of tinymlds knows {FORMAT}; "
             f"use the version of tinymlds that made it"
         )
-    _check_keys(name, value, _PACKAGE, "the package")
-    datasets = tuple(_packaged(name, entry) for entry in value["datasets"])
-    _check_distinct(name, (dataset.name for dataset in datasets), "name")
-    places = [place for dataset in datasets for place in (dataset.folder, *(smaller.folder for smaller in dataset.subsets))]
-    _check_distinct(name, places, "folder")
-    if not datasets:
-        _damaged(name, "it has no datasets")
-    if data != (canonical_json(value) + "\n").encode():
+    package = reader.decode(data, Package, name)
+    if data != (canonical_json(msgspec.to_builtins(package)) + "\n").encode():
         _damaged(name, "it is not one line of canonical JSON")
-    return Package(value["version"], value["title"], value["license"], datasets)
-
-
-def _packaged(origin: str, value: Any) -> Packaged:
-    _check_keys(origin, value, _DATASET, "a dataset")
-    if not _is_name(value["name"]):
-        _damaged(origin, f"{value['name']!r} is not a name of a dataset")
-    _check_place(origin, value)
-    if not 0 <= value["complete"] <= value["networks"]:
-        _damaged(origin, f"{value['name']} has {value['complete']} complete of {value['networks']} networks")
-    subsets = []
-    for entry in value["subsets"]:
-        _check_keys(origin, entry, _SUBSET, "a subset")
-        _check_place(origin, entry)
-        if entry["count"] < 1:
-            _damaged(origin, f"a subset of {value['name']} has count {entry['count']}")
-        subsets.append(Subset(**entry))
-    _check_distinct(origin, (str(subset.count) for subset in subsets), "count")
-    return Packaged(**{**value, "subsets": tuple(subsets)})
-
-
-def _check_keys(origin: str, value: Any, types: dict[str, type], what: str) -> None:
-    if not isinstance(value, dict) or value.keys() != types.keys():
-        _damaged(origin, f"{what} has not the keys {', '.join(types)}")
-    for key, kind in types.items():
-        if type(value[key]) is not kind:
-            _damaged(origin, f"{key} of {what} is not of type {kind.__name__}")
-
-
-def _check_place(origin: str, value: dict[str, Any]) -> None:
-    if not all(_is_name(part) for part in value["folder"].split("/")):
-        _damaged(origin, f"{value['folder']!r} is not a folder inside a package")
-    if not re.fullmatch("[0-9a-f]{64}", value["digest"]):
-        _damaged(origin, f"the digest of {value['folder']} is no sha256")
+    for dataset in package.datasets:
+        if dataset.complete > dataset.networks:
+            _damaged(name, f"{dataset.name} has {dataset.complete} complete of {dataset.networks} networks")
+        _check_distinct(name, (str(subset.count) for subset in dataset.subsets), "count")
+    _check_distinct(name, (dataset.name for dataset in package.datasets), "name")
+    places = (place for dataset in package.datasets for place in (dataset.folder, *(s.folder for s in dataset.subsets)))
+    _check_distinct(name, places, "folder")
+    return package
 
 
 def _check_distinct(origin: str, values: Iterable[str], what: str) -> None:
@@ -149,10 +123,6 @@ def _check_distinct(origin: str, values: Iterable[str], what: str) -> None:
         seen.add(value)
 
 
-def _is_name(text: str) -> bool:
-    return len(text) <= _LARGEST_NAME and reader.is_name(text)
-
-
 def _damaged(origin: str, why: str) -> NoReturn:
     raise DatasetError(f"{origin} is damaged: {why}")
 
@@ -161,14 +131,9 @@ def _damaged(origin: str, why: str) -> NoReturn:
 
 
 def locate(path: str | Path, name: str | None = None, subset: int | None = None) -> Path:
-    """The dataset folder that is meant by a path, which is that folder or a package.
+    """Return the dataset folder that is meant by the arguments of `tinymlds.open`.
 
     A folder of a package is checked for the digest that the package gives for it.
-
-    Args:
-        path: a dataset folder, or a package.
-        name: the dataset of the package; may be left out where there is only one.
-        subset: networks of each task, for one of the dataset's subsets.
 
     Raises:
         UsageError: the package has several datasets and none is named, or not the one that is asked for; or there is no

@@ -1,9 +1,11 @@
 """The strict reader of files that may come from a stranger: bytes, JSON, JSON Lines, checksums.
 
 It takes regular files inside the folder only, and bounds every length before it reads. JSON takes up to thirty times its
-length in memory, so what is read as one piece is short.
+length in memory, so what is read as one piece is short. All functions raise DatasetError, which names the file, if it is
+missing or damaged; `origin` is such a name.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -12,37 +14,44 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
 
 from tinymlds.dataset.store import SUMS
-from tinymlds.errors import DatasetError
+from tinymlds.errors import DatasetError, one_line
+
+T = TypeVar("T")
 
 _DESCRIPTION_LIMIT = 1 << 23
-_ROW_LIMIT = 1 << 16
+ROW_LIMIT = 1 << 16
 _BLOCK = 1 << 20
 _SUMS_LIMIT = 1 << 25
 _NAME_LIMIT = 1 << 12
 
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-"""What was a file a moment ago may be a link or a pipe now: follow no link, and wait for no writer."""
+"""Flags that follow no link and wait for no writer: a file may have become a link or a pipe a moment ago."""
 
 
 def is_name(part: str) -> bool:
-    """Whether this may be the name of a file or folder of a dataset: it leads nowhere else, and is not hidden."""
+    """Return whether a file or folder of a dataset may have this name: it leads nowhere else, and is not hidden."""
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", part) is not None
 
 
-def open_inside(folder: Path, name: str) -> BinaryIO:
-    """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed.
-
-    Raises:
-        DatasetError: no such file, or not a regular file inside the folder.
-    """
-    path = _inside(folder, name, stat.S_ISREG)
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the file system into a DatasetError that names the path."""
     try:
-        file = os.fdopen(os.open(path, _READ), "rb")
+        yield
     except OSError as error:
         raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def open_inside(folder: Path, name: str) -> BinaryIO:
+    """Open a regular file of a dataset folder, given its path with "/" inside it; links are not followed."""
+    path = _inside(folder, name, stat.S_ISREG)
+    with reading(path):
+        file = os.fdopen(os.open(path, _READ), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise DatasetError(f"{path} is not a regular file any more")
@@ -50,37 +59,27 @@ def open_inside(folder: Path, name: str) -> BinaryIO:
 
 
 def folder_inside(folder: Path, name: str) -> Path:
-    """The path of a folder inside another, given with "/"; links are not followed.
-
-    Raises:
-        DatasetError: no such folder.
-    """
+    """Return the path of a folder inside another, given with "/"; links are not followed."""
     return _inside(folder, name, stat.S_ISDIR)
 
 
 def _inside(folder: Path, name: str, is_right: Callable[[int], bool]) -> Path:
-    """The path of `name` in the folder, if its last part is of the right kind and all before are folders."""
+    """Return the path of `name` in the folder, if its last part is of the right kind and all before are folders."""
     parts = name.split("/")
     if not all(map(is_name, parts)):
         raise DatasetError(f"{name!r} is not a name of a file in a dataset")
     path = folder
-    try:
-        for number, part in enumerate(parts, 1):
-            path = path / part
+    for number, part in enumerate(parts, 1):
+        path = path / part
+        with reading(path):
             mode = path.lstat().st_mode
-            if not (is_right(mode) if number == len(parts) else stat.S_ISDIR(mode)):
-                raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
-    except OSError as error:
-        raise DatasetError(f"cannot read {path}: {error.strerror or error}") from error
+        if not (is_right(mode) if number == len(parts) else stat.S_ISDIR(mode)):
+            raise DatasetError(f"{path} is not a regular file or folder; a dataset holds no links or devices")
     return path
 
 
 def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> bytes:
-    """All bytes of a short file of a dataset folder.
-
-    Raises:
-        DatasetError: it cannot be read, or is longer than `limit`.
-    """
+    """Return all bytes of a short file of a dataset folder."""
     with open_inside(folder, name) as file:
         data = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > limit:
@@ -89,21 +88,25 @@ def read_bytes(folder: Path, name: str, limit: int = _DESCRIPTION_LIMIT) -> byte
 
 
 def file_sha256(folder: Path, name: str) -> str:
-    """sha256 of a file of a dataset folder, read piece by piece."""
+    """Return the sha256 of a file of a dataset folder, read piece by piece."""
     with open_inside(folder, name) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def parse_json(text: str | bytes, origin: str) -> Any:
-    """JSON without duplicate keys, NaN or infinities.
-
-    Raises:
-        DatasetError: it is not that; `origin` names the place.
-    """
+    """Parse JSON without duplicate keys, NaN or infinities."""
     try:
         return _DECODER.decode(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DatasetError(f"{origin} is damaged: {error}") from error
+
+
+def decode(data: bytes, kind: type[T], origin: str) -> T:
+    """Decode JSON of exactly this type; a key that occurs twice is found when the result is encoded again."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise DatasetError(f"{origin} is damaged: {one_line(str(error))}") from error
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,7 +131,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_no_duplicates, parse_constant=_no
 
 
 def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON Lines file, one after another."""
+    """Yield the objects of a JSON Lines file."""
     first = 1
     for block in read_blocks(folder, name):
         yield from parse_lines(block, str(folder / name), first)
@@ -136,10 +139,10 @@ def read_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 
 
 def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any]]:
-    """The objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
+    """Yield the objects of whole lines of a JSON Lines file; `first` is the number of the first line."""
     for number, line in enumerate(block.split(b"\n")[:-1], first):
-        if len(line) >= _ROW_LIMIT:
-            raise DatasetError(f"{origin} line {number} is damaged: it has more than {_ROW_LIMIT} bytes")
+        if len(line) >= ROW_LIMIT:
+            raise DatasetError(f"{origin} line {number} is damaged: it has more than {ROW_LIMIT} bytes")
         row = parse_json(line, f"{origin} line {number}")
         if not isinstance(row, dict):
             raise DatasetError(f"{origin} line {number} is damaged: not an object")
@@ -147,29 +150,21 @@ def parse_lines(block: bytes, origin: str, first: int) -> Iterator[dict[str, Any
 
 
 def read_blocks(folder: Path, name: str) -> Iterator[bytes]:
-    """A JSON Lines file in blocks of whole lines, about a megabyte each.
-
-    Raises:
-        DatasetError: its last line does not end, or a line is longer than a block can be.
-    """
+    """Yield a JSON Lines file in blocks of whole lines, about a megabyte each."""
     with open_inside(folder, name) as file:
         rest = b""
         while data := file.read(_BLOCK):
             lines, newline, rest = (rest + data).rpartition(b"\n")
             if newline:
                 yield lines + newline
-            if len(rest) >= _ROW_LIMIT:
-                raise DatasetError(f"{folder / name} is damaged: a line has more than {_ROW_LIMIT} bytes")
+            if len(rest) >= ROW_LIMIT:
+                raise DatasetError(f"{folder / name} is damaged: a line has more than {ROW_LIMIT} bytes")
         if rest:
             raise DatasetError(f"{folder / name} is damaged: its last line does not end")
 
 
 def read_sums(folder: Path) -> dict[str, str]:
-    """SHA256SUMS as {name: sha256}.
-
-    Raises:
-        DatasetError: missing or damaged.
-    """
+    """Read SHA256SUMS as {name: sha256}."""
     sums: dict[str, str] = {}
     size = 0
     with open_inside(folder, SUMS) as file:

@@ -16,13 +16,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def save(path: str | Path, tensors: dict[str, store.Array], metadata: dict[str, Any], force: bool = False) -> Path:
-    """Write tensors at `path`, whole or not at all; the same tensors and metadata give the same bytes.
-
-    Args:
-        path: ends with .safetensors, which holds the metadata too, or with .npz, which does not.
-        tensors: by name.
-        metadata: what JSON can hold.
-        force: overwrite what is there.
+    """Write tensors at `path`, whole or not at all; see `Network.save`. Only .safetensors holds the metadata too.
 
     Raises:
         UsageError: the path ends otherwise, or there is a file and no `force`.
@@ -46,7 +40,7 @@ def save(path: str | Path, tensors: dict[str, store.Array], metadata: dict[str, 
 
 
 def _npz_bytes(tensors: dict[str, store.Array]) -> bytes:
-    """What `numpy.savez` writes, without the time and the operating system."""
+    """Return the bytes that `numpy.savez` writes, without the time and the operating system."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, array in tensors.items():

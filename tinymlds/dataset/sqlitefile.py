@@ -1,4 +1,4 @@
-"""SQLite files of a folder, which may come from a stranger: which are shown to SQLite, and what its errors are called."""
+"""SQLite files of a folder, which may come from a stranger: the check before one is opened, and messages for its errors."""
 
 import os
 import sqlite3
@@ -8,7 +8,7 @@ from pathlib import Path
 from tinymlds.errors import DatasetError, TinymldsError
 
 _ATTACHED = bytes.fromhex("d9d505f920a163d7")
-"""How a rollback journal ends that names a further file, which SQLite would read and may delete. Ours never does."""
+"""The end of a rollback journal that names a further file, which SQLite would read and may delete. Ours names none."""
 
 
 def require_plain(path: Path) -> None:
@@ -33,7 +33,7 @@ def require_plain(path: Path) -> None:
 
 
 def damaged(path: Path, why: object) -> DatasetError:
-    """What to say of a journal that does not hold what we write; an error of SQLite may also be one of reading."""
+    """Return the error for a journal that does not hold what we write; if SQLite could not read it, the error says so."""
     if isinstance(why, sqlite3.OperationalError) and not _is_about_contents(why):
         return DatasetError(f"cannot read {path}: {why}; {_SAFE}")
     return DatasetError(
@@ -42,7 +42,7 @@ def damaged(path: Path, why: object) -> DatasetError:
 
 
 def cannot_write(path: Path, error: sqlite3.Error) -> TinymldsError:
-    """What to say of a journal that SQLite could not change."""
+    """Return the error for a journal that SQLite could not change."""
     if type(error) is sqlite3.DatabaseError:  # "malformed"; what the file system refuses is an OperationalError
         return damaged(path, error)
     return TinymldsError(f"cannot write {path}: {error}; {_SAFE}")
@@ -52,5 +52,5 @@ _SAFE = "networks that were kept before are safe, run again once mended"
 
 
 def _is_about_contents(error: sqlite3.OperationalError) -> bool:
-    """No such table or column; an error of the file system, or a lock of another process, has a code of its own."""
+    """Return whether a table or column is missing; file systems and locks of other processes have other error codes."""
     return bool(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF == sqlite3.SQLITE_ERROR)

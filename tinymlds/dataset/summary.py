@@ -31,7 +31,7 @@ class TaskSummary:
     networks: int
     statuses: dict[str, int]
     epochs: Spread | None
-    """Of complete networks."""
+    """Epochs of complete networks."""
     median_loss: float | None
     """Median validation loss of complete networks."""
 
@@ -41,7 +41,7 @@ class FileReport:
     """A file that a command wrote."""
 
     name: str
-    """Its path."""
+    """Path of the file."""
     bytes: int
     sha256: str
 
@@ -57,7 +57,7 @@ class FolderReport:
     tasks: list[TaskSummary]
     digest: str
     part: str | None = None
-    """Like "part 2/8", if the folder is a part of a dataset."""
+    """The part, like "part 2/8", if the folder is a part of a dataset."""
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class NetworkReport:
 
 
 def file_report(path: Path) -> FileReport:
-    """Size and hash of a file."""
+    """Return the size and hash of a file."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return FileReport(str(path), path.stat().st_size, digest)
 
 
 def folder_report(dataset: Dataset) -> FolderReport:
-    """A dataset at a glance."""
+    """Summarize a dataset."""
     tasks = []
     for task in dataset.tasks:
         manifest, place = dataset.manifest, dataset.manifest.place(task)
@@ -126,7 +126,7 @@ def folder_report(dataset: Dataset) -> FolderReport:
 
 
 def task_report(dataset: Dataset, task: str) -> TaskReport:
-    """All complete networks of a task on fresh sequences; `verify` measures them again."""
+    """Report on all complete networks of a task on fresh sequences; `verify` measures them again."""
     rows, steps = dataset.rows(task), dataset.spec.recipe.steps
     meanings = {
         "accuracy": f"steps right, {metrics.SEQUENCES} fresh sequences of {steps} steps",
@@ -146,7 +146,7 @@ def task_report(dataset: Dataset, task: str) -> TaskReport:
 
 
 def network_report(dataset: Dataset, task: str, index: int) -> NetworkReport:
-    """One network and its answer to a fresh sequence of the training length: of 32, the one whose outputs change most."""
+    """Report on one network and its answer to a fresh sequence: of 32, the one whose outputs change most."""
     network, table = dataset[task, index], dataset.data(task).table
     found = catalog.load(network.row["task"], dataset.spec.recipe)
     choice = found.sample(dataset.spec.seed, rng.FRESH_SEQUENCES, 32, dataset.spec.recipe.steps)

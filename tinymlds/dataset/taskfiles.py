@@ -1,4 +1,4 @@
-"""What a dataset folder holds of a task beside its networks. It follows from the spec, so anyone can make it again."""
+"""The files of a task beside its networks: table, sequences, graphs. They follow from the spec; anyone can remake them."""
 
 import hashlib
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from tinymlds.training.data import TaskData, task_data
 
 
 def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
-    """Tensors and metadata of data/TASK.safetensors."""
+    """Return the tensors and metadata of data/TASK.safetensors."""
     tensors: dict[str, store.Array] = {
         "table.inputs": data.table.inputs,
         "table.next_state": data.table.next_state,
@@ -29,7 +29,7 @@ def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.A
 
 
 def graph_files(found: catalog.Task) -> dict[str, bytes]:
-    """data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
+    """Return data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
     machine = found.table.minimise()
     dot, setup = store.graph_names(found.id)
     return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
@@ -37,7 +37,7 @@ def graph_files(found: catalog.Task) -> dict[str, bytes]:
 
 @lru_cache(maxsize=1024)
 def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
-    """What dataset.json says of a task beside its count.
+    """Return the entry of a task in dataset.json, without its count.
 
     Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
     """

@@ -25,7 +25,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def tensors_bytes(tensors: dict[str, Array], metadata: dict[str, Any]) -> bytes:
-    """A safetensors file. Its metadata is one key, with canonical JSON: with two the bytes would not be reproducible."""
+    """Return a safetensors file. Its metadata is one key, as the order of several would not be reproducible."""
     arrays = {name: np.ascontiguousarray(array, array.dtype.newbyteorder("<")) for name, array in tensors.items()}
     return bytes(safetensors.numpy.save(arrays, {_METADATA_KEY: canonical_json(metadata)}))
 
@@ -95,11 +95,11 @@ class TensorFile:
 
     @property
     def tensors(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """Type and shape of every tensor by name."""
+        """The type and shape of every tensor by name."""
         return {key: (entry.dtype, entry.shape) for key, entry in self._entries.items()}
 
     def expect(self, wanted: dict[str, tuple[str, tuple[int, ...]]]) -> "TensorFile":
-        """This file, if it holds exactly these tensors ({name: (dtype such as "F32", shape)})."""
+        """Return this file, if it holds exactly these tensors ({name: (dtype such as "F32", shape)})."""
         for key in sorted(set(wanted) ^ set(self._entries)):
             raise self._damaged(f"tensor {key!r} is {'missing' if key in wanted else 'not expected'}")
         for key, (dtype, shape) in wanted.items():
@@ -108,7 +108,7 @@ class TensorFile:
         return self
 
     def _open(self) -> BinaryIO:
-        """The file, if it is as long as when its header was read."""
+        """Open the file, if it is as long as when its header was read."""
         file = open_inside(self._folder, self._name)
         if (size := os.fstat(file.fileno()).st_size) != self._size:
             file.close()
@@ -119,7 +119,7 @@ class TensorFile:
         return file
 
     def read(self) -> dict[str, Array]:
-        """All tensors (read-only arrays)."""
+        """Read all tensors (read-only arrays)."""
         with self._open() as file:
             file.seek(self._data_start)
             data = file.read(self._size - self._data_start)
@@ -133,11 +133,11 @@ class TensorFile:
         }
 
     def read_row(self, row: int) -> dict[str, Array]:
-        """tensor[row] of every tensor, without reading the rest."""
+        """Read tensor[row] of every tensor, without the rest."""
         return {key: rows[0] for key, rows in self.read_rows(row, row + 1)}
 
     def read_rows(self, start: int, stop: int) -> Iterator[tuple[str, Array]]:
-        """(name, tensor[start:stop]) of one tensor after another, without reading the rest (read-only arrays)."""
+        """Yield (name, tensor[start:stop]) of each tensor, without reading the rest (read-only arrays)."""
         with self._open() as file:
             for key, entry in self._entries.items():
                 size = (entry.stop - entry.start) // entry.shape[0]

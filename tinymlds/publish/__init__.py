@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, schema, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
@@ -126,7 +126,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
         if (folder / store.JOURNAL).exists():
             raise UsageError(f"{folder} is not finished; the command that started it goes on with it")
         opened[name] = Dataset(folder).require_whole()
-        if opened[name].sums.keys() != sealing.file_names(opened[name].spec):
+        if opened[name].sums.keys() != schema.file_names(opened[name].spec):
             raise DatasetError(
                 f"{folder / store.SUMS} lists other files than the dataset has; `tinymlds verify` says which"
             )
@@ -156,7 +156,7 @@ def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
         sums[name] = store.commit_inside(folder, name, text.encode())
-    sealing.commit_sums(folder, sums)
+    store.commit_sums(folder, sums)
 
 
 def _sizes(folder: Path, sums: dict[str, str]) -> dict[str, int]:

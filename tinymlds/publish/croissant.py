@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from tinymlds.dataset import sealing, store
+from tinymlds.dataset import schema, store
 from tinymlds.publish.contents import Contents
 from tinymlds.publish.dictionary import ADDED, COLUMNS
 from tinymlds.publish.parts import Part
@@ -94,7 +94,7 @@ def _file(name: str, kind: str, sha256: str) -> _Json:
 
 def _sets(part: Part) -> list[_Json]:
     """Return a file set for each kind of file that a dataset has many of; SHA256SUMS has the hash of each."""
-    kinds = [*sealing.kinds(part.full.spec), "data"]
+    kinds = [*schema.kinds(part.full.spec), "data"]
     return [
         {
             "@type": "cr:FileSet",

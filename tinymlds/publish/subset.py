@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import reader, sealing, store
+from tinymlds.dataset import reader, reopening, schema, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, canonical_json
@@ -46,7 +46,7 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
     for name, source in _sources(dataset, count, hosts):
         data = _copied(dataset, name) if source is None else source()
         sums[name] = store.commit_inside(folder, name, data)
-    sealing.commit_sums(folder, sums)
+    store.commit_sums(folder, sums)
     return sums | {store.SUMS: reader.file_sha256(folder, store.SUMS)}
 
 
@@ -92,16 +92,16 @@ def _sources(dataset: Dataset, count: int | None, hosts: bool) -> Iterator[tuple
     for task in dataset.tasks:
         yield from ((name, None) for name in (store.data_name(task), *store.graph_names(task)))
         for shard in range(count // store.SHARD):
-            yield from ((store.shard_name(kind, task, shard), None) for kind in sealing.kinds(spec))
+            yield from ((store.shard_name(kind, task, shard), None) for kind in schema.kinds(spec))
         if count % store.SHARD:
             yield from _last_shard(dataset, spec, task, count)
 
 
 def _last_shard(dataset: Dataset, spec: Spec, task: str, count: int) -> Iterator[tuple[str, Source]]:
     shard, networks = divmod(count, store.SHARD)
-    entries = sealing.entries_from(dataset, task, count - networks, {})
+    entries = reopening.entries_from(dataset, task, count - networks, {})
     outcomes = [entry.outcome for entry in islice(entries, networks)]
-    for name, data in sealing.shard_files(spec, task, shard, outcomes):
+    for name, data in schema.shard_files(spec, task, shard, outcomes):
         yield name, partial(tuple, [data])
 
 

@@ -20,8 +20,8 @@ from itertools import count
 from typing import Any
 
 from tinymlds.errors import TinymldsError, UsageError
-from tinymlds.runs.pools import LostError, WorkerDiedError, free_locks
-from tinymlds.runs.worker import KIN, Done, Kin, check_kin
+from tinymlds.runs.pools import LostError, Pool, WorkerDiedError, free_locks
+from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
 
 try:
     import distributed
@@ -36,14 +36,14 @@ _SECONDS_TO_TRY_AGAIN = 2.0
 _SECONDS_BETWEEN_COUNTS = 2.0
 _SECONDS_PER_UNIT = 5.0
 _UNITS_PER_SECOND = 50.0
-"""What a scheduler and a driver on two busy cores carry easily; `bench/cluster.py` measures it."""
+"""Units that a scheduler and a driver on two busy cores handle easily; `bench/cluster.py` measures it."""
 _LACKS_US = re.compile("(?:named|module|from) '?tinymlds")
-"""In what Python says of a module or a name that is not there."""
+"""Found in Python's messages about a module or a name that is not there."""
 _WAITING_PER_WORKER = 1
-"""Calls that are out beside the one that a worker is at, so that it need not wait for the next."""
+"""Calls handed out to a worker beside the one that it works on, so that it need not wait for the next."""
 
 
-class DaskPool:
+class DaskPool(Pool):
     """The workers of a cluster: as many as are there, whichever they are.
 
     A worker that dies loses its call, and Dask gives it to another one; a call that several workers have died of comes
@@ -73,26 +73,21 @@ class DaskPool:
 
     @property
     def seconds_per_unit(self) -> float:
-        """Five, and more where there are so many workers that a scheduler would have too many units a second."""
+        """Five seconds, or more if the scheduler would otherwise get too many units a second."""
         return max(_SECONDS_PER_UNIT, self.workers / _UNITS_PER_SECOND)
 
     @property
     def places(self) -> int:
-        """Two for each thread of a worker; none while the scheduler or the workers are away."""
+        """Two places for each thread of a worker; none while the scheduler or the workers are away."""
         return self.workers * (1 + _WAITING_PER_WORKER) if self._link.is_up else 0
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this.
-
-        Raises:
-            LostError: the scheduler has just gone.
-        """
         key = f"{self._name}-{next(self._numbers)}"
         call: Future[Done] = Future()
         self._out.add(call)
         self._calls[key] = call
         try:
-            self._link.submit(key, partial(_work, KIN, self._link.topic, key, work, unit))
+            self._link.submit(key, partial(_work, COMPATIBILITY, self._link.topic, key, work, unit))
         except Exception as error:  # Dask says that the client is closed in several ways
             self._calls.pop(key, None)
             if self._link.is_up:
@@ -101,7 +96,6 @@ class DaskPool:
         return call
 
     def begun(self) -> dict[Future[Done], str]:
-        """What workers have said."""
         found = {}
         while not self._told.empty():
             key, name, address = self._told.get()
@@ -109,9 +103,6 @@ class DaskPool:
                 self._addresses[key] = address
                 found[call] = name
         return found
-
-    def wait_for_start(self) -> None:
-        """Nothing to wait for: workers come when they come."""
 
     def tend(self) -> None:
         """Count the workers, and connect again if the scheduler has gone."""
@@ -140,24 +131,21 @@ class DaskPool:
         return [call for call in calls if call is not None]
 
     def _say(self, what: str) -> None:
-        """Once, not again and again."""
+        """Print a message, but not the same one twice in a row."""
         if what and what != self._said:
             print(f"tinymlds: {what}", file=sys.stderr, flush=True)
         self._said = what
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
-        """Have the processes of these calls exit; Dask gives to others what their other threads were at."""
+        """End the processes of these calls; Dask gives the work of their other threads to other workers."""
         keys = [key for key, call in list(self._calls.items()) if call in late]
         for key in keys:
             self._calls.pop(key, None)
         self._link.drop(keys, {self._addresses[key] for key in keys if key in self._addresses})
         return late
 
-    def restart(self) -> None:
-        """A cluster does not break as a whole."""
-
     def end(self) -> None:
-        """Take everything back, and leave the workers to their cluster. They end with the unit that they are at."""
+        """Cancel everything, and leave the workers to their cluster. They finish the unit that they work on."""
         free_locks(self._out)
         self._calls.clear()
         self._link.end()
@@ -187,7 +175,7 @@ class _Link:
         future.add_done_callback(self._ended.put)
 
     def count_threads(self) -> int:
-        """Of all workers; 0 if the scheduler does not answer."""
+        """Count the threads of all workers; 0 if the scheduler does not answer."""
         try:
             threads = self._client.sync(self._client.scheduler.ncores, workers=None, callback_timeout=_SECONDS_TO_CONNECT)
             return sum(threads.values())
@@ -242,7 +230,7 @@ class _Link:
 
 
 def _error_of(future: Any) -> BaseException:
-    """Why a call of Dask has no result."""
+    """Return the error of a call that has no result."""
     if future.status != "error":
         return LostError(f"Dask calls it {future.status}")
     error = future.exception()
@@ -253,7 +241,9 @@ def _error_of(future: Any) -> BaseException:
         return error
     if isinstance(error, RuntimeError | ImportError | AttributeError) and _LACKS_US.search(f"{error} {error.__cause__}"):
         why = error.__cause__ or error
-        return TinymldsError(f"the cluster cannot run tinymlds ({why}); install {KIN.version} on its scheduler and workers")
+        return TinymldsError(
+            f"the cluster cannot run tinymlds ({why}); install {COMPATIBILITY.version} on its scheduler and workers"
+        )
     return error if isinstance(error, Exception) else TinymldsError(f"a worker failed: {error!r}")
 
 
@@ -272,11 +262,11 @@ def require_address(scheduler: str) -> None:
 # ------------------------------------------------------------------ on a worker
 
 
-def _work(asked: Kin, topic: str, key: str, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do it, and tell that it has begun."""
+def _work(asked: Compatibility, topic: str, key: str, work: Callable[[Any], Any], unit: Any) -> Done:
+    """Do the work on a worker of the cluster, and tell the client that it has begun."""
     worker = distributed.get_worker()
     name = str(worker.name)
-    check_kin(asked, name)
+    check_compatibility(asked, name)
     worker.log_event(topic, (key, name, worker.address))
     return Done(name, work(unit))
 

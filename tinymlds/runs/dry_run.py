@@ -1,4 +1,4 @@
-"""What a run would come to, before it is started: networks, bytes and a range for the time (`tinymlds train --dry-run`)."""
+"""The forecast of a run before it starts: networks, bytes and a range for the time (`tinymlds train --dry-run`)."""
 
 import math
 import os
@@ -11,9 +11,9 @@ from tinymlds.dataset import overview
 from tinymlds.dataset.taskfiles import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels.problem import Job
-from tinymlds.runs.execution import check_means
+from tinymlds.runs.execution import Resources
 from tinymlds.runs.pools import make_pool
-from tinymlds.runs.train import Wanted, check_folder
+from tinymlds.runs.train import Request, check_folder
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.training import backends
@@ -22,7 +22,7 @@ from tinymlds.training.loop import require_backend
 
 _TRIAL_SECONDS = 3.0
 _MACHINE = 0.8, 1.35
-"""How much faster or slower than in the trial a machine may turn out over a long run."""
+"""Time that a long run takes on a machine, at least and at most, in units of the time that the trial forecasts."""
 _ROW_BYTES = 900
 """A row of the manifest with its row of the provenance, roughly."""
 _MEETING_SECONDS = 0.2
@@ -30,37 +30,36 @@ _MEETING_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would make."""
+    """The forecast of a run."""
 
     folder: Path
     tasks: int
     networks: int
-    """To be made."""
+    """Number of networks to make."""
     there: int
-    """Made before."""
+    """Number of networks made before."""
     bytes: int
-    """Of the whole folder when it is sealed."""
+    """Size of the whole folder when it is sealed."""
     journal_bytes: int
-    """Of the journal, beside that, before it is."""
+    """Size of the journal, which is there beside the folder's files until it is sealed."""
     epochs_per_second: float | None
-    """Of all workers together, measured for some seconds; None if there is nothing to make."""
+    """Speed of all workers together, measured for some seconds; None if there is nothing to make."""
     seconds: tuple[float, float]
     """Least and most that the run is expected to take."""
     known: bool
-    """Whether the numbers of epochs that this rests on are those of the recipe asked for."""
+    """The forecast rests on numbers of epochs of the recipe asked for, not of the default one."""
 
 
-def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: str = "cpu") -> Forecast:
-    """What `farm.train` would make of this; trains for some seconds on every worker, and writes nothing.
+def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
+    """Forecast what `train` would make of a request; trains for some seconds on every worker, and writes nothing.
 
     Raises:
-        UsageError: as `farm.train` would.
+        UsageError: as `train` would.
         DatasetError: the folder is damaged.
     """
-    workers = check_means(backend, workers).workers
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
-    spec = wanted.of(None) if found is None else found.spec.extend(wanted.of(found.spec), str(folder))
+    spec = request.spec_for(found.spec if found else None, folder)
     there = {task: found.counts[task].total() if found else 0 for task, _ in spec.tasks}
     counts = spec.counts
     missing = {task: count - there[task] for task, count in counts.items()}
@@ -69,7 +68,7 @@ def forecast(wanted: Wanted, folder: Path, workers: int | None = None, backend: 
     epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
     speed, seconds = None, (0.0, 0.0)
     if left:
-        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, backend, min(workers, left))
+        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, resources.backend, min(resources.workers, left))
         low, high = _epochs_range(missing, epochs)
         seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe
@@ -96,14 +95,14 @@ def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]
 
 
 def _task_bytes(task: str, recipe: Recipe) -> int:
-    """Of the sequences, the table and the graphs of a task."""
+    """Return the size of the sequences, the table and the graphs of a task."""
     found = catalog.load(task, recipe)
     sequences = 2 * (recipe.stored_sequences + recipe.validation_sequences) * recipe.steps
     return sequences + 3 * found.table.next_state.size + sum(len(text) for text in graph_files(found).values())
 
 
 def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
-    """What all workers make together when all of them work, measured for some seconds.
+    """Measure for some seconds the speed of all workers together.
 
     Raises:
         TinymldsError: a device failed.
@@ -126,20 +125,20 @@ def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, worker
 
 
 def _meet() -> int:
-    """The process that this ran in; it keeps it busy for a moment, so that others have to take the other calls."""
+    """Return the process that this ran in, after keeping it busy, so that others have to take the other calls."""
     time.sleep(_MEETING_SECONDS)
     return os.getpid()
 
 
 def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
-    """Epochs per second of this process, validation included."""
+    """Measure the epochs per second of this process, validation included."""
     target = backends.load(backend)
     target.prepare(recipe.architecture, recipe.optimizer)
     return _population_trial(target, task, seed, recipe, 1)
 
 
 def _population_trial(backend: backends.Backend, task: str, seed: int, recipe: Recipe, most: int) -> float:
-    """Epochs per second of a backend with as many networks as it has room for."""
+    """Measure the epochs per second of a backend with as many networks as it has room for."""
     require_backend(backend.name, recipe)
     key = catalog.load(task, recipe).stream_key(seed)
     population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)

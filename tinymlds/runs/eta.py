@@ -1,4 +1,4 @@
-"""How long what is missing will take."""
+"""The forecast of a run while it goes on."""
 
 import math
 from collections import Counter
@@ -8,8 +8,8 @@ from tinymlds.spec import Recipe
 from tinymlds.training.data import EPOCHS_FROM, expected_epochs
 
 
-class Forecast:
-    """How long what is missing will take: by the pace of this run, and by the epochs that networks of a task take.
+class Eta:
+    """Forecasts the rest of a run from its pace and from the epochs that networks of a task take.
 
     Few networks say little about a task where one network in thirty takes as long as all others together. So what is known
     of the default recipe counts too, as the networks that it comes from.
@@ -30,7 +30,7 @@ class Forecast:
         return self._left.total()
 
     def add(self, entries: list[Entry]) -> None:
-        """Take note of finished networks."""
+        """Learn from finished networks."""
         for entry in entries:
             self._left[entry.task] -= 1
             self._made[entry.task] += 1
@@ -38,7 +38,7 @@ class Forecast:
             self._seconds += entry.outcome.seconds
 
     def seconds_left(self, workers: int, waited: float = 0.0) -> float:
-        """Infinite before the first network; `waited` seconds have passed since the latest one."""
+        """Forecast the seconds left, `waited` seconds after the latest network; infinite before the first one."""
         if not self._made:
             return math.inf
         pace = self._seconds / max(1, self._epochs.total())

@@ -13,11 +13,11 @@ from importlib import metadata
 from operator import itemgetter
 from typing import Any
 
-from tinymlds.dataset.activity import Death, Standing, UnderWay
+from tinymlds.dataset.activity import Death, RunState, UnderWay
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.runs.eta import Forecast
+from tinymlds.runs.eta import Eta
 from tinymlds.runs.pools import ExecutorPool, Pool, make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
@@ -28,26 +28,26 @@ from tinymlds.training.loop import Outcome, train_population
 
 EXECUTORS = ("processes", "threads", "dask")
 _SECONDS_BETWEEN_NOTES = 5.0
-"""How often a run notes how it stands while nothing gets finished."""
+"""A run records its state at least this often while nothing gets finished."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is."""
+    """The progress of a run."""
 
     done: int
-    """Networks finished, those of earlier runs included."""
+    """Number of networks finished, in earlier runs too."""
     total: int
     made: int
-    """Networks finished by this run."""
+    """Number of networks finished by this run."""
     epochs: int
-    """Epochs trained by this run, in finished networks."""
+    """Number of epochs trained by this run, in finished networks."""
     seconds: float
-    """Since this run started."""
+    """Seconds since this run started."""
     seconds_left: float
-    """Forecast; infinite before the first network."""
+    """Forecast of the seconds that remain; infinite before the first network."""
     workers: int = 1
-    """Networks that are worked on at the same time; 0 while a cluster has no workers."""
+    """Number of networks that are trained at the same time; 0 while a cluster has no workers."""
 
     @property
     def rate(self) -> float:
@@ -55,34 +55,31 @@ class Progress:
         return self.made / self.seconds if self.seconds else 0.0
 
     def and_then(self, more: "Progress") -> "Progress":
-        """Both together, where a run went on with what it found damaged."""
+        """Add the progress of a run that went on, with networks that were found damaged."""
         sums = {name: getattr(self, name) + getattr(more, name) for name in ("made", "epochs", "seconds")}
         return replace(more, **sums)
 
 
 @dataclass(frozen=True)
-class Means:
-    """What a run works with."""
+class Resources:
+    """The resources of a run: backend, workers and executor."""
 
     backend: str
     workers: int
-    """Of a Dask cluster: all that it has, whatever this says."""
+    """Number of workers; a Dask cluster works with all that it has."""
     executor: str | Executor
     scheduler: str | None = None
 
     @property
     def name(self) -> str:
-        """Of the executor."""
+        """Name of the executor."""
         return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
 
 
-def check_means(
-    backend: str = "cpu",
-    workers: int | None = None,
-    executor: str | Executor = "processes",
-    scheduler: str | None = None,
-) -> Means:
-    """What a run would work with; `workers` None is one for each CPU, or as many as a device or an executor has.
+def check_resources(
+    backend: str = "cpu", workers: int | None = None, executor: str | Executor = "processes", scheduler: str | None = None
+) -> Resources:
+    """Check and complete resources; `workers` None is one for each CPU, or as many as a device or an executor has.
 
     Raises:
         UsageError: no such backend or executor, no device or package for it, less than one worker, or a process that does
@@ -113,56 +110,56 @@ def check_means(
         raise UsageError(f"workers must be a whole number, not {workers!r}")
     if workers < 1:
         raise UsageError(f"workers must be at least 1, not {workers}")
-    return Means(backend, workers, executor, scheduler)
+    return Resources(backend, workers, executor, scheduler)
 
 
 def _most_workers(executor: str | Executor) -> int:
-    """As many as an executor has, if it says so."""
+    """Return the number of workers of an executor if it says so, or else of CPUs."""
     known = getattr(executor, "_max_workers", None)
     return known if isinstance(known, int) and known > 0 else available_cpus()
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fill(
-    journal: Journal,
-    gaps: list[tuple[str, range]],
-    means: Means,
-    report: Callable[[Progress], None],
+    journal: Journal, gaps: list[tuple[str, range]], resources: Resources, report: Callable[[Progress], None]
 ) -> Progress:
     """Train what is missing (runs of indices by task), and keep it in the journal."""
     spec, total = journal.spec, journal.spec.networks
     journal.clear_quarantine()
-    forecast = Forecast(gaps, spec.recipe)
-    left = forecast.networks_left
+    eta = Eta(gaps, spec.recipe)
+    left = eta.networks_left
     state = Progress(total - left, total, 0, 0, 0.0, math.inf if left else 0.0)
     if not left:
         return state
-    population = backends.load_device(means.backend)
-    means = replace(means, workers=min(means.workers, left))
-    run = journal.start_run(_run_info(means, population.device if population else None))
+    population = backends.load_device(resources.backend)
+    resources = replace(resources, workers=min(resources.workers, left))
+    run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
-        Unit(task, spec.seed, spec.recipe, means.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        Unit(task, spec.seed, spec.recipe, resources.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
         for task, gap in gaps
     ]
     start = latest = noted = time.monotonic()
     report(state)
-    batches = _on_workers(journal, units, means) if population is None else _side_by_side(population, units, means.workers)
+    if population is None:
+        batches = _on_workers(journal, units, resources)
+    else:
+        batches = _side_by_side(population, units, resources.workers)
     with closing(batches):
         for batch in batches:
             now = time.time()
             entries = [Entry(task, run, outcome, now, worker) for task, outcome, worker in batch.made]
-            forecast.add(entries)
+            eta.add(entries)
             if entries:
                 latest = time.monotonic()
-            seconds_left = forecast.seconds_left(batch.workers, time.monotonic() - latest)
+            seconds_left = eta.seconds_left(batch.workers, time.monotonic() - latest)
             if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
                 left_or_none = seconds_left if math.isfinite(seconds_left) else None
-                journal.add(entries, Standing(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
+                journal.add(entries, RunState(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
             state = Progress(
                 state.done + len(entries),
                 total,
@@ -178,7 +175,7 @@ def fill(
 
 @dataclass(frozen=True)
 class _Batch:
-    """What has finished since the last one, and how the run stands."""
+    """The networks finished since the last batch, and the state of the run."""
 
     made: list[tuple[str, Outcome, str]]
     """Task, outcome, and the worker's name."""
@@ -188,12 +185,12 @@ class _Batch:
 
 
 _Batches = Generator[_Batch]
-"""About two a second."""
+"""Batches, about two a second."""
 
 
-def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
+def _on_workers(journal: Journal, units: list[Unit], resources: Resources) -> _Batches:
     """Train on a pool of workers, each one network at a time."""
-    pool = _make_pool(means, units[0].recipe)
+    pool = _make_pool(resources, units[0].recipe)
     supervisor = Supervisor(units, pool)
     try:
         for finished in supervisor.run():
@@ -206,24 +203,20 @@ def _on_workers(journal: Journal, units: list[Unit], means: Means) -> _Batches:
             journal.quarantine(unit.task, unit.start, unit.reason)
 
 
-def _make_pool(means: Means, recipe: Recipe) -> Pool:
-    if isinstance(means.executor, Executor):
-        return ExecutorPool(means.executor, means.workers)
-    if means.executor == "threads":
-        return ExecutorPool(ThreadPoolExecutor(means.workers, "worker"), means.workers, ours=True)
-    if means.executor == "dask":
+def _make_pool(resources: Resources, recipe: Recipe) -> Pool:
+    if isinstance(resources.executor, Executor):
+        return ExecutorPool(resources.executor, resources.workers)
+    if resources.executor == "threads":
+        return ExecutorPool(ThreadPoolExecutor(resources.workers, "worker"), resources.workers, ours=True)
+    if resources.executor == "dask":
         from tinymlds.runs import clusters
 
-        return clusters.DaskPool(str(means.scheduler))
-    return make_pool(means.workers, means.backend, recipe)
+        return clusters.DaskPool(str(resources.scheduler))
+    return make_pool(resources.workers, resources.backend, recipe)
 
 
 def _side_by_side(population: DeviceBackend, units: list[Unit], most: int) -> _Batches:
-    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together.
-
-    Raises:
-        TinymldsError: the device failed.
-    """
+    """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together."""
     wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
     one = units[0]
     try:
@@ -234,8 +227,8 @@ def _side_by_side(population: DeviceBackend, units: list[Unit], most: int) -> _B
         raise TinymldsError(f"{error}; finished networks are safe") from error
 
 
-def _run_info(means: Means, device: str | None) -> dict[str, Any]:
-    """What may differ between runs and never reaches a weight."""
+def _run_info(resources: Resources, device: str | None) -> dict[str, Any]:
+    """Return what is recorded of a run: it may differ between runs, and never reaches a weight."""
     names = ("tinymlds", "numpy", "numba", "llvmlite", "numba-cuda", "safetensors", "distributed")
     return {
         "host": socket.gethostname(),
@@ -243,10 +236,10 @@ def _run_info(means: Means, device: str | None) -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in names},
-        "backend": means.backend,
+        "backend": resources.backend,
         "device": device,
-        "executor": means.name,
-        "workers": None if means.executor == "dask" else means.workers,
+        "executor": resources.name,
+        "workers": None if resources.executor == "dask" else resources.workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -9,17 +9,18 @@ import queue
 import signal
 import time
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count, islice
 from multiprocessing import get_context
-from typing import Any, Protocol
+from typing import Any
 
 from tinymlds.errors import TinymldsError
 from tinymlds.runs.deadlines import LEAST_SECONDS
 from tinymlds.runs.worker import (
-    KIN,
+    COMPATIBILITY,
     TOLD,
     Done,
     begin_worker,
@@ -27,7 +28,6 @@ from tinymlds.runs.worker import (
     work_elsewhere,
     work_here,
     work_in_process,
-    work_in_thread,
 )
 from tinymlds.spec import Recipe
 
@@ -44,66 +44,67 @@ class LostError(Exception):
     """The call is lost, and neither it nor a worker is to blame: it is to be handed out again."""
 
 
-class Pool(Protocol):
-    """What a supervisor needs of its workers."""
+class Pool(ABC):
+    """The workers that a supervisor hands units to."""
+
+    workers: int
+    """Number of calls that the workers that are there now work on at the same time."""
 
     @property
     def seconds_per_unit(self) -> float:
-        """What a unit should take."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """Calls that are worked on at the same time, with the workers that are there now."""
-        ...
+        """Seconds that a unit should take."""
+        return 1.0
 
     @property
     def places(self) -> int:
-        """Calls that may be out at the same time, some of them waiting so that no worker has to; 0 if nobody is there."""
-        ...
+        """Number of calls that may be handed out, some of them waiting so that no worker has to; 0 if nobody is there."""
+        return self.workers + 1
 
+    @abstractmethod
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this.
+        """Hand a unit to a worker.
 
         Raises:
             BrokenExecutor: the pool is broken.
             LostError: it cannot be reached at the moment.
+            TinymldsError: it takes no calls any more.
         """
-        ...
 
     def begun(self) -> dict[Future[Done], str]:
-        """Calls that a worker has begun, and its name ("" if it is not known); those since this was asked last, or more."""
-        ...
+        """Return calls that a worker has begun, and its name or "": at least those since the last call of this method."""
+        return {}
 
     def wait_for_start(self) -> None:
-        """Wait until a worker is ready, if workers start with the pool."""
-        ...
+        """Wait until a worker is ready, if workers start with the pool.
+
+        Raises:
+            TinymldsError: no worker gets that far.
+        """
 
     def tend(self) -> None:
-        """Look after the pool; called about twice a second."""
-        ...
+        """Maintain the pool; called about twice a second."""
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
         """End the workers of these calls, as far as that is possible. Returns all calls that have ended with them."""
-        ...
+        return ()
 
     def restart(self) -> None:
-        """Replace a broken pool."""
-        ...
+        """Replace a broken pool.
+
+        Raises:
+            TinymldsError: it cannot be replaced.
+        """
 
     def end(self) -> None:
         """End all workers that came with the pool, now."""
-        ...
 
 
-class InProcess:
+class InProcess(Pool):
     """No workers: each call runs at once in this process (`--workers 1`)."""
 
-    seconds_per_unit = 1.0
     workers = places = 1
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Do it, and return a finished future."""
         return self.submit(work_here, work, unit)
 
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
@@ -115,35 +116,13 @@ class InProcess:
             future.set_exception(error)
         return future
 
-    def begun(self) -> dict[Future[Done], str]:
-        """Nothing: what has begun has ended."""
-        return {}
 
-    def wait_for_start(self) -> None:
-        """Nothing to wait for."""
-
-    def tend(self) -> None:
-        """Nothing to look after."""
-
-    def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
-        """Nobody to end."""
-        return ()
-
-    def restart(self) -> None:
-        """Nothing to restart."""
-
-    def end(self) -> None:
-        """Nothing to end."""
-
-
-class ProcessPool:
+class ProcessPool(Pool):
     """A process pool that can be ended at once, whatever its workers are doing, and started again.
 
     Workers wait on a pipe whose other end only this process holds: when it is closed, or this process dies, they exit. Into
     another they write which call they begin: a few bytes at once, so that no lock is needed that one that dies might keep.
     """
-
-    seconds_per_unit = 1.0
 
     def __init__(self, workers: int, backend_name: str, recipe: Recipe) -> None:
         self.workers = workers
@@ -165,24 +144,17 @@ class ProcessPool:
         self._answered = False
         self._dead_since = math.inf
 
-    @property
-    def places(self) -> int:
-        """One for each worker, and one that waits."""
-        return self.workers + 1
-
     def restart(self) -> None:
-        """Replace a broken pool."""
         self.end()
         self._start()
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this."""
         ticket = next(self._tickets)
         self._calls[ticket] = future = self.submit(work_in_process, ticket, work, unit)
         return future
 
     def begun(self) -> dict[Future[Done], str]:
-        """Calls begin in the order in which they were handed out: so the first are in it even if no worker has said so."""
+        """Calls begin in the order in which they were handed out, so the first count even if no worker has said so."""
         first = (future for future in list(self._calls.values()) if not future.done())
         found = dict.fromkeys(islice(first, self.workers), "")
         while self._begun.poll():
@@ -192,7 +164,6 @@ class ProcessPool:
         return found
 
     def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
-        """End all workers, and start others."""
         ended = list(self._calls.values())
         self.restart()
         return ended
@@ -211,11 +182,7 @@ class ProcessPool:
         return future
 
     def wait_for_start(self) -> None:
-        """Wait until a worker is ready, so that what goes wrong from then on is some unit's doing.
-
-        Raises:
-            TinymldsError: no worker gets that far.
-        """
+        """Wait for the first answer, so that what goes wrong from then on is some unit's doing."""
         failed = killed = 0
         while not self._answered:
             processes: list[Any] = []
@@ -278,44 +245,32 @@ def free_locks(futures: Iterable[Future[Any]]) -> None:
             condition.release()
 
 
-class ExecutorPool:
+class ExecutorPool(Pool):
     """Any `Executor`; threads among others.
 
     Of others than threads it is not known which calls have begun, nor can their workers be ended: a call that hangs hangs.
     """
 
-    seconds_per_unit = 1.0
-
     def __init__(self, executor: Executor, workers: int, *, ours: bool = False) -> None:
-        self.executor, self.workers, self.places = executor, workers, workers + 1
+        self.executor, self.workers = executor, workers
         self._ours = ours
-        self._out: weakref.WeakSet[Future[Done]] = weakref.WeakSet()
         self._tickets = count()
         self._calls: weakref.WeakValueDictionary[int, Future[Done]] = weakref.WeakValueDictionary()
         self._told: queue.SimpleQueue[tuple[int, str]] = queue.SimpleQueue()
 
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
-        """Have a worker do this.
-
-        Raises:
-            TinymldsError: the executor has been shut down.
-        """
         ticket = next(self._tickets)
         try:
-            if isinstance(self.executor, ThreadPoolExecutor):
-                future = self.executor.submit(work_in_thread, self._told.put, ticket, work, unit)
-            else:
-                future = self.executor.submit(work_elsewhere, KIN, work, unit)
+            tell = [lambda name: self._told.put((ticket, name))] if isinstance(self.executor, ThreadPoolExecutor) else []
+            future = self.executor.submit(work_elsewhere, COMPATIBILITY, work, unit, *tell)
         except BrokenExecutor:
             raise
         except RuntimeError as error:
             raise TinymldsError(f"the executor takes no calls ({error}); finished networks are safe") from error
         self._calls[ticket] = future
-        self._out.add(future)
         return future
 
     def begun(self) -> dict[Future[Done], str]:
-        """What threads have begun."""
         found = {}
         while not self._told.empty():
             ticket, name = self._told.get()
@@ -323,35 +278,21 @@ class ExecutorPool:
                 found[future] = name
         return found
 
-    def wait_for_start(self) -> None:
-        """Nothing is known of a start."""
-
-    def tend(self) -> None:
-        """Nothing to look after."""
-
-    def end_workers(self, late: Collection[Future[Done]]) -> Collection[Future[Done]]:
-        """Nobody that could be ended."""
-        return ()
-
     def restart(self) -> None:
-        """A broken executor of somebody else stays broken.
-
-        Raises:
-            TinymldsError: always.
-        """
         raise TinymldsError("the executor is broken: a worker of it died; finished networks are safe, run it again")
 
     def end(self) -> None:
         """Take back what has not begun. Threads end with the unit that they are at; somebody else's executor goes on."""
-        free_locks(self._out)
-        for future in list(self._out):
+        futures = list(self._calls.values())
+        free_locks(futures)
+        for future in futures:
             future.cancel()
         if self._ours:
             self.executor.shutdown(wait=False, cancel_futures=True)
 
 
 def make_pool(workers: int, backend_name: str, recipe: Recipe) -> ProcessPool | InProcess:
-    """So many processes; one worker is this process."""
+    """Return a pool of processes, or this process alone if there is one worker."""
     return ProcessPool(workers, backend_name, recipe) if workers > 1 else InProcess()
 
 

@@ -29,14 +29,14 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class _Queue:
-    """Runs of indices, the one with the lowest index first, so that all tasks advance together; suspects come last."""
+    """A queue of runs of indices, lowest index first, so that all tasks advance together; suspects come last."""
 
     def __init__(self, units: Iterable[Unit]) -> None:
         self._heap: list[tuple[int, float, int, Unit]] = []
         self._added = 0
         self._place: Callable[[Unit], float] = lambda unit: unit.start
         self.networks = 0
-        """In all units."""
+        """Number of networks in all units."""
         for unit in units:
             self.add(unit)
 
@@ -55,11 +55,11 @@ class _Queue:
         heapq.heappush(self._heap, (unit.deaths, self._place(unit), self._added, unit))
 
     def __iter__(self) -> Iterator[Unit]:
-        """All units, in no order."""
+        """Iterate over all units, in no order."""
         return (entry[-1] for entry in self._heap)
 
     def order_by(self, place: Callable[[Unit], float]) -> None:
-        """From now on the lowest `place(unit)` comes first, in place of the lowest index; suspects still come last."""
+        """Order the queue by `place(unit)` from now on, lowest first; suspects still come last."""
         self._place = place
         self._heap = [(deaths, place(unit), added, unit) for deaths, _, added, unit in self._heap]
         heapq.heapify(self._heap)
@@ -84,16 +84,16 @@ class Finished(NamedTuple):
 
 @dataclass
 class _Call:
-    """A unit that is out."""
+    """A unit that has been handed out."""
 
     unit: Unit
     handed_out: float
-    """Unix time."""
+    """Unix time at which it was handed out."""
     worker: str = ""
     begun: float = 0.0
-    """Unix time at which the worker began, if one has."""
+    """Unix time at which a worker began; 0 if none has."""
     since: float = math.inf
-    """The same as the seconds of a `Watch`."""
+    """The time at which a worker began, by the supervisor's `Watch`; infinite if none has."""
 
 
 @dataclass
@@ -104,12 +104,12 @@ class Supervisor:
     """Runs of indices, cut into units as they are handed out."""
     pool: Pool
     work: Callable[[Unit], list[Outcome]] = train_unit
-    """What a worker does with a unit."""
+    """The function that a worker calls with a unit."""
     least_seconds: float = LEAST_SECONDS
-    """What a unit may take in any case before its worker counts as hung."""
+    """Least deadline of a unit."""
     quarantined: list[Unit] = field(default_factory=list)
     deaths: list[Death] = field(default_factory=list)
-    """Of workers, those that were noticed; whoever notes them elsewhere may empty it."""
+    """Deaths of workers that were noticed; whoever records them elsewhere may empty the list."""
 
     def __post_init__(self) -> None:
         self._pending = _Queue(self.units)
@@ -122,7 +122,7 @@ class Supervisor:
         self._error: BaseException | None = None
 
     def under_way(self) -> list[UnderWay]:
-        """The units that are out."""
+        """Return the units that have been handed out and not finished."""
         calls = self._running.values()
         return [UnderWay(c.unit.task, c.unit.start, c.unit.end, c.worker, c.begun or c.handed_out) for c in calls]
 
@@ -175,7 +175,7 @@ class Supervisor:
             future.add_done_callback(self._ended.put)
 
     def _has_place(self) -> bool:
-        """Whether one more unit may be out; one under suspicion is out alone."""
+        """Return whether one more unit may be handed out; a suspect is out alone."""
         if not self._running:
             return self.pool.places > 0
         if self._pending.first.is_suspect or next(iter(self._running.values())).unit.is_suspect:
@@ -183,7 +183,7 @@ class Supervisor:
         return len(self._running) < self.pool.places
 
     def _longest_first_at_the_end(self) -> None:
-        """So that no worker idles: when all that is left takes less than two of its slowest networks for each worker.
+        """Hand out long units first once the rest takes less than two of its slowest networks for each worker.
 
         Networks whose workers died still come last, as they may take others with them. To look takes a step for each unit,
         and there may be one for each network, so it is done only when a tenth less is left than the last time.
@@ -199,11 +199,11 @@ class Supervisor:
             self._pending.order_by(lambda unit: -self._seconds(unit))
 
     def _seconds(self, unit: Unit) -> float:
-        """What a network of the unit takes, by the latest ones of its task; if there are none, what a unit should."""
+        """Return the seconds of a network, by the latest ones of its task; if there are none, those of a whole unit."""
         return self._seconds_per_network.get(unit.task, self.pool.seconds_per_unit)
 
     def _unit_size(self, unit: Unit) -> int:
-        """Networks that take as long as a unit should."""
+        """Return the number of networks that take as long as a unit should."""
         return max(1, min(_LARGEST_UNIT, round(self.pool.seconds_per_unit / max(self._seconds(unit), 1e-3))))
 
     def _note_begun(self) -> None:
@@ -280,11 +280,7 @@ class Supervisor:
                 self._pending.add(call.unit)
 
     def _restart(self) -> None:
-        """Start a broken pool again, and all units that were out, any of which may have killed the worker that died.
-
-        Raises:
-            TinymldsError: this goes on and on.
-        """
+        """Start a broken pool again, and all units that were out, any of which may have killed the worker that died."""
         self._count_break()
         calls = list(self._running.values())
         self._running.clear()
@@ -300,7 +296,7 @@ class Supervisor:
             )
 
     def _blame(self, call: _Call, cause: str) -> None:
-        """Have the networks of a unit made one by one, each with a death to its name; or put one into quarantine."""
+        """Queue the networks of a unit one by one, each with one more death; or put one into quarantine."""
         self._note_death(call, cause)
         for again in call.unit.singles(cause):
             if again.deaths >= DEATHS_UNTIL_QUARANTINE:

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import reader, sealing, store
-from tinymlds.dataset.dataset import Dataset, require_dataset
+from tinymlds.dataset import reader, reopening, schema, sealing, store
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
-from tinymlds.runs.execution import Progress, available_cpus, check_means, fill
+from tinymlds.runs.execution import Progress, Resources, available_cpus, check_resources, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 from tinymlds.tasks import catalog
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to."""
+    """The result of a run."""
 
     folder: Path
     digest: str
@@ -84,30 +84,34 @@ def train(
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
-    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
-    wanted = Wanted(chosen, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
-    means = check_means(backend, workers, executor, scheduler)
-    folder = Path(out if out is not None else default_folder(name, wanted.part))
+    name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
+    request = Request(name, tasks, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
+    return make(request, out, check_resources(backend, workers, executor, scheduler), progress)
+
+
+def make(request: "Request", out: str | Path | None, resources: Resources, report: Callable[[Progress], None]) -> RunResult:
+    """Make the networks of a request into its folder; `train` describes what it raises."""
+    folder = request.folder(out)
     check_folder(folder)
     if not folder.exists():
-        wanted.of(None)  # complain before a folder is made
+        request.spec_for(None, folder)  # complain before a folder is made
     prepare_folder(folder)
     with RunLock(folder), going_on("finished networks are safe"):
-        journal = _open_folder(folder, wanted)
+        journal = reopening.open_to_grow(folder, lambda base: request.spec_for(base, folder))
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
-            final, damaged = fill(journal, missing(journal), means, progress), 0
+            final, damaged = fill(journal, missing(journal), resources, report), 0
             while True:
                 _require_all(folder, journal)
                 try:
-                    digest = sealing.seal(folder, journal, min(means.workers, available_cpus()))
+                    digest = sealing.seal(folder, journal, min(resources.workers, available_cpus()))
                     return RunResult(folder, digest, final, damaged)
                 except DamagedNetworkError:
                     if not (found := journal.forget_damaged()):
                         raise
                     damaged += found
-                final = final.and_then(fill(journal, missing(journal), means, progress))
+                final = final.and_then(fill(journal, missing(journal), resources, report))
         finally:
             journal.close()
 
@@ -129,9 +133,9 @@ def generate(
         UsageError: a wrong argument, or a folder that holds something else.
         TinymldsError: the file system refused.
     """
-    name, chosen = catalog.choose(machine, modified, dataset, transducers, only)
+    name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
     folder = Path(out if out is not None else f"{name}-sequences")
-    spec = Wanted(chosen, 1, seed, (), recipe).of(None)
+    spec = Request(name, tasks, 1, seed, (), recipe).spec_for(None, folder)
     if spec.recipe.sequences == "own":
         raise UsageError("generate writes the sequences that the networks of a task share; leave out sequences=own")
     check_folder(folder)
@@ -150,8 +154,8 @@ def generate(
 
 
 def _has_sequences(folder: Path, spec: Spec) -> bool:
-    """Whether the folder is what `generate` makes of this spec."""
-    text = (canonical_json(sealing.describe(spec, "sequences")) + "\n").encode()
+    """Return whether the folder is what `generate` makes of this spec."""
+    text = (canonical_json(schema.describe(spec, "sequences")) + "\n").encode()
     return reader.read_bytes(folder, store.DESCRIPTION) == text
 
 
@@ -179,11 +183,6 @@ def check_folder(folder: Path) -> None:
         raise UsageError(f"{folder} is not empty and not a tinymlds dataset; choose another --out")
 
 
-def default_folder(name: str, part: tuple[int, int] | None) -> str:
-    """The folder of a task or dataset, or of a part of it, where no other is asked for."""
-    return name if part is None else "{}-{}-of-{}".format(name, *part)
-
-
 def prepare_folder(folder: Path) -> None:
     """Make sure that the folder exists and can be written to.
 
@@ -196,60 +195,48 @@ def prepare_folder(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is asked for; None, and what `recipe` does not name, is taken from the folder, or else from the defaults."""
+class Request:
+    """A request for networks. None, and fields that `recipe` lacks, mean the folder's value, or else the default."""
 
+    name: str
+    """Name of the task or of the dataset."""
     tasks: tuple[str, ...]
     count: int | None
     seed: int | None
     checkpoints: tuple[int, ...] | None
     recipe: dict[str, Any]
     part: tuple[int, int] | None = None
-    """Which part of a dataset; None is the whole. It is not taken from the folder."""
+    """The part of the dataset; None is the whole. It is never taken from the folder."""
 
-    def of(self, base: Spec | None) -> Spec:
-        """The spec that this asks for, of a folder with the spec `base` or of a new one.
+    def folder(self, out: str | Path | None) -> Path:
+        """The folder `out`; if it is None, one named after the task or dataset, like xor or xor-2-of-8."""
+        name = self.name if self.part is None else "{}-{}-of-{}".format(self.name, *self.part)
+        return Path(name if out is None else out)
+
+    def spec_for(self, base: Spec | None, folder: Path) -> Spec:
+        """Return the spec of this request, for a folder with the spec `base`, or for a new one.
 
         Raises:
-            UsageError: something is missing or wrong.
+            UsageError: something is missing or wrong, or the folder cannot grow so.
         """
         if self.count is None:
             raise UsageError("say how many networks to make: count is missing")
-        base = base or Spec(())
-        recipe = recipe_with(base.recipe, self.recipe)
+        known = base or Spec(())
+        recipe = recipe_with(known.recipe, self.recipe)
         for task in self.tasks:
             catalog.load(task, recipe)  # complain now if it cannot be made
-        return Spec(
+        wanted = Spec(
             tuple((task, self.count) for task in self.tasks),
-            base.seed if self.seed is None else self.seed,
+            known.seed if self.seed is None else self.seed,
             recipe,
-            base.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
+            known.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
             self.part,
         )
-
-
-def _open_folder(folder: Path, wanted: Wanted) -> Journal | Dataset:
-    """The journal to work on; or the sealed dataset, if it has all that is asked for already."""
-    journal = Journal.open(folder)
-    if journal is not None:
-        try:
-            journal.set_spec(journal.spec.extend(wanted.of(journal.spec), str(folder)))
-        except BaseException:
-            journal.close()
-            raise
-        return journal
-    if not (folder / store.SUMS).exists():
-        return Journal.create(folder, wanted.of(None), {}, [], {})
-    require_dataset(folder)
-    dataset = Dataset(folder)
-    spec = dataset.spec.extend(wanted.of(dataset.spec), str(folder))
-    if spec == dataset.spec:
-        return dataset
-    return sealing.reopen(dataset, spec)
+        return wanted if base is None else base.extend(wanted, str(folder))
 
 
 def missing(journal: Journal) -> list[tuple[str, range]]:
-    """Runs of indices that no network is there for, by task."""
+    """Return the runs of indices that have no network yet, with their tasks."""
     gaps = []
     for task, indices in journal.spec.indices.items():
         start = journal.base.get(task, 0)
@@ -264,7 +251,7 @@ def missing(journal: Journal) -> list[tuple[str, range]]:
 
 
 def _joined(runs: list[range]) -> list[range]:
-    """Single indices of which each is as far from the next, as where a part is missing, as one run."""
+    """Join single indices at equal distances, as where a part is missing, to one run."""
     joined: list[range] = []
     for run in runs:
         last = joined[-1] if joined else range(0)

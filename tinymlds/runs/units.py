@@ -1,4 +1,4 @@
-"""A unit is a small block of indices of one task: what a worker needs to make it, its work, and what it must give back."""
+"""Units, small blocks of indices of one task: the order to a worker, its work, and the check of what it gives back."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ DEATHS_UNTIL_ALONE = 2
 
 @dataclass(frozen=True)
 class Unit:
-    """Networks `start` ... `stop` - 1 of a task, or every `step`-th of them, and what a worker needs to make them."""
+    """An order for networks `start` ... `stop` - 1 of a task, or every `step`-th of them, with all that a worker needs."""
 
     task: str
     seed: int
@@ -29,12 +29,12 @@ class Unit:
     stop: int
     checkpoints: tuple[int, ...] = ()
     causes: tuple[str, ...] = ()
-    """Of each death of a worker that this unit may have brought about."""
+    """The causes of deaths of workers that this unit may have brought about."""
     step: int = 1
 
     @property
     def indices(self) -> range:
-        """Of its networks."""
+        """Indices of its networks."""
         return range(self.start, self.stop, self.step)
 
     @property
@@ -44,22 +44,22 @@ class Unit:
 
     @property
     def deaths(self) -> int:
-        """How many of them there are."""
+        """Number of deaths of workers that this unit may have brought about."""
         return len(self.causes)
 
     @property
     def is_suspect(self) -> bool:
-        """Whether it has to run alone."""
+        """The unit has to run alone."""
         return self.deaths >= DEATHS_UNTIL_ALONE
 
     @property
     def reason(self) -> str:
-        """Why it is quarantined."""
+        """The reason for its quarantine."""
         first = self.causes[0]
         return f"{first} ({self.deaths} times)" if set(self.causes) == {first} else "; ".join(self.causes)
 
     def singles(self, cause: str) -> list["Unit"]:
-        """The same networks as units of one, each with one more death to its name."""
+        """Return the same networks as units of one, each with one more death to its name."""
         causes = (*self.causes, cause)
         return [replace(self, start=k, stop=k + 1, causes=causes) for k in self.indices]
 
@@ -93,7 +93,7 @@ def check_outcomes(unit: Unit, outcomes: Any, worker: str) -> None:
 
 
 def _what_is_wrong(unit: Unit, index: int, outcome: Any) -> str:
-    """What cannot be in the outcome of this network; "" if nothing is wrong."""
+    """Return what is wrong with the outcome of this network; "" if nothing is."""
     if not isinstance(outcome, Outcome) or type(outcome.index) is not int or outcome.index != index:
         return "another index"
     if not (isinstance(outcome.status, Status) and isinstance(outcome.reason, str)):

@@ -1,4 +1,4 @@
-"""What runs in a worker: it does its work and puts its name to it, after a look at whether it may."""
+"""The code that runs in a worker: check that this process is compatible, do the work, and name the worker."""
 
 import os
 import signal
@@ -19,63 +19,55 @@ from tinymlds.training import backends
 
 
 class Done(NamedTuple):
-    """What a worker gives back."""
+    """The result of a worker."""
 
     worker: str
-    """Its name: host and process, the thread if there are several, or what a cluster calls it."""
+    """Name of the worker: host and process, the thread if there are several, or the name in a cluster."""
     result: Any
 
 
 TOLD = struct.Struct("<qq")
-"""What a worker writes when it begins: its process and the ticket of the call."""
+"""The message of a worker that begins a call: its process and the ticket of the call."""
 
 _tell: connection.Connection
-"""Where it writes that; set when it starts."""
+"""The pipe for these messages; set when the worker starts."""
 
 
 def name_of(process: int) -> str:
-    """Of a process of this host."""
+    """Return the name of a process of this host."""
     return f"{socket.gethostname()}:{process}"
 
 
 def work_here(work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do it in this process."""
+    """Do the work in this process."""
     return Done(name_of(os.getpid()), work(unit))
 
 
 def work_in_process(ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Tell the parent that this call has begun, and do it."""
+    """Do the work in a process of our own pool, and tell the parent that it has begun."""
     _tell.send_bytes(TOLD.pack(os.getpid(), ticket))
     return work_here(work, unit)
 
 
-def work_in_thread(tell: Callable[[tuple[int, str]], None], ticket: int, work: Callable[[Any], Any], unit: Any) -> Done:
-    """The same in a thread of the parent."""
-    name = f"{name_of(os.getpid())}:{threading.current_thread().name}"
-    check_kin(KIN, name)
-    tell((ticket, name))
-    return Done(name, work(unit))
-
-
-class Kin(NamedTuple):
-    """What has to be the same where networks of one dataset are made."""
+class Compatibility(NamedTuple):
+    """The properties that all processes must share that make networks of one dataset."""
 
     version: str
-    """Of tinymlds."""
+    """The version of tinymlds."""
     numerics: int
 
 
-KIN = Kin(__version__, NUMERICS)
+COMPATIBILITY = Compatibility(__version__, NUMERICS)
 
 
-def check_kin(asked: Kin, worker: str) -> None:
+def check_compatibility(asked: Compatibility, worker: str) -> None:
     """Make sure that this process makes the networks that are asked for.
 
     Raises:
         TinymldsError: it is another version, or does not do IEEE arithmetic.
     """
-    if asked != KIN:
-        have, want = (f"tinymlds {kin.version} with numerics {kin.numerics}" for kin in (KIN, asked))
+    if asked != COMPATIBILITY:
+        have, want = (f"tinymlds {each.version} with numerics {each.numerics}" for each in (COMPATIBILITY, asked))
         raise TinymldsError(f"worker {worker} has {have}, and this is {want}; install the same there")
     try:
         check_arithmetic()
@@ -83,11 +75,14 @@ def check_kin(asked: Kin, worker: str) -> None:
         raise TinymldsError(f"worker {worker} cannot be used: {error}") from error
 
 
-def work_elsewhere(asked: Kin, work: Callable[[Any], Any], unit: Any) -> Done:
-    """Do it in whatever process or thread an executor has put this."""
+def work_elsewhere(
+    asked: Compatibility, work: Callable[[Any], Any], unit: Any, begin: Callable[[str], None] = lambda _name: None
+) -> Done:
+    """Do the work in the process or thread in which an executor runs this; `begin` is called with the worker's name."""
     thread = threading.current_thread()
     name = name_of(os.getpid()) + ("" if thread is threading.main_thread() else f":{thread.name}")
-    check_kin(asked, name)
+    check_compatibility(asked, name)
+    begin(name)
     return Done(name, work(unit))
 
 

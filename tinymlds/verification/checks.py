@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from tinymlds.architectures import params
-from tinymlds.dataset import packages, reader, sealing, store
+from tinymlds.dataset import packages, reader, schema, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.manifest import Row, splits
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.dataset.taskfiles import data_tensors, describe_task, graph_files
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError, one_line
@@ -32,25 +32,25 @@ from tinymlds.verification.retraining import Replay, reached, train_again
 
 @dataclass
 class Verification:
-    """What `verify` found."""
+    """The result of `verify`."""
 
     folder: str
     digest: str = ""
     package: bool = False
     """The folder is a package."""
     digests: dict[str, str] = field(default_factory=dict)
-    """Of a package, the digest of each full dataset."""
+    """The digest of each full dataset of a package."""
     files: int = 0
     tasks: int = 0
-    """Tables and sequences made again."""
+    """Number of tasks whose tables and sequences were made again."""
     networks: int = 0
     losses_recomputed: int = 0
     retrained: int = 0
-    """Networks trained again."""
+    """Number of networks trained again."""
     retrain_seed: int | None = None
     """The seed that they were picked with."""
     forgeries: int | None = None
-    """If networks were trained again: so many forged ones among all would have shown with 95 % probability at least."""
+    """Number of forged networks that would have shown with 95 % probability; None if none was trained again."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -99,7 +99,7 @@ def verify(
         return result
     require_dataset(path)
     try:
-        if _lost_marker(path):
+        if packages.MARKER in reader.read_sums(path):
             result.package = True
             raise DatasetError(f"{path} looks like a package without its {packages.MARKER}; fetch it again")
         _check_files(path, result)
@@ -114,37 +114,49 @@ def verify(
         result.problems.append(str(error))
         return result
     result.digest = dataset.digest
-    if not _worth_making(path, dataset.spec, result):
-        return result
-    _check_names(path, dataset.sums, sealing.file_names(dataset.spec), result)
+    if _worth_making(path, dataset.spec, result):
+        _check_dataset(dataset, progress, workers, result)
+        if retrain:
+            result.retrain_seed = secrets.randbits(63) if seed is None else seed
+            picked = pick(len(dataset), min(retrain, len(dataset)), result.retrain_seed)
+            # The files have been compared with the manifest, so its hashes stand for them
+            compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
+            result.retrained, result.forgeries = len(picked), least_caught(len(dataset), len(picked))
+        result.problems = list(dict.fromkeys(result.problems))
+    return result
+
+
+def _check_dataset(dataset: Dataset, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
+    """Check every file of a folder with networks, and all that it says of each network."""
+    path = dataset.folder
+    _check_names(path, dataset.sums, schema.file_names(dataset.spec), result)
     _check_spelling(path, store.MANIFEST, dataset.manifest, result)
     done = 0
     for task in dataset.tasks:
         _check_data(path, dataset.spec, task, result)
         result.tasks += 1
         for shard in dataset.shards(task):
-            try:
-                for _ in _check_shard(dataset, task, shard, workers, result):
+            with _noting(result):
+                for _ in _check_shard(dataset, task, shard, threads, result):
                     done += 1
                     progress(done, len(dataset))
-            except DatasetError as error:
-                result.problems.append(str(error))
-    _check_spelling(path, store.DESCRIPTION, [sealing.describe(dataset.spec, "networks")], result)
+    _check_spelling(path, store.DESCRIPTION, [schema.describe(dataset.spec, "networks")], result)
     result.networks = done
-    if retrain:
-        seed = secrets.randbits(63) if seed is None else seed
-        picked = pick(len(dataset), min(retrain, len(dataset)), seed)
-        _retrain(dataset, picked, workers, result)
-        result.retrained, result.retrain_seed = len(picked), seed
-        result.forgeries = least_caught(len(dataset), len(picked))
-    result.problems = list(dict.fromkeys(result.problems))
-    return result
+
+
+@contextlib.contextmanager
+def _noting(result: Verification) -> Iterator[None]:
+    """Record a DatasetError as a problem, and go on."""
+    try:
+        yield
+    except DatasetError as error:
+        result.problems.append(str(error))
 
 
 def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
-    """Hashes first; then the datasets; then what follows from them, if those are right."""
+    """Check the hashes of a package, then its datasets, then what follows from them if those are right."""
     result.package = True
-    try:
+    with _noting(result):
         _check_files(folder, result, depth=_PACKAGE_DEPTH)
         for packaged in packages.read(folder).datasets:
             found = verify(reader.folder_inside(folder, packaged.folder), progress, workers=threads)
@@ -156,14 +168,7 @@ def _check_package(folder: Path, progress: Callable[[int, int], None], threads: 
             result.tasks += found.tasks
         if result.ok:
             result.problems += map(one_line, checking.problems(folder, threads))
-    except DatasetError as error:
-        result.problems.append(str(error))
     result.problems = list(dict.fromkeys(result.problems))
-
-
-def _lost_marker(folder: Path) -> bool:
-    """Whether SHA256SUMS is that of a package; the caller has looked for tinymlds.json."""
-    return packages.MARKER in reader.read_sums(folder)
 
 
 _PACKAGE_DEPTH = 3
@@ -177,29 +182,24 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
         result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
-        try:
+        with _noting(result):
             if reader.file_sha256(folder, name) != wanted:
                 result.problems.append(f"{folder / name} does not match {store.SUMS}; it was changed or damaged")
-        except DatasetError as error:
-            result.problems.append(str(error))
 
 
 def _present(folder: Path, depth: int, above: str = "") -> Iterator[str]:
-    """Names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
+    """Yield the names of what is in a folder and, `depth` times, in its folders; a folder below those is just a name.
 
     Names that begin with "." are passed over: hosts and desktops leave such, and no reader opens any (`reader.is_name`).
     """
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False) and depth:
-                    yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
-                else:
-                    yield above + entry.name
-    except OSError as error:
-        raise DatasetError(f"cannot read {folder}: {error.strerror or error}") from error
+    with reader.reading(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False) and depth:
+                yield from _present(folder / entry.name, depth - 1, f"{above}{entry.name}/")
+            else:
+                yield above + entry.name
 
 
 def _check_names(folder: Path, sums: dict[str, str], wanted: set[str], result: Verification) -> None:
@@ -209,7 +209,7 @@ def _check_names(folder: Path, sums: dict[str, str], wanted: set[str], result: V
 
 
 def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], result: Verification) -> None:
-    """A file of JSON against what it has to say: byte by byte, as digests are made of bytes."""
+    """Compare a file of JSON with what it has to say, byte by byte, as digests are made of bytes."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update((canonical_json(row) + "\n").encode())
@@ -218,29 +218,21 @@ def _check_spelling(folder: Path, name: str, rows: Iterable[dict[str, Any]], res
 
 
 def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
-    """Whether the files of all tasks are as large as the spec says; a short spec may ask for gigabytes of sequences."""
-    count = len(result.problems)
-    for task, _ in spec.tasks:
-        try:
-            found = TensorFile(folder, store.data_name(task)).tensors
-            for kind, sequences in (
-                ("train", spec.recipe.stored_sequences),
-                ("validation", spec.recipe.validation_sequences),
-            ):
-                if any(found.get(f"{kind}.{what}", (None, ()))[1] != (sequences, spec.recipe.steps) for what in _WHAT):
-                    result.problems.append(
-                        f"{folder / store.data_name(task)} has not the sequences that its spec announces"
-                    )
-        except DatasetError as error:
-            result.problems.append(str(error))
+    """Return whether the files of all tasks have the sizes of the spec; a short spec may ask for gigabytes of sequences."""
+    count, recipe = len(result.problems), spec.recipe
+    lengths = {"train": recipe.stored_sequences, "validation": recipe.validation_sequences}
+    for name in (store.data_name(task) for task, _ in spec.tasks):
+        with _noting(result):
+            found = TensorFile(folder, name).tensors
+            for kind, length in lengths.items():
+                shapes = (found.get(f"{kind}.{what}", (None, ()))[1] for what in ("symbols", "outputs"))
+                if any(shape != (length, recipe.steps) for shape in shapes):
+                    result.problems.append(f"{folder / name} has not the sequences that its spec announces")
     return len(result.problems) == count
 
 
-_WHAT = ("symbols", "outputs")
-
-
 def _check_sequences(folder: Path, description: dict[str, Any], result: Verification) -> None:
-    """A folder made by `generate`: everything in it follows from its spec, and is made again."""
+    """Check a folder made by `generate`: everything in it follows from its spec, and is made again."""
     asked = {}
     with contextlib.suppress(KeyError, TypeError):  # then `from_dict` says what is wrong
         asked["tasks"] = [{**row, "count": 1} for row in description["tasks"]]  # there are no networks to count
@@ -248,33 +240,30 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
     result.digest = store.dataset_digest(reader.read_sums(folder))
     if not _worth_making(folder, spec, result):
         return
-    _check_names(folder, reader.read_sums(folder), sealing.file_names(spec, networks=False), result)
+    _check_names(folder, reader.read_sums(folder), schema.file_names(spec, networks=False), result)
     rows = []
     for task, _ in spec.tasks:
         _check_data(folder, spec, task, result)
-        rows.append(sealing.sequences_row(folder, spec, task))
+        rows.append(schema.sequences_row(folder, spec, task))
         result.tasks += 1
-    _check_spelling(folder, store.DESCRIPTION, [sealing.describe(spec, "sequences")], result)
+    _check_spelling(folder, store.DESCRIPTION, [schema.describe(spec, "sequences")], result)
     _check_spelling(folder, store.MANIFEST, rows, result)
 
 
 def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> None:
-    """The files of a task against the table and the sequences that the spec gives."""
+    """Compare the files of a task with the table and the sequences that the spec gives."""
     name, found = store.data_name(task), catalog.load(task, spec.recipe)
     tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
     describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
-    try:
+    with _noting(result):
         file = TensorFile(folder, name)
         stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
-        same = same and file.metadata == metadata
-        if not same:
+        if not same or file.metadata != metadata:
             result.problems.append(f"{folder / name} is not the table and sequences of {task}")
         for graph, text in graph_files(found).items():
             if reader.file_sha256(folder, graph) != hashlib.sha256(text).hexdigest():
                 result.problems.append(f"{folder / graph} is not the machine of {task}")
-    except DatasetError as error:
-        result.problems.append(str(error))
 
 
 def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: Verification) -> Iterator[None]:
@@ -290,7 +279,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
     replay = Replay(spec, task)
 
     def compute(outcome: Outcome) -> tuple[list[str], Figures]:
-        """What is wrong with a network, and its figures, from its written weights; kernels run without Python's lock."""
+        """Return the problems of a network and its figures, from its written weights; kernels run without Python's lock."""
         return replay.problems(outcome), measure(dataset.architecture, outcome.weights, task, spec.seed, spec.recipe)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -324,12 +313,12 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
 
 
 def pick(networks: int, count: int, seed: int) -> list[int]:
-    """Numbers of the networks to train again: `count` of 0 ... networks - 1, each set as likely as any other, ascending."""
+    """Pick `count` of the numbers 0 ... networks - 1, each set as likely as any other; they are ascending."""
     return sorted(random.Random(seed).sample(range(networks), count))
 
 
 def least_caught(networks: int, retrained: int, probability: float = 0.95) -> int:
-    """The least number of forged networks of which at least one is picked with this probability.
+    """Return the least number of forged networks of which at least one is picked with this probability.
 
     None of k forged ones is among n of N picked ones with probability C(N - k, n) / C(N, n). For large N that is a rate of
     1 - 0.05^(1/n): 59 networks catch a rate of 5 %, 299 one of 1 %.
@@ -339,11 +328,6 @@ def least_caught(networks: int, retrained: int, probability: float = 0.95) -> in
         missed *= max(0, networks - retrained - forged) / (networks - forged)
         forged += 1
     return forged
-
-
-def _retrain(dataset: Dataset, picked: list[int], workers: int, result: Verification) -> None:
-    """Train the picked networks again; the files have been compared with the manifest, so its hashes stand for them."""
-    compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
 
 
 def compare_with_training(spec: Spec, rows: Iterable[Row], workers: int, result: Verification) -> None:

@@ -1,11 +1,11 @@
-"""Makes networks again, to compare: losses from weights, how training ended from losses, or all of it by training."""
+"""Makes networks again to compare them: losses from weights, the end of training from losses, or all by training."""
 
 from collections.abc import Iterable
 
 import numpy as np
 
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.runs.pools import make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
@@ -17,22 +17,17 @@ from tinymlds.training.loop import Floats, Outcome, Status, StopRule, can_diverg
 
 
 class Replay:
-    """Computes again what can be of the networks of a task without training them."""
+    """Checks the networks of a task as far as it is possible without training them."""
 
     def __init__(self, spec: Spec, task: str) -> None:
-        """Draw the validation sequences of the task.
-
-        Args:
-            spec: of the dataset.
-            task: one of its tasks.
-        """
+        """Draw the validation sequences of a task of the dataset."""
         self._spec = spec
         self._key = catalog.load(task, spec.recipe).stream_key(spec.seed)
         _, self._validation = task_data(task, spec.seed, spec.recipe).sequences()
         self._target = backends.evaluator()
 
     def problems(self, outcome: Outcome) -> list[str]:
-        """What a network says of itself that its losses and weights do not bear out; each completes "xor 17 ..."."""
+        """Return what the losses and weights of a network contradict; each text completes "xor 17 ..."."""
         found, recorded, epochs = [], outcome.validation_losses, reached(self._spec, outcome.epochs)
         if not _can_end_so(outcome, self._spec.recipe):
             found.append(f"did not end as {outcome.status.value} by its losses")
@@ -50,7 +45,7 @@ class Replay:
         return found
 
     def _is_from(self, epoch: int, weights: Floats, outcome: Outcome) -> bool:
-        """Whether a checkpoint can be of this epoch: it is how the network began, or has the loss that is recorded."""
+        """Return whether a checkpoint fits this epoch: it has the initial weights, or the loss that is recorded."""
         if epoch == 0:
             return self._is_initial(weights, outcome.index)
         return self._loss(weights).tobytes() == outcome.validation_losses[epoch - 1 : epoch].tobytes()
@@ -68,7 +63,7 @@ def reached(spec: Spec, epochs: int) -> list[int]:
 
 
 def _can_end_so(outcome: Outcome, recipe: Recipe) -> bool:
-    """Whether training with these validation losses ends as is recorded, and not sooner."""
+    """Return whether training with these validation losses ends as is recorded, and not sooner."""
     rule = StopRule(recipe)
     verdicts = [rule.after(epoch, float(loss)) for epoch, loss in enumerate(outcome.validation_losses, 1)]
     if outcome.status == Status.DIVERGED:
@@ -79,7 +74,7 @@ def _can_end_so(outcome: Outcome, recipe: Recipe) -> bool:
 def train_again(
     spec: Spec, networks: Iterable[tuple[str, int]], workers: int
 ) -> tuple[dict[tuple[str, int], Row], list[tuple[str, int, str]]]:
-    """What training gives for these tasks and indices, as `columns_of`; and where it gives nothing, with the reason."""
+    """Train networks; returns their columns (`columns_of`), and (task, index, reason) of those that cannot be trained."""
     units = [Unit(task, spec.seed, spec.recipe, "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
     workers = min(workers, len(units))
     pool = make_pool(workers, "cpu", spec.recipe)

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tinymlds.dataset import packages, sealing, store
+from tinymlds.dataset import packages, reopening, sealing, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.dataset.lock import RunLock
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.errors import DatasetError, UsageError, going_on
-from tinymlds.runs.execution import available_cpus, check_means
+from tinymlds.runs.execution import available_cpus, check_resources
 from tinymlds.runs.train import check_folder, missing, prepare_folder
 from tinymlds.spec import Spec
 from tinymlds.verification.merging.ledger import Ledger, identity
@@ -71,42 +71,35 @@ def merge(
     """
     if type(retrain) is not int or retrain < 0 or (seed is not None and (type(seed) is not int or seed < 0)):
         raise UsageError("retrain and seed must be whole numbers, at least 0")
-    checks = Checks(retrain, secrets.randbits(63) if seed is None else seed, check_means("cpu", workers).workers, progress)
+    seed = secrets.randbits(63) if seed is None else seed
+    checks = Checks(retrain, seed, check_resources("cpu", workers).workers, progress)
     target = Path(out)
     check_folder(target)
     paths = _chosen([folders] if isinstance(folders, str | Path) else folders, target)
     with closing(Ledger()) as ledger, ExitStack() as stack:
         merged = Merged(target, retrain_seed=checks.seed if retrain else None)
-        origins: list[tuple[Origin, Source]] = []
+        origins: list[Origin] = []
         for number, path in enumerate(paths, _OUT + 1):
-            source = Source(str(path))
-            merged.sources.append(source)
             try:
-                origin = _open(path, number, ledger)
+                origin = stack.enter_context(closing(_open(path, number, ledger)))
             except DatasetError as error:
-                source.problems.append(str(error))
+                merged.sources.append(Source(str(path), problems=[str(error)]))
                 continue
-            stack.enter_context(closing(origin))
-            source.part = None if origin.spec.part is None else origin.spec.scope
-            origins.append((origin, source))
-        _require_one_dataset(target, [origin for origin, _ in origins])
+            merged.sources.append(origin.source)
+            origins.append(origin)
+        _require_one_dataset(target, origins)
         prepare_folder(target)
         with RunLock(target), going_on("networks that were taken over are safe"):
-            good = [(origin, source) for origin, source in origins if _check(origin, source, checks)]
+            good = [origin for origin in origins if _check(origin, checks)]
             for networks in _held(target, ledger):
                 ledger.add(_OUT, networks)
             merged.conflicts = _conflicts(ledger, good, target, checks)
-            _merge_into(target, [pair for pair in good if not merged.refused(pair[1])], merged, ledger, checks)
+            _merge_into(target, [origin for origin in good if not merged.refused(origin.source)], merged, ledger, checks)
     return merged
 
 
 def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
-    """The folders to read, each once, without the output folder.
-
-    Raises:
-        UsageError: none, or one inside another.
-        DatasetError: one that is no dataset.
-    """
+    """Return the folders to read, each once, without the output folder."""
     if not folders:
         raise UsageError("name at least one folder to merge")
     chosen: dict[Path, Path] = {}
@@ -125,12 +118,7 @@ def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
 
 
 def _open(path: Path, number: int, ledger: Ledger) -> Origin:
-    """A folder to take networks from.
-
-    Raises:
-        UsageError: it is not finished and cannot be merged so.
-        DatasetError: it is damaged, or no dataset.
-    """
+    """Open a folder to take networks from."""
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
         return Sealed(number, path, ledger)
@@ -163,7 +151,7 @@ def _require_one_dataset(target: Path, origins: list[Origin]) -> None:
 
 
 def _spec_of(folder: Path) -> Spec | None:
-    """The spec of the output folder, if it has one."""
+    """Return the spec of the output folder, if it has one."""
     journal = Journal.open(folder) if folder.is_dir() else None
     if journal is not None:
         with closing(journal):
@@ -176,16 +164,16 @@ def _spec_of(folder: Path) -> Spec | None:
     return Spec.from_dict(description, str(folder / store.DESCRIPTION))
 
 
-def _check(origin: Origin, source: Source, checks: Checks) -> bool:
-    """Check a folder; whether nothing was found wrong."""
-    found = origin.check(checks)
+def _check(origin: Origin, checks: Checks) -> bool:
+    """Check a folder; return whether nothing was found wrong."""
+    found, source = origin.check(checks), origin.source
     source.networks, source.retrained, source.digest = found.networks, found.retrained, found.digest or None
     source.problems += found.problems
     return found.ok
 
 
 def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, bytes]]]:
-    """Task, index and identity of networks in the output folder, which is ours and has been checked before, in batches.
+    """Yield in batches task, index and identity of networks in the output folder, which is ours and was checked before.
 
     Of those in its journal only networks that other folders hold too; one that is not what was written is forgotten.
     """
@@ -195,7 +183,7 @@ def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, byt
             yield ((row["task"], row["index"], identity(row)) for row in Dataset(folder).manifest)
         return
     with closing(journal):
-        rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
+        rows = reopening.rows_below(folder, reopening.limits(journal.spec, journal.base))
         yield ((row["task"], row["index"], identity(row)) for row in rows)
         for task, indices in journal.spec.indices.items():
             for piece in store.by_shard(indices):
@@ -206,7 +194,7 @@ def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, byt
 
 
 def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
-    """The networks of a journal of ours that are what was written; others are removed from it."""
+    """Return the networks of a journal of ours that are what was written; others are removed from it."""
     try:
         return list(journal.entries(task, indices))
     except DamagedNetworkError:
@@ -217,9 +205,9 @@ def _intact(journal: Journal, task: str, indices: range) -> list[Entry]:
 # ------------------------------------------------------------------ conflicts
 
 
-def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, checks: Checks) -> list[Conflict]:
-    """The pairs of folders that disagree; with `retrain`, what training gives for some of the networks in question."""
-    names = {_OUT: str(target), **{origin.number: source.folder for origin, source in good}}
+def _conflicts(ledger: Ledger, good: list[Origin], target: Path, checks: Checks) -> list[Conflict]:
+    """Return the pairs of folders that disagree; with `retrain`, also which has some of the networks in question right."""
+    names = {_OUT: str(target), **{origin.number: origin.source.folder for origin in good}}
     trained: dict[tuple[str, int], bytes] = {}
     conflicts = []
     for one, other, networks in ledger.conflicts():
@@ -229,7 +217,7 @@ def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, 
         right = None
         if checks.retrain:
             wanted = [(task, index) for task, index, *_ in found if (task, index) not in trained]
-            made, _ = train_again(good[0][0].spec, wanted, checks.workers) if wanted else ({}, [])
+            made, _ = train_again(good[0].spec, wanted, checks.workers) if wanted else ({}, [])
             trained |= {network: identity(columns) for network, columns in made.items()}
             right = {names[one]: 0, names[other]: 0}
             for task, index, *identities in found:
@@ -243,22 +231,21 @@ def _conflicts(ledger: Ledger, good: list[tuple[Origin, Source]], target: Path, 
 # ------------------------------------------------------------------ into the output folder
 
 
-def _merge_into(
-    target: Path, accepted: list[tuple[Origin, Source]], merged: Merged, ledger: Ledger, checks: Checks
-) -> None:
+def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Ledger, checks: Checks) -> None:
     """Add what the accepted folders have, and seal the output folder if that is all."""
-    journal = _open_target(target, [origin.spec for origin, _ in accepted])
+    specs = [origin.spec for origin in accepted]
+    if not specs and not any((target / name).exists() for name in (store.JOURNAL, store.SUMS)):
+        return  # there is nothing at all
+    journal = reopening.open_to_grow(target, lambda base: _union([*([base] if base else []), *specs]))
     if isinstance(journal, Dataset):
         merged.digest, merged.networks, merged.total = journal.digest, len(journal), len(journal)
         return
-    if journal is None:
-        return
     try:
-        for origin, source in accepted:
+        for origin in accepted:
             try:
-                source.added = _add(journal, origin, source, ledger, checks)
+                origin.source.added = _add(journal, origin, ledger, checks)
             except DatasetError as error:
-                source.problems.append(str(error))
+                origin.source.problems.append(str(error))
             finally:
                 origin.close()
         merged.total = journal.spec.networks
@@ -271,40 +258,21 @@ def _merge_into(
                     raise
                 gaps = missing(journal)
         merged.networks = merged.total - sum(len(indices) for _, indices in gaps)
-        merged.missing = name_missing(journal, gaps, [origin.spec for origin, _ in accepted]) if gaps else []
+        merged.missing = name_missing(journal, gaps, specs) if gaps else []
     finally:
         journal.close()
 
 
-def _open_target(folder: Path, specs: list[Spec]) -> Journal | Dataset | None:
-    """The journal of the output folder; or the sealed dataset, if it lacks nothing; or None, if there is nothing at all."""
-    journal = Journal.open(folder)
-    if journal is not None:
-        wanted = _union([journal.spec, *specs])
-        if wanted != journal.spec:
-            journal.set_spec(wanted)
-        return journal
-    if not (folder / store.SUMS).exists():
-        return Journal.create(folder, _union(specs), {}, [], {}) if specs else None
-    dataset = Dataset(folder)
-    wanted = _union([dataset.spec, *specs])
-    return dataset if wanted == dataset.spec else sealing.reopen(dataset, wanted)
-
-
 def _union(specs: list[Spec]) -> Spec:
-    """The whole dataset with the largest counts of these."""
+    """Return the spec of the whole dataset with the largest counts of these."""
     counts = (max(task_counts) for task_counts in zip(*((count for _, count in spec.tasks) for spec in specs), strict=True))
     names = (task for task, _ in specs[0].tasks)
     return replace(specs[0], tasks=tuple(zip(names, counts, strict=True)), part=None)
 
 
-def _add(journal: Journal, origin: Origin, source: Source, ledger: Ledger, checks: Checks) -> int:
-    """Put the networks of a folder that the journal lacks into it, about a shard in a transaction. Returns how many.
-
-    Raises:
-        DatasetError: the folder is not what was checked any more; what was added before is right.
-    """
-    runs, added = Runs(journal, origin, _noted(origin, source, checks)), 0
+def _add(journal: Journal, origin: Origin, ledger: Ledger, checks: Checks) -> int:
+    """Put the networks of a folder that the journal lacks into it, about a shard in a transaction. Returns how many."""
+    runs, added = Runs(journal, origin, _noted(origin, checks)), 0
     for batch in _batches(_lacking(origin, ledger), store.SHARD):
         journal.add([runs.ours(entry) for entry, _ in batch])
         ledger.add(_OUT, [(entry.task, entry.outcome.index, digest) for entry, digest in batch])
@@ -313,7 +281,7 @@ def _add(journal: Journal, origin: Origin, source: Source, ledger: Ledger, check
 
 
 def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes]]]:
-    """The networks of a folder that the output folder lacks, and their identities, piece by piece."""
+    """Yield the networks of a folder that the output folder lacks, and their identities, piece by piece."""
     for task, indices in origin.pieces():
         there = ledger.held(_OUT, task, indices)
         if all(index in there for index in indices):
@@ -330,7 +298,7 @@ def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes
 
 
 def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
-    """The same items in lists of at least so many, but for the last; parts of many tasks come in tiny pieces."""
+    """Join lists until each has at least so many items, but for the last; parts of many tasks come in tiny pieces."""
     batch: list[T] = []
     for piece in pieces:
         batch += piece
@@ -341,8 +309,9 @@ def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
         yield batch
 
 
-def _noted(origin: Origin, source: Source, checks: Checks) -> dict[str, Any]:
-    """What the provenance will say of a folder that was merged."""
+def _noted(origin: Origin, checks: Checks) -> dict[str, Any]:
+    """Return what the provenance will say of a folder that was merged."""
+    source = origin.source
     noted: dict[str, Any] = {"folder": origin.folder.resolve().name, "networks": source.networks}
     if origin.spec.part is not None:
         noted["part"] = "{}/{}".format(*origin.spec.part)

@@ -1,15 +1,17 @@
-"""What has to be known of all networks while folders are merged, on disk and not in memory."""
+"""The ledger of a merge: the networks of all folders, on disk and not in memory."""
 
 import hashlib
 import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from tinymlds.dataset import reader, sealing, store
+import msgspec
+
+from tinymlds.dataset import reader, reopening
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.sealing import made_of
-from tinymlds.errors import DatasetError, TinymldsError
+from tinymlds.dataset.reopening import Made
+from tinymlds.errors import TinymldsError
 from tinymlds.spec import canonical_json
 from tinymlds.training.metrics import COLUMNS, Figures
 
@@ -33,11 +35,11 @@ _COLUMNS = (
     "checkpoints",
     "checkpoints_sha256",
 )
-"""What training gives; in whatever folder a network is, these are the same."""
+"""The columns that follow from training; they are the same in every folder."""
 
 
 def identity(columns: Row) -> bytes:
-    """sha256 of all that training gave, from `columns_of` or from a row of a manifest."""
+    """Hash the outcome of training, from `columns_of` or from a row of a manifest."""
     return hashlib.sha256(canonical_json([columns[key] for key in _COLUMNS]).encode()).digest()
 
 
@@ -57,11 +59,11 @@ class Ledger:
         self._connection.close()
 
     def add(self, origin: int, networks: Iterable[tuple[str, int, bytes]]) -> None:
-        """Note that a folder holds these networks: task, index, identity."""
+        """Record that a folder holds these networks: task, index, identity."""
         self._add((task, index, origin, digest, None) for task, index, digest in networks)
 
     def add_rows(self, origin: int, rows: Iterable[Row]) -> None:
-        """Note that a folder holds the networks of these rows of a manifest, whose figures have been measured again."""
+        """Record that a folder holds the networks of these rows of a manifest, whose figures have been measured again."""
         self._add(
             (row["task"], row["index"], origin, identity(row), canonical_json([row[column] for column in COLUMNS]))
             for row in rows
@@ -74,37 +76,32 @@ class Ledger:
             raise _no_room(error) from error
 
     def held(self, origin: int, task: str, indices: range) -> dict[int, bytes]:
-        """Those of these indices that a folder holds, and their identities."""
-        statement = (
-            'SELECT "index", identity FROM held WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 '
-            'AND ("index" - ?2) % ?4 = 0 AND origin = ?5'
+        """Return those of these indices that a folder holds, and their identities."""
+        found = self._run(
+            f'SELECT "index", identity FROM held WHERE {_AMONG} AND origin = ?5', *_among(task, indices), origin
         )
-        return dict(self._run(statement, task, indices.start, indices.stop, indices.step, origin))
+        return dict(found)
 
     def known(self, task: str, indices: range) -> set[int]:
-        """Those of these indices that any folder holds."""
-        statement = (
-            'SELECT DISTINCT "index" FROM held '
-            'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0'
-        )
-        return {row[0] for row in self._run(statement, task, indices.start, indices.stop, indices.step)}
+        """Return those of these indices that any folder holds."""
+        found = self._run(f'SELECT DISTINCT "index" FROM held WHERE {_AMONG}', *_among(task, indices))
+        return {index for (index,) in found}
 
     def figures(self, origin: int, task: str, indices: range) -> dict[int, Figures]:
-        """Figures of the networks that a folder holds among these, as far as another one with the same network has any."""
+        """Return known figures of the networks that a folder holds among these; another folder may have measured them."""
         statement = (
-            'SELECT a."index", b.figures FROM held a JOIN held b ON a.task = b.task AND a."index" = b."index" '
-            'WHERE a.task = ?1 AND a."index" >= ?2 AND a."index" < ?3 AND (a."index" - ?2) % ?4 = 0 AND a.origin = ?5 '
+            f'SELECT "index", b.figures FROM held a JOIN held b USING (task, "index") WHERE {_AMONG} AND a.origin = ?5 '
             "AND a.identity = b.identity AND b.figures IS NOT NULL"
         )
-        found = self._run(statement, task, indices.start, indices.stop, indices.step, origin)
+        found = self._run(statement, *_among(task, indices), origin)
         return {index: dict(zip(COLUMNS, reader.parse_json(text, "figures"), strict=True)) for index, text in found}
 
     def conflicts(self) -> list[tuple[int, int, int]]:
-        """Pairs of folders that hold different networks of the same task and index, and how many."""
+        """Return pairs of folders that hold different networks of the same task and index, and how many."""
         return self._run(f"SELECT a.origin, b.origin, count(*) {_CONFLICTING} GROUP BY a.origin, b.origin")
 
     def conflicting(self, one: int, other: int, most: int) -> list[tuple[str, int, bytes, bytes]]:
-        """The first `most` networks in which two folders differ: task, index, both identities."""
+        """Return the first `most` networks in which two folders differ: task, index, both identities."""
         statement = (
             f'SELECT a.task, a."index", a.identity, b.identity {_CONFLICTING} '
             'AND a.origin = ? AND b.origin = ? ORDER BY a.task, a."index" LIMIT ?'
@@ -112,35 +109,22 @@ class Ledger:
         return self._run(statement, one, other, most)
 
     def note_provenance(self, dataset: Dataset) -> None:
-        """Read provenance.jsonl of a sealed folder, in place of that of another one.
-
-        Raises:
-            DatasetError: it is damaged.
-        """
-        dataset.check_hash(store.PROVENANCE)
+        """Read provenance.jsonl of a sealed folder, in place of that of another one."""
         self._run("DELETE FROM made")
         self._run("DELETE FROM runs")
-        try:
-            for line in reader.read_lines(dataset.folder, store.PROVENANCE):
-                if "index" in line:
-                    row = str(line["task"]), int(line["index"]), *made_of(line)
-                    self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", *row)
-                else:
-                    self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", int(line["run"]), canonical_json(line))
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DatasetError(f"{dataset.folder / store.PROVENANCE} is damaged ({error})") from error
+        for line in reopening.read_provenance(dataset):
+            if isinstance(line, Made):
+                self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", *msgspec.structs.astuple(line))
+            else:
+                self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", line[0], canonical_json(line[1]))
 
-    def made(self, task: str, indices: range) -> sealing.Where:
-        """What the provenance says of these networks."""
-        statement = (
-            'SELECT task, "index", run, seconds, finished, worker FROM made '
-            'WHERE task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0'
-        )
-        rows = self._run(statement, task, indices.start, indices.stop, indices.step)
-        return {(row[0], row[1]): row[2:] for row in rows}
+    def made(self, task: str, indices: range) -> reopening.Makers:
+        """Return the provenance of these networks."""
+        found = self._run(f"SELECT * FROM made WHERE {_AMONG}", *_among(task, indices))
+        return {row[:2]: Made(*row) for row in found}
 
     def info(self, run: int) -> dict[str, Any]:
-        """What the provenance says of a run; {} if nothing."""
+        """Return what the provenance says of a run; {} if nothing."""
         found = self._run("SELECT info FROM runs WHERE run = ?", run)
         return dict(reader.parse_json(found[0][0], "a run")) if found else {}
 
@@ -149,6 +133,14 @@ class Ledger:
             return self._connection.execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise _no_room(error) from error
+
+
+_AMONG = 'task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 = 0'
+
+
+def _among(task: str, indices: range) -> tuple[str, int, int, int]:
+    """The parameters of `_AMONG`."""
+    return task, indices.start, indices.stop, indices.step
 
 
 _CONFLICTING = (

@@ -1,22 +1,24 @@
-"""What `merge` takes networks from: sealed and unfinished folders. Each is checked as a stranger's before it gives any."""
+"""The folders that `merge` takes networks from, sealed or unfinished. Each is first checked as a stranger's."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tinymlds.dataset import sealing, store
+from tinymlds.dataset import reopening, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.manifest import Row, is_possible
-from tinymlds.dataset.sealing import columns_of
+from tinymlds.dataset.schema import columns_of
 from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec, canonical_json
 from tinymlds.training.loop import Outcome
 from tinymlds.verification.checks import Verification, compare_with_training, pick, verify
 from tinymlds.verification.merging.ledger import Ledger, identity
+from tinymlds.verification.merging.results import Source
 from tinymlds.verification.retraining import Replay
 
 _LONGEST_INFO = 1 << 14
@@ -25,63 +27,57 @@ _MOST_MERGES = 16
 
 @dataclass(frozen=True)
 class Checks:
-    """How folders are checked before they are merged."""
+    """The options of the checks that come before a merge."""
 
     retrain: int
-    """So many networks of each are trained again."""
+    """Number of networks of each folder to train again."""
     seed: int
-    """Picks them."""
+    """The seed that picks these networks."""
     workers: int
     progress: Callable[[str, int, int], None]
-    """Called with a folder, networks of it that were checked, and all of them."""
+    """A function that is called with a folder, the number of its networks checked, and that of all."""
 
 
-class Origin(Protocol):
+class Origin(ABC):
     """A folder that networks are taken from."""
 
-    number: int
-    """Its number in the ledger."""
-    folder: Path
-    spec: Spec
+    def __init__(self, number: int, folder: Path, spec: Spec, ledger: Ledger) -> None:
+        self.number, self.folder, self.spec, self._ledger = number, folder, spec, ledger  # its number in the ledger
+        self.source = Source(str(folder), None if spec.part is None else spec.scope)
 
+    @abstractmethod
     def check(self, checks: Checks) -> Verification:
         """Check all networks, and enter them in the ledger."""
-        ...
 
+    @abstractmethod
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices, those of a shard of networks at most."""
-        ...
+        """Yield tasks, and indices between which there are as many networks as in a shard, at most."""
 
+    @abstractmethod
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks of a piece."""
-        ...
+        """Yield the networks that the folder has of a piece; raises DatasetError if they are damaged."""
 
+    @abstractmethod
     def info(self, run: int) -> dict[str, Any]:
-        """What is known of a run."""
-        ...
+        """Return what was recorded of a run; {} if nothing."""
 
+    @abstractmethod
     def close(self) -> None:
         """Let go of what is open or in memory."""
-        ...
 
 
-class Sealed:
+class Sealed(Origin):
     """A sealed folder: a part, or a whole dataset. Its manifest is in memory only while it is checked or merged."""
 
     def __init__(self, number: int, folder: Path, ledger: Ledger) -> None:
-        """Open it and look at its spec.
-
-        Raises:
-            DatasetError: it is damaged.
-            UsageError: made with another format or numerics version.
-        """
+        """Open the folder and read its spec; raises what `Dataset` raises."""
         dataset = Dataset(folder)
-        self.number, self.folder, self.spec = number, folder, dataset.spec
-        self._digest, self._ledger = dataset.digest, ledger
+        super().__init__(number, folder, dataset.spec, ledger)
+        self._digest = dataset.digest
         self._dataset: Dataset | None = None
 
     def check(self, checks: Checks) -> Verification:
-        """What `verify` finds; the networks are those of the manifest, whose hash is in the digest."""
+        """Verify the folder; the networks are those of the manifest, whose hash is in the digest."""
 
         def progress(done: int, total: int) -> None:
             checks.progress(str(self.folder), done, total)
@@ -95,53 +91,40 @@ class Sealed:
         return found
 
     def _opened(self) -> Dataset:
-        """The dataset that was looked at first, opened again.
-
-        Raises:
-            DatasetError: it is another one by now.
-        """
+        """The dataset that was looked at first, opened again."""
         dataset = Dataset(self.folder)
         if dataset.digest != self._digest:
             raise DatasetError(f"{self.folder} changed while it was merged; merge it again")
         return dataset
 
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices, shard by shard."""
         for task, indices in self.spec.indices.items():
             for piece in store.by_shard(indices):
                 yield task, piece
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks of a shard.
-
-        Raises:
-            DatasetError: the shard is damaged.
-        """
         if self._dataset is None:
             self._dataset = self._opened()
             self._ledger.note_provenance(self._dataset)
         first = self.spec.indices[task].index(indices[0])
-        return sealing.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
+        return reopening.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
 
     def info(self, run: int) -> dict[str, Any]:
-        """What its provenance says of a run."""
         return self._ledger.info(run)
 
     def close(self) -> None:
-        """Let go of the manifest."""
         self._dataset = None
 
 
-class Unfinished:
+class Unfinished(Origin):
     """A folder with a journal, of a merge that lacks parts or of a run that has not come to its end."""
 
     def __init__(self, number: int, folder: Path, journal: Journal, ledger: Ledger) -> None:
-        self.number, self.folder, self.spec = number, folder, journal.spec
-        self._journal, self._ledger = journal, ledger
-        self._runs = journal.runs()
+        super().__init__(number, folder, journal.spec, ledger)
+        self._journal, self._runs = journal, journal.runs()
 
     def check(self, checks: Checks) -> Verification:
-        """Whether what is recorded of each network is borne out by its weights and losses; it has no other figures yet."""
+        """Check each network against its weights and losses; an unfinished folder has no other figures yet."""
         found = Verification(str(self.folder))
         rows: list[Row] = []
         try:
@@ -150,7 +133,7 @@ class Unfinished:
             for task, outcomes, problems in self._replayed(checks.workers):
                 for outcome, why in zip(outcomes, problems, strict=True):
                     columns = columns_of(outcome)
-                    if not is_possible(columns, self.spec):
+                    if not is_possible({key: (value,) for key, value in columns.items()}, self.spec):
                         why.append("has values that no network has")
                     found.problems += [f"{self.folder}: {task} {outcome.index} {problem}" for problem in why]
                     if not why:
@@ -167,7 +150,7 @@ class Unfinished:
         return found
 
     def _replayed(self, threads: int) -> Iterator[tuple[str, list[Outcome], list[list[str]]]]:
-        """Task, networks and what is wrong with each, piece by piece."""
+        """Yield task, networks and the problems of each, piece by piece."""
         with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
             for task, indices in self.pieces():
                 replay = Replay(self.spec, task)
@@ -178,25 +161,17 @@ class Unfinished:
         return [index for index in self._journal.finished(task) if index in self.spec.indices[task]]
 
     def pieces(self) -> Iterator[tuple[str, range]]:
-        """Tasks and indices between which there are as many networks as in a shard."""
         for task in self.spec.indices:
             for piece in store.by_shard(self._finished(task)):
                 yield task, range(piece[0], piece[-1] + 1)
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """The networks that the journal has of these.
-
-        Raises:
-            DatasetError: the journal is damaged.
-        """
         return self._journal.entries(task, indices)
 
     def info(self, run: int) -> dict[str, Any]:
-        """What the journal has of a run."""
         return self._runs.get(run, {})
 
     def close(self) -> None:
-        """Close the journal."""
         self._journal.close()
 
 
@@ -204,13 +179,7 @@ class Runs:
     """The runs of a folder as runs of the journal; what is noted of each says which folder it came with."""
 
     def __init__(self, journal: Journal, origin: Origin, merge: dict[str, Any]) -> None:
-        """Look at the runs that the journal has.
-
-        Args:
-            journal: of the output folder.
-            origin: the folder that is merged into it.
-            merge: what to note of that.
-        """
+        """Prepare to merge the runs of `origin` into `journal`; `merge` is recorded of each."""
         self._journal, self._origin, self._merge = journal, origin, merge
         self._known = {canonical_json(info): run for run, info in journal.runs().items()}
         self._ours: dict[int, int] = {}

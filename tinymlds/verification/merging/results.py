@@ -1,4 +1,4 @@
-"""What a merge came to: what was taken from which folder, where folders disagree, and what is missing."""
+"""The result of a merge: the networks taken from each folder, conflicts between folders, and what is missing."""
 
 import contextlib
 from collections import Counter
@@ -19,15 +19,15 @@ class Source:
 
     folder: str
     part: str | None = None
-    """Like "part 2/8"; None for a whole dataset, finished or not."""
+    """The part, like "part 2/8"; None for a whole dataset, finished or not."""
     networks: int = 0
     added: int = 0
-    """Networks that the output folder did not have."""
+    """Number of networks that the output folder did not have."""
     retrained: int = 0
-    """Networks trained again."""
+    """Number of networks trained again."""
     digest: str | None = None
     problems: list[str] = field(default_factory=list)
-    """If there are any, none of its networks was taken."""
+    """Problems of the folder; if there are any, none of its networks was taken."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Conflict:
 
     folders: tuple[str, str]
     networks: int
-    """In how many they differ."""
+    """Number of networks in which the folders differ."""
     first: tuple[str, int]
     """Task and index of one of those."""
     right: dict[str, int] | None
-    """If some were trained again: how many of those each folder has right."""
+    """Number of networks trained again that each folder has right; None if none was trained again."""
     retrained: int = 0
     kept: bool = False
     """The first is the output folder."""
@@ -60,29 +60,29 @@ class Conflict:
 
 @dataclass
 class Merged:
-    """What a merge came to."""
+    """The result of a merge."""
 
     folder: Path
     digest: str | None = None
     """None if networks are missing."""
     networks: int = 0
-    """There are now."""
+    """Number of networks that there are now."""
     total: int = 0
-    """There are when none is missing."""
+    """Number of networks when none is missing."""
     sources: list[Source] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    """Parts, where it is known how many there are; else runs of indices."""
+    """Parts, if their number is known; else runs of indices."""
     retrain_seed: int | None = None
-    """What picked the networks that were trained again."""
+    """The seed that picked the networks to train again."""
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with the folders, and where they disagree."""
+        """Problems of the folders, and conflicts between them."""
         return [problem for source in self.sources for problem in source.problems] + list(map(str, self.conflicts))
 
     def refused(self, source: Source) -> bool:
-        """Whether nothing of a folder was taken."""
+        """Return whether nothing of a folder was taken."""
         return bool(source.problems) or any(source.folder in conflict.folders for conflict in self.conflicts)
 
     @property
@@ -92,7 +92,7 @@ class Merged:
 
 
 def name_missing(journal: Journal, gaps: list[tuple[str, range]], specs: list[Spec]) -> list[str]:
-    """What is missing: parts, if all that came so far were parts of so many; else runs of indices."""
+    """Name what is missing: parts, if everything so far came from equally many parts; else runs of indices."""
     numbers = {spec.part[1] for spec in specs if spec.part is not None} or set(_numbers_of_parts(journal))
     if len(numbers) != 1:
         runs = [f"{task} {_in_words(gap)}" for task, gap in gaps[:_MOST_NAMED]]
@@ -108,13 +108,13 @@ def name_missing(journal: Journal, gaps: list[tuple[str, range]], specs: list[Sp
 
 
 def _in_words(gap: range) -> str:
-    """Like 3, 3-9, or 3-9 in steps of 2."""
+    """Describe indices, like 3, 3-9, or 3-9 in steps of 2."""
     text = f"{gap[0]}-{gap[-1]}" if len(gap) > 1 else str(gap[0])
     return text if gap.step == 1 or len(gap) == 1 else f"{text} in steps of {gap.step}"
 
 
 def _numbers_of_parts(journal: Journal) -> Iterator[int]:
-    """Into how many parts the dataset was divided, by what is noted of the merges so far."""
+    """Yield the numbers of parts that the merges so far have recorded."""
     for info in journal.runs().values():
         merges = info.get("merged")
         for merge in merges if isinstance(merges, list) else []:
