@@ -403,7 +403,7 @@ def test_layer_statistics():
     weights = random_weights(0, 3)
     found = layer_statistics(SHAPE, weights)
     first = weights[:, : SHAPE.tensors[0][1][0] * SHAPE.tensors[0][1][1]].astype(np.float64)
-    assert found.shape == (3, 8 * len(SHAPE.tensors))
+    assert found.shape == (3, 8 * len(SHAPE.tensors()))
     expected = [first.mean(1), first.std(1), np.linalg.norm(first, axis=1), first.min(1)]
     np.testing.assert_allclose(found[:, :4], np.stack(expected, 1), rtol=1e-6)
     np.testing.assert_allclose(found[:, 5], np.median(first, axis=1), rtol=1e-6)

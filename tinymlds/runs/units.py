@@ -105,9 +105,9 @@ def _what_is_wrong(unit: Unit, index: int, outcome: Any) -> str:
     if losses[0] > unit.recipe.max_epochs or kept[0] > len(unit.checkpoints):
         return "more epochs or checkpoints than were asked for"
     arrays = (outcome.weights, (size,)), (outcome.train_losses, losses), (outcome.validation_losses, losses)
-    for array, architecture in (*arrays, (outcome.checkpoints, kept)):
-        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != architecture:
-            return "arrays of another architecture or type"
+    for array, shape in (*arrays, (outcome.checkpoints, kept)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.float32 or array.shape != shape:
+            return "arrays of another shape or type"
         if not np.isfinite(array).all():
             return "numbers that are not finite"
     return ""
