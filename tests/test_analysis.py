@@ -9,7 +9,7 @@ import tinymlds
 from tinymlds.architectures import symmetry
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.dataset.manifest import splits as column
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
@@ -78,7 +78,7 @@ def test_initial_weights_are_at_chance(function):
     found = climbed(function, "linear/raw/initial", seeds=5)
     assert abs(found["mean"] - 0.5) < 0.1
     again = function.initial()
-    first = tinymlds.training.data.initial_weights(RECIPE, tinymlds.tasks.catalog.load("invert", RECIPE).stream_key(0), 3)
+    first = tinymlds.training.data.initial_weights(Setting("invert", 0, RECIPE), 3)
     assert np.array_equal(again[COUNT + 3], first)
 
 

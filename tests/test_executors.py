@@ -19,11 +19,11 @@ from tinymlds.runs.pools import ExecutorPool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit, check_outcomes, train_unit
 from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training.loop import Status
 
 FOUR = np.zeros(4, np.float32)
-UNIT = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 3, 5, (0, 2))
+UNIT = Unit(Setting("xor", 0, recipe_with(Recipe(), SMALL)), "cpu", 3, 5, (0, 2))
 
 
 def spawning():

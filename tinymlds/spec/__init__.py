@@ -28,6 +28,15 @@ def canonical_json(value: Any) -> str:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """A task under a recipe and a seed: with an index, all that a network follows from."""
+
+    task: str
+    seed: int
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
 class Spec:
     """A dataset that is asked for."""
 
@@ -75,6 +84,10 @@ class Spec:
     def part_with(number: int, index: int, parts: int) -> int:
         """K of the part K/`parts` that has network `index` of the task in place `number`; the inverse of `indices`."""
         return (index - number) % parts + 1
+
+    def setting(self, task: str) -> Setting:
+        """The setting of the networks of a task."""
+        return Setting(task, self.seed, self.recipe)
 
     @property
     def counts(self) -> dict[str, int]:
