@@ -83,7 +83,7 @@ def examine(dataset: tinymlds.Dataset, task: str, sample: int, walks: int) -> di
         wanted = lines(table.simulate(symbols), OUTPUT_LINES) > 0.5
         passed, right = 0, []
         for weights in dataset.weights(task)[: len(rows)]:
-            outputs = backends.load("cpu").outputs(dataset.architecture, weights, x)
+            outputs = backends.evaluator().outputs(dataset.architecture, weights, x)
             fine = (((outputs > 0.5) == wanted).all(axis=2) | ~inside).all(axis=1)
             passed += bool(fine.all())
             right.append(float(fine.mean()))

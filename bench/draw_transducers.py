@@ -16,7 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tinymlds.runs.train import available_cpus
+from tinymlds.runs.execution import available_cpus
 from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import transducers
 from tinymlds.tasks.catalog import Task
@@ -29,7 +29,7 @@ FILE = Path(transducers.__file__).parent / "transducers.json"
 PROBES = 2
 SEED = 1
 LIMIT = 256
-RECIPE = Recipe(
+RECIPE = Recipe.of(
     train_sequences=32768,
     batch=128,
     lr=0.005,
@@ -84,7 +84,7 @@ def write(rows: list[dict[str, Any]]) -> None:
     about = (
         f'"states":8,"probe_seed":{SEED},"probe_limit":{LIMIT},"probe_sequences":{RECIPE.train_sequences},'
         f'"probe_batch":{RECIPE.batch},"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},'
-        f'"probe_beta2":{RECIPE.beta2},"probe_eps":{RECIPE.eps},'
+        f'"probe_beta2":{RECIPE.optimizer.beta2},"probe_eps":{RECIPE.optimizer.eps},'
         f'"probe_patience":{RECIPE.patience},"probe_patience_gain":{RECIPE.patience_gain},"made_by":"bench/draw_transducers.py"'
     )
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)

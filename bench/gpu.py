@@ -70,7 +70,7 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def cuda_backend() -> backends.PopulationBackend:
+def cuda_backend() -> backends.DeviceBackend:
     """The backend under test."""
     found = backends.load_device("cuda")
     assert found is not None

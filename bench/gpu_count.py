@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--minibatches", type=int, default=8)
     parser.add_argument("--out", type=Path, default=RESULTS / f"gpu-count-{datetime.now():%Y-%m-%d}.json")
     arguments = parser.parse_args()
-    recipe = Recipe(
+    recipe = Recipe.of(
         steps=arguments.steps,
         batch=arguments.batch,
         train_sequences=arguments.minibatches * arguments.batch,

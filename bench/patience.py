@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.runs.train import available_cpus
+from tinymlds.runs.execution import available_cpus
 from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends
 from tinymlds.training.loop import Status, train_networks

@@ -21,7 +21,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tinymlds.runs.train import available_cpus
+from tinymlds.runs.execution import available_cpus
 from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training import backends
 from tinymlds.training.loop import Status, train_networks
