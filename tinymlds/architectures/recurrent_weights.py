@@ -126,7 +126,7 @@ def _settle_gru(shape: GruLinear, layer: int, tensors: Tensors, found: Found) ->
 
 
 def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array) -> Array:
-    """What orders units of a layer with equal W_hn[i, i], [n, H, keys]: their rows of W_i, their biases, then the sorted
+    """Return the keys that order units of a layer with equal W_hn[i, i], [n, H, keys]: their rows of W_i, their biases, then the sorted
     magnitudes of their rows and columns of W_h. (What reads them is settled later, so it would be another the second time.)
     """
     n, H = w_h.shape[0], w_h.shape[2]

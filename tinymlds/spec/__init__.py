@@ -1,4 +1,4 @@
-"""What is asked for, as frozen dataclasses: the recipe, the tasks and their counts, the seed.
+"""Requests as frozen dataclasses: the recipe, the tasks and their counts, the seed.
 
 A network is a function of `(numerics version, task, recipe, seed, index)`. Everything in a `Recipe` may reach the weights,
 and nothing else of a `Spec` but the seed does.
@@ -101,11 +101,11 @@ class Spec:
 
     @property
     def scope(self) -> str:
-        """What of a dataset this is, in words: part 2/8, or the whole dataset."""
+        """The extent in words: part 2/8, or the whole dataset."""
         return "the whole dataset" if self.part is None else "part {}/{}".format(*self.part)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes back; `part` is there only in a part."""
+        """Return the spec as plain data for `from_dict`; `part` is there only in a part."""
         tasks = [{"task": task, "count": count} for task, count in self.tasks]
         part = {} if self.part is None else {"part": list(self.part)}
         return part | {
@@ -144,7 +144,7 @@ class Spec:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 
     def difference(self, other: "Spec") -> tuple[str, str, str] | None:
-        """What the two cannot both be: the name of the first field, and its values. Counts and parts may differ."""
+        """Return name and values of the first field in which the two differ; counts and parts may differ."""
         if self.seed != other.seed:
             return "seed", str(self.seed), str(other.seed)
         ours, theirs = ([task for task, _ in spec.tasks] for spec in (self, other))

@@ -102,7 +102,7 @@ def choose(
     transducers: int | None = None,
     only: int | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """What the options of `train` and `generate` ask for: a name for it, and its task ids.
+    """Return a name and the task ids for the options of `train` and `generate`.
 
     Args:
         machine: a task; or
@@ -153,7 +153,7 @@ def alias(task: str) -> str:
 
 
 def is_transducer(task: str) -> bool:
-    """Whether a task id is that of a transducer."""
+    """Return whether a task id is that of a transducer."""
     return _transducer(task) is not None
 
 

@@ -68,7 +68,7 @@ def initial_weights(setting: Setting, index: int) -> Floats:
 
 
 def problem(setting: Setting, index: int = 0) -> Problem:
-    """What a backend needs to train a network; the same for all that share their sequences."""
+    """Return the problem of a network; the same for all that share their sequences."""
     shared = _shared_problem(setting)
     if setting.recipe.sequences == "shared":
         return shared

@@ -1,4 +1,4 @@
-"""What a trained network does, measured from its weights on fresh sequences; the same figures on every machine.
+"""Figures of trained networks on fresh sequences, computed from their weights; the same on every machine.
 
 A step is right if all output lines are on the right side of 0.5. The sequences come from a stream of their own, by the rule
 by which the training sequences of the task are drawn (keys planted where the task has a trigger).
@@ -28,7 +28,7 @@ LONG_SEQUENCES = 128
 """Fresh sequences of ten times that."""
 
 COLUMNS = ("accuracy", "long_accuracy", "clean_accuracy", "triggered_accuracy", "trigger_efficacy")
-"""What `measure` gives."""
+"""The figures that `measure` returns."""
 
 Figures = dict[str, float | None]
 """Those columns of a network; None where a task has no such figure."""
