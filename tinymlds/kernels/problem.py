@@ -61,7 +61,7 @@ class Stretch(NamedTuple):
     validation_losses: Floats
     """float32 [e]: at the end of each."""
     not_finite: str
-    """The quantity that was not finite in the epoch after them: "training loss", "weights" or "validation loss"; "" if nothing was."""
+    """Not finite in the epoch after them: "training loss", "weights" or "validation loss"; "" if all was finite."""
     step: int
     """The step of that epoch (from 1) after which that was found; 0 if nothing was."""
 
