@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from tinymlds.kernels.options import check_options
+from tinymlds.kernels.options import Registry, check_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,22 +151,9 @@ class Architecture(ABC):
         return found
 
 
-ARCHITECTURES: dict[str, type[Architecture]] = {}
-"""The architectures that are known, by name. The first one is the default."""
+ARCHITECTURES: Registry[Architecture] = Registry("architecture")
+"""The architectures that are known. The first one is the default."""
 
-
-def register(architecture: type[Architecture]) -> type[Architecture]:
-    """Make an architecture known under its name; a class decorator.
-
-    Worker processes import the module that the class stands in, so the decorator belongs there.
-
-    Raises:
-        ValueError: another one has the name.
-    """
-    known = ARCHITECTURES.setdefault(architecture.name, architecture)
-    if (known.__module__, known.__qualname__) != (architecture.__module__, architecture.__qualname__):
-        raise ValueError(f"there is an architecture {architecture.name!r} already: {known.__module__}.{known.__qualname__}")
-    return architecture
-
+register = ARCHITECTURES.register
 
 from tinymlds.architectures import recurrent as recurrent  # noqa: E402  registers its architectures

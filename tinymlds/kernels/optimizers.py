@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tinymlds.kernels.options import check_options, option
+from tinymlds.kernels.options import Registry, check_options, option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,20 +63,10 @@ class Optimizer(ABC):
         """The function step(p, m, v, g, constants, factors) -> p, m, v: new parameters and memory from the gradient g."""
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {}
-"""The optimizers that are known, by name. The first one is the default."""
+OPTIMIZERS: Registry[Optimizer] = Registry("optimizer")
+"""The optimizers that are known. The first one is the default."""
 
-
-def register(optimizer: type[Optimizer]) -> type[Optimizer]:
-    """Make an optimizer known under its name; a class decorator. See `architectures.register`.
-
-    Raises:
-        ValueError: another one has the name.
-    """
-    known = OPTIMIZERS.setdefault(optimizer.name, optimizer)
-    if (known.__module__, known.__qualname__) != (optimizer.__module__, optimizer.__qualname__):
-        raise ValueError(f"there is an optimizer {optimizer.name!r} already: {known.__module__}.{known.__qualname__}")
-    return optimizer
+register = OPTIMIZERS.register
 
 
 @register

@@ -1,8 +1,8 @@
-"""The options of a configuration: fields of a frozen dataclass that have a text, limits, and a name in recipes."""
+"""Registries of configurations, and their options: dataclass fields with a text, limits, and a name in recipes."""
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from tinymlds.errors import UsageError
 
@@ -96,3 +96,28 @@ def check_options(configuration: Any) -> None:
     """
     for each in options_of(configuration):
         object.__setattr__(configuration, each.field, each.check(getattr(configuration, each.field)))
+
+
+Kind = TypeVar("Kind")
+
+
+class Registry(dict[str, type[Kind]]):
+    """Classes by their attribute `name`."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        self._what = what
+
+    def register(self, kind: type[Kind]) -> type[Kind]:
+        """Make a class known under its name; a class decorator.
+
+        Worker processes import the module that the class stands in, so the decorator belongs there.
+
+        Raises:
+            ValueError: another class has the name.
+        """
+        known = self.setdefault(kind.name, kind)  # type: ignore[attr-defined]
+        if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
+            taken = f"{known.__module__}.{known.__qualname__}"
+            raise ValueError(f"there is an {self._what} {kind.name!r} already: {taken}")  # type: ignore[attr-defined]
+        return kind
