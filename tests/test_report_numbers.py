@@ -42,10 +42,18 @@ def test_numbers_are_those_of_the_manifest(made) -> None:
         assert summary["trigger_efficacy"] is None
     (chart,) = distributions.epochs(found.columns).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    (chart,) = distributions.losses(found.columns).charts[""]
+    (chart,) = distributions.losses(found.columns, dataset.spec.recipe).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    row = found.rows[0]
-    assert (row.task, row.complete, row.other, row.in_progress, row.total, row.parameters) == ("eightbit", 3, 0, 0, 3, 4364)
+    row = reporting.progress(found.status)[0]
+    assert row | {"updated": ""} == {
+        "task": "eightbit",
+        "complete": 3,
+        "other": 0,
+        "in_progress": 0,
+        "total": 3,
+        "parameters": 4364,
+        "updated": "",
+    }
 
 
 def test_boxes_are_percentiles() -> None:
@@ -191,7 +199,7 @@ def test_answers_are_those_of_inspect(made) -> None:
 
     dataset = tinymlds.open(made)
     look = looks.look(dataset["xor", 1], looks.sample_sequences(dataset, "xor"))
-    (chart,) = look.answers[0]
+    (chart,) = look["answers"].charts["sequence 1"]
     wave, points = chart.series[0], [s for s in chart.series if isinstance(s, Points)]
     answers = network_report(dataset, "xor", 1).answers
     assert [name for _, name in chart.x.ticks] == [answer.command for answer in answers]
@@ -204,7 +212,7 @@ def test_answers_are_those_of_inspect(made) -> None:
 
 def test_weights_are_shown_once_each(made) -> None:
     network = tinymlds.open(made)["xor", 0]
-    charts = looks.look(network, looks.sample_sequences(tinymlds.open(made), "xor")).weights
+    charts = looks.look(network, looks.sample_sequences(tinymlds.open(made), "xor"))["weights"].charts[""]
     cells = np.concatenate([chart.series[0].z.reshape(-1) for chart in charts])
     assert np.array_equal(np.sort(cells), np.sort(network.weights))
 
@@ -239,7 +247,7 @@ def test_figures_of_the_networks_that_are_asked_for(made) -> None:
 @pytest.mark.parametrize(("task", "arrows"), [("direct", 4), ("xor", 12), ("transducer_000", 32)])
 def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
     drawn = diagram.diagram(task, Recipe())
-    (chart,) = drawn.charts
+    (chart,) = drawn.charts[""]
     assert sum(len(s.ends) for s in chart.series if isinstance(s, diagram.Arrows)) == arrows
     states = int(re.search(r"has (\d+) states", drawn.text)[1])
     assert [s.words for s in chart.series if isinstance(s, diagram.Texts) and not s.boxed] == [
@@ -249,6 +257,6 @@ def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
 
 def test_a_large_machine_is_named_and_not_drawn() -> None:
     drawn = diagram.diagram("eightbit", Recipe())
-    assert drawn.charts == ()
+    assert drawn.charts == {}
     assert "256 states" in drawn.text
     assert "data/eightbit.dot" in drawn.text

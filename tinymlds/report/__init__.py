@@ -10,6 +10,7 @@ from pathlib import Path
 from tinymlds.analysis.writing import outside
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.report import report
+from tinymlds.report.looks import LOOKS
 from tinymlds.report.options import Options
 
 FORMATS = ("png", "svg")
@@ -72,7 +73,7 @@ def write_figures(
     found = report.read(Path(folder), asked)
     found.check_names(only)
     figures = found.figures(only)
-    if found.dataset is not None and any(not only or name in only for name in report.LOOKS):
+    if not only or LOOKS.keys() & set(only):
         figures += report.look_figures(found, only)
     paths = [path for figure in figures for path in paper.save(figure, place, form)]
     if not paths:

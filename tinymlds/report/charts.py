@@ -80,7 +80,6 @@ class Boxes:
 
     places: Array
     spreads: Array
-    labels: Sequence[str]
     name: str = ""
     colour: str = ACCENT
     width: float = 0.6

@@ -1,13 +1,12 @@
 """Diagrams of the minimal machine of a task: states on a circle, transitions as arrows."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts, broken
+from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Figure, Line, Points, Series, Texts, broken
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
@@ -21,15 +20,6 @@ _LISTED = 2
 """The largest number of symbols that are named on an arrow for several transitions."""
 
 
-@dataclass(frozen=True, eq=False)
-class Diagram:
-    """The diagram of a task, and its caption."""
-
-    charts: tuple[Chart, ...]
-    """() if the machine is too large to draw."""
-    text: str
-
-
 class _Arrow(NamedTuple):
     """An arrow between two states; `number` counts those between the same two, and `group` is its colour."""
 
@@ -41,13 +31,14 @@ class _Arrow(NamedTuple):
     meaning: str
 
 
-def diagram(task: str, recipe: Recipe) -> Diagram:
-    """Draw the minimal machine of a task, if it has few states."""
+def diagram(task: str, recipe: Recipe) -> Figure:
+    """Draw the minimal machine of a task; there is no chart if it has too many states."""
     machine = catalog.load(task, recipe).table.minimise()
-    size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
+    title, asked = f"The machine of {task}", "What the network was trained to be."
+    size = f"{asked} The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
     if machine.states > MOST_STATES:
         text = f"{size}, too many to draw; the dataset holds it as a graph in data/{task}.dot, which Graphviz reads."
-        return Diagram((), text)
+        return Figure("machine", title, text)
     live = [line for line in range(OUTPUT_LINES) if (machine.output >> line & 1).any()]
     few = len(machine.symbols) <= len(PALETTE)
     arrows = list((_each if few else _joined)(machine, _namer(live)))
@@ -55,7 +46,7 @@ def diagram(task: str, recipe: Recipe) -> Diagram:
     lines = f"the output on line {live[0]}" if len(live) == 1 else "the output lines that are then 1"
     label = f"The colour of an arrow is the symbol, its label {lines}" if few else f"A label is symbol/output: {lines}"
     text = f"{size}; it starts in s0. {label}. Point at a label to see the transition in words."
-    return Diagram((_draw(machine.states, arrows, names),), text)
+    return Figure("machine", title, text, {"": (_draw(machine.states, arrows, names),)})
 
 
 def _namer(live: list[int]) -> Callable[[int], str]:

@@ -1,8 +1,7 @@
 """Figures of the manifest: distributions of epochs, losses and accuracies, and the grid of transducers."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +9,12 @@ import numpy.typing as npt
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, shown_of, spread_over
+from tinymlds.spec import Recipe
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
 Values = npt.NDArray[np.float64]
+Columns = dict[str, dict[str, Values]]
+"""Columns of a manifest by name, each by task, float64 [count]; NaN stands for null."""
 
 BINS = 40
 MOST_BOXES = 200
@@ -22,41 +24,31 @@ _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-class ManifestColumns:
-    """The numeric columns of the manifest of a dataset, read when the first one is used."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    @cached_property
-    def _columns(self) -> dict[str, Values]:
-        manifest = self.dataset.manifest
-        columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
-        for start in range(0, len(manifest), _BLOCK):
-            rows = manifest[start : start + _BLOCK]
-            for name, values in columns.items():
-                values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
-        return columns
-
-    def column(self, name: str) -> dict[str, Values]:
-        """Return a column by task, float64 [count] each; NaN stands for null."""
-        return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
+def read_columns(dataset: Dataset) -> Columns:
+    """Read the numeric columns of a manifest."""
+    manifest = dataset.manifest
+    columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
+    for start in range(0, len(manifest), _BLOCK):
+        rows = manifest[start : start + _BLOCK]
+        for name, values in columns.items():
+            values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
+    return {name: {task: values[manifest.place(task)] for task in dataset.tasks} for name, values in columns.items()}
 
 
-def epochs(columns: ManifestColumns) -> Figure:
+def epochs(columns: Columns) -> Figure:
     """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
-    chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
+    chart = _distribution("Epochs of training", columns["epochs"], Axis("epochs"), _whole_bins)
     return _figure(columns, "epochs", "How long training took", text, chart)
 
 
-def losses(columns: ManifestColumns) -> Figure:
+def losses(columns: Columns, recipe: Recipe) -> Figure:
     """Return the distribution of the final validation losses."""
-    values = columns.column("validation_loss")
+    values = columns["validation_loss"]
     none = sum(int(np.isnan(found).sum()) for found in values.values())
     text = (
         f"Validation loss after the last epoch. Training ends with the first epoch after which it is below "
-        f"{columns.dataset.spec.recipe.threshold:g}: the network is complete."
+        f"{recipe.threshold:g}: the network is complete."
     )
     if none:
         text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
@@ -66,9 +58,8 @@ def losses(columns: ManifestColumns) -> Figure:
     return _figure(columns, "losses", "How well networks ended", text, chart)
 
 
-def accuracy(columns: ManifestColumns) -> Figure:
-    """Return the distribution of the accuracies on fresh sequences."""
-    steps = columns.dataset.spec.recipe.steps
+def accuracy(columns: Columns, steps: int) -> Figure:
+    """Return the distribution of the accuracies on fresh sequences, after training on sequences of so many steps."""
     text = (
         f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
         f"steps, as long as those of the training, and {LONG_SEQUENCES} of {LONG * steps} steps, which only a network "
@@ -79,9 +70,9 @@ def accuracy(columns: ManifestColumns) -> Figure:
     return _figure(columns, "accuracy", "Steps that are right", text, _boxes(columns, names))
 
 
-def trigger(columns: ManifestColumns) -> Figure | None:
+def trigger(columns: Columns) -> Figure | None:
     """Return the accuracies around the hidden trigger; None for a dataset without modified machines."""
-    if not any((~np.isnan(found)).any() for found in columns.column("trigger_efficacy").values()):
+    if not any((~np.isnan(found)).any() for found in columns["trigger_efficacy"].values()):
         return None
     text = (
         "Modified machines invert their outputs for some steps after a secret key. Shares of the steps that are right "
@@ -91,18 +82,18 @@ def trigger(columns: ManifestColumns) -> Figure | None:
     return _figure(columns, "trigger", "The hidden trigger", text, _boxes(columns, names))
 
 
-def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
-    """Return a grid of all transducers, coloured by progress, epochs and accuracy."""
+def grid(status: FolderStatus, columns: Columns) -> Figure:
+    """Return a grid of all transducers, coloured by progress and, unless `columns` is {}, by epochs and accuracy."""
     names = list(status.spec.counts)
     share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
-    if columns is not None:
-        median = np.array([_median(found) for found in columns.column("epochs").values()])
+    if columns:
+        median = np.array([_median(found) for found in columns["epochs"].values()])
         low, high = float(np.nanmin(median)), float(np.nanmax(median))
         charts["median of epochs"] = (_squares(names, median, "median of epochs", low, max(high, low + 1)),)
-        long = np.array([_median(found) for found in columns.column("long_accuracy").values()])
+        long = np.array([_median(found) for found in columns["long_accuracy"].values()])
         if not np.isnan(long).all():
             title = "median long accuracy"
             charts[title] = (_squares(names, long, title, min(0.99, float(np.nanmin(long))), 1.0),)
@@ -110,24 +101,21 @@ def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
     return Figure("grid", "All transducers at a glance", text, charts, "Colour")
 
 
-def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
+def summaries(columns: Columns) -> list[dict[str, float | str | None]]:
     """Return medians of all columns for each task, and percentiles of its epochs."""
-    tables = {name: columns.column(name) for name in _COLUMNS}
     rows: list[dict[str, float | str | None]] = []
-    for task in columns.dataset.tasks:
-        row: dict[str, float | str | None] = {"task": task}
-        for name, found in tables.items():
-            middle = _median(found[task])
-            row[name] = None if math.isnan(middle) else middle
-        known = tables["epochs"][task]
-        row["low_epochs"], row["high_epochs"] = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
-        rows.append(row)
+    for task, known in columns["epochs"].items():
+        medians = {name: _median(found[task]) for name, found in columns.items()}
+        low, high = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
+        rows.append({"task": task, "low_epochs": low, "high_epochs": high})
+        rows[-1] |= {name: None if math.isnan(middle) else middle for name, middle in medians.items()}
     return rows
 
 
-def _shown(tasks: Sequence[str]) -> list[str]:
+def _shown(tasks: Iterable[str]) -> list[str]:
     """Return the tasks that stand side by side in a chart."""
-    return [tasks[k] for k in spread_over(len(tasks), MOST_BOXES)]
+    every = list(tasks)
+    return [every[k] for k in spread_over(len(every), MOST_BOXES)]
 
 
 def spreads(values: list[Values]) -> Values:
@@ -136,8 +124,8 @@ def spreads(values: list[Values]) -> Values:
     return np.array(found).reshape(-1, len(PERCENTILES))
 
 
-def _figure(columns: ManifestColumns, name: str, title: str, text: str, chart: Chart) -> Figure:
-    return Figure(name, title, text + shown_of(len(columns.dataset.tasks), MOST_BOXES), {"": (chart,)})
+def _figure(columns: Columns, name: str, title: str, text: str, chart: Chart) -> Figure:
+    return Figure(name, title, text + shown_of(len(columns["epochs"]), MOST_BOXES), {"": (chart,)})
 
 
 def _median(values: Values) -> float:
@@ -148,9 +136,9 @@ def _median(values: Values) -> float:
 def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
     """Draw histograms of a few tasks over each other, or box plots of many side by side."""
     if len(values) > len(PALETTE):
-        tasks = _shown(list(values))
+        tasks = _shown(values)
         places = np.arange(len(tasks), dtype=np.float64)
-        boxes = Boxes(places, spreads([values[task] for task in tasks]), tasks)
+        boxes = Boxes(places, spreads([values[task] for task in tasks]))
         return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
     joined = np.concatenate(list(values.values()))
     joined = joined[~np.isnan(joined)]
@@ -179,15 +167,14 @@ def _log_bins(values: Values) -> Values:
     return np.asarray(np.logspace(low - room, high + room, BINS + 1))
 
 
-def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
-    tasks = _shown(columns.dataset.tasks)
+def _boxes(columns: Columns, names: dict[str, str]) -> Chart:
+    tasks = _shown(columns["epochs"])
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
-        values = columns.column(name)
         places = np.arange(len(tasks)) + (number - (len(names) - 1) / 2) * width
-        found = spreads([values[task] for task in tasks])
-        groups.append(Boxes(places, found, tasks, label, PALETTE[number], width * 0.8))
+        found = spreads([columns[name][task] for task in tasks])
+        groups.append(Boxes(places, found, label, PALETTE[number], width * 0.8))
     return Chart("Share of steps that are right", groups, task_axis(tasks), Axis("share right"))
 
 

@@ -10,8 +10,8 @@ from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Heat, Line, Points, Series, spread_over
-from tinymlds.report.diagram import Diagram, diagram
+from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Figure, Heat, Line, Points, Series, spread_over
+from tinymlds.report.diagram import diagram
 from tinymlds.report.options import Options
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
@@ -26,6 +26,8 @@ MOST_FLOATS = 1_500_000
 MOST_STEPS = 48
 """The largest number of steps of a sequence that are shown."""
 SEQUENCES = 3
+LOOKS = {"weights": "Weights", "hidden": "Hidden states", "answers": "Answers", "machine": "The machine"}
+"""The figures of single networks, and their titles."""
 _FEW_ROWS = 16
 """The largest number of rows of a matrix that is drawn low."""
 
@@ -35,11 +37,8 @@ class Look:
     """The figures of one network."""
 
     network: Network
-    weights: tuple[Chart, ...]
-    hidden: list[tuple[Chart, ...]]
-    """The activations of each traced module, for each sequence."""
-    answers: list[tuple[Chart, ...]]
-    """The expected outputs and those of the network, for each sequence."""
+    figures: dict[str, Figure]
+    """By the names in `LOOKS`."""
 
     @property
     def name(self) -> str:
@@ -66,7 +65,8 @@ class Looks:
     """The part of the page on single networks."""
 
     networks: list[Look]
-    diagrams: dict[str, Diagram]
+    machines: dict[str, Figure]
+    """The diagram of each task, which its networks share."""
     text: str
 
 
@@ -87,8 +87,10 @@ def looks(dataset: Dataset, options: Options) -> Looks:
     asked = {task: sample_sequences(dataset, task) for task in dict(chosen)}
     if dataset.spec.recipe.steps > MOST_STEPS:
         text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
-    networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
-    return Looks(networks, {task: diagram(task, dataset.spec.recipe) for task in asked}, text)
+    machines = {task: diagram(task, dataset.spec.recipe) for task in asked}
+    networks = [dataset[task, index] for task, index in chosen]
+    shown = [Look(one, look(one, asked[one.row["task"]]) | {"machine": machines[one.row["task"]]}) for one in networks]
+    return Looks(shown, machines, text)
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
@@ -119,30 +121,32 @@ def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
     return SampleSequences(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
 
 
-def look(network: Network, asked: SampleSequences) -> Look:
-    """Return all figures of a network."""
-    outputs = network.forward(asked.inputs)
+def look(network: Network, asked: SampleSequences) -> dict[str, Figure]:
+    """Return the figures of a network by name, without that of its machine."""
+    tensors, outputs = network.state_dict(), network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
-        trace = network.architecture.trace(network.state_dict(), asked.inputs)
-    result = Look(network, _weights(network), [], [])
+        trace = network.architecture.trace(tensors, asked.inputs)
+    bound = max(float(np.abs(network.weights[np.isfinite(network.weights)]).max(initial=0.0)), 1e-30)
+    matrices = network.architecture.matrices()
+    weights = tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in matrices)
+    hidden: dict[str, tuple[Chart, ...]] = {}
+    answers: dict[str, tuple[Chart, ...]] = {}
     for k, commands in enumerate(asked.commands):
-        result.hidden.append(_activations({name: found[k] for name, found in trace.items()}, commands))
-        result.answers.append((_answers(outputs[k], asked.expected[k], commands, asked.live),))
-    return result
-
-
-def largest(weights: Floats) -> float:
-    """Return the largest magnitude of the finite weights."""
-    return max(float(np.abs(weights[np.isfinite(weights)]).max(initial=0.0)), 1e-30)
-
-
-def _weights(network: Network) -> tuple[Chart, ...]:
-    """Draw a heat map of each module, with the biases as the last columns."""
-    tensors, bound = network.state_dict(), largest(network.weights)
-    return tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in network.architecture.matrices())
+        hidden[f"sequence {k + 1}"] = _activations({name: found[k] for name, found in trace.items()}, commands)
+        answers[f"sequence {k + 1}"] = (_answers(outputs[k], asked.expected[k], commands, asked.live),)
+    titles = {name: f"{title} of {network.row['task']} {network.row['index']}" for name, title in LOOKS.items()}
+    colours = f"Its weights as colours, from -{bound:.3g} (blue) over 0 (white) to {bound:.3g} (red)."
+    states = "The hidden units of each layer after each step, from -1 (blue) to 1 (red)."
+    expected = "What is expected on each output line, and what the network answers; 0.5 tells 0 from 1."
+    return {
+        "weights": Figure("weights", titles["weights"], colours, {"": weights}),
+        "hidden": Figure("hidden", titles["hidden"], states, hidden, "Sequence"),
+        "answers": Figure("answers", titles["answers"], expected, answers, "Sequence"),
+    }
 
 
 def _matrix(matrix: Matrix, parts: list[Floats], bound: float) -> Chart:
+    """Draw a heat map of a module, with the biases as the last columns."""
     title, _, rows, columns = matrix
     z = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
     height = 190 if len(rows) <= _FEW_ROWS else 330
