@@ -19,11 +19,10 @@ from tinymlds.publish import schemes, subset
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.building import AuditFailedError, building
 from tinymlds.publish.card import card, citation
-from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, report_text
+from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, indented, parquet
 from tinymlds.publish.croissant import croissant
 from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
-from tinymlds.publish.tables import parquet
 
 __all__ = ["Packaged", "package", "parse_counts"]
 
@@ -84,7 +83,7 @@ def package(
         parts = [_add(folder, name, dataset, counts, hosts, sums) for name, dataset in sources.items()]
         audit = auditing.audit(parts, metadata.version, workers, progress)
         if audit.failures and not tolerate:
-            store.commit_inside(folder, AUDIT, report_text(audit))
+            store.commit_inside(folder, AUDIT, indented(audit.report))
             raise AuditFailedError(_complaint(audit, folder))
         _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
         size = sum(_sizes(folder, sums).values())
@@ -138,12 +137,11 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
 
 
 def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bool, sums: dict[str, str]) -> Part:
-    """Write a dataset and its subsets into the package, and open them there."""
     for count in (None, *counts):
         place = f"{name}/{'full' if count is None else count}"
         written = subset.write(dataset, count, folder.joinpath(*place.split("/")), hosts)
         sums |= {f"{place}/{inner}": digest for inner, digest in written.items()}
-    smaller = tuple(Dataset(folder / name / str(count)) for count in counts)
+    smaller = {count: Dataset(folder / name / str(count)) for count in counts}
     return Part(name, Dataset(folder / name / "full"), smaller)
 
 
@@ -151,7 +149,7 @@ def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
     """Write all files beside the datasets, SHA256SUMS last."""
     for name, data in derived(contents).items():
         sums[name] = store.commit_inside(folder, name, data)
-    if (rows := parquet(contents.parts, contents.audit)) is not None:
+    if (rows := parquet(contents)) is not None:
         sums[PARQUET] = store.commit_inside(folder, PARQUET, rows)
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):

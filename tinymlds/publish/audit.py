@@ -121,7 +121,6 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
 
 
 def _summary(part: Part, task: str, verdicts: list[Verdict], failed: int) -> dict[str, Any]:
-    """Return the entry of a task in audit.json."""
     statuses = part.full.manifest.statuses(part.full.manifest.place(task))
     summary: dict[str, Any] = {"task": task, "networks": part.full.counts[task], "statuses": dict(sorted(statuses.items()))}
     summary |= {"passed": len(verdicts) - failed, "failed": failed, "worst": None, "nearest": None, "worst_in_spans": None}
@@ -154,11 +153,11 @@ def judge(architecture: Architecture, row: Row, weights: Floats, exam: Exam) -> 
     own = _share(words == exam.answers)
     shares = {rival: _share(words == theirs) for rival, theirs in exam.rivals.items()}
     rival = max(shares, key=lambda name: shares[name], default="")
-    verdict = Verdict(row["index"], own, rival, shares.get(rival, 0.0), None, None, "")
+    in_spans, twin_in_spans = None, None
     if (spans := exam.spans) is not None:
         inside = words if spans.inputs is exam.inputs else answers(architecture, weights, spans.inputs)
-        ours, theirs = (_share((inside == right)[spans.inverted]) for right in (spans.answers, spans.twin))
-        verdict = replace(verdict, in_spans=ours, twin_in_spans=theirs)
+        in_spans, twin_in_spans = (_share((inside == right)[spans.inverted]) for right in (spans.answers, spans.twin))
+    verdict = Verdict(row["index"], own, rival, shares.get(rival, 0.0), in_spans, twin_in_spans, "")
     return replace(verdict, why=_why(verdict, store.array_sha256(weights) == row["weights_sha256"]))
 
 
@@ -169,7 +168,6 @@ def answers(architecture: Architecture, weights: Floats, inputs: Floats) -> npt.
 
 
 def _why(verdict: Verdict, same_weights: bool) -> str:
-    """Return the reason why a network fails, or ""."""
     if not same_weights:
         return "its weights are not those of the manifest"
     if verdict.agreement < AGREEMENT:

@@ -70,7 +70,7 @@ class Library:
         """
         self._tables: dict[tuple[str, str], Mealy] = {}
         self._named: dict[Alphabet, dict[str, tuple[str, Mealy]]] = {}
-        self._twins: dict[tuple[str, str], str] = {}
+        self._twins: dict[tuple[str, str], tuple[str, Mealy, npt.NDArray[np.uint8], Mealy]] = {}
         self._answers: dict[tuple[str, str], tuple[str, Answers]] = {}
         tasks = [(part, task) for part in parts for task in part.full.tasks]
         for part, task in tasks:
@@ -78,9 +78,8 @@ class Library:
             self._add(f"{part.name}/{task}", table, part.labels[task].behaviour)
         for part, task in tasks:
             if not catalog.is_transducer(task):
-                twin = self._twin(task, part.full.spec.recipe)[0]
-                self._twins[part.name, task] = behaviour(twin)
-                self._add(f"the twin of {part.name}/{task}", twin, self._twins[part.name, task])
+                does, twin, *_ = self._twins[part.name, task] = _twin(task, part.full.spec.recipe)
+                self._add(f"the twin of {part.name}/{task}", twin, does)
 
     def _add(self, name: str, table: Mealy, does: str) -> None:
         """Keep a table under this name unless one of the same behaviour has been kept."""
@@ -92,16 +91,16 @@ class Library:
         found = replace(catalog.load(task, recipe), table=table, stream=STREAM)
         symbols = found.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
         inputs = lines(table.inputs[symbols], INPUT_LINES)
-        spans = None
+        spans, passed_over = None, {part.labels[task].behaviour}
         if not catalog.is_transducer(task):
             planted = replace(found, key=machines.key_symbols(recipe.trigger_key), rate=recipe.trigger_rate or _RATE)
             again = planted.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
-            same = np.array_equal(again, symbols)
-            spans = self._spans(task, recipe, table, again)
-            spans = replace(spans, inputs=inputs) if spans is not None and same else spans
-        answers, passed_over = table.simulate(symbols), {part.labels[task].behaviour}
-        if spans is not None:
-            passed_over.add(self._twins[part.name, task])
+            does, twin, triggered, modified = self._twins[part.name, task]
+            if (inverted := triggered[modified.trace(again)] > 0).any():
+                shown = inputs if np.array_equal(again, symbols) else lines(table.inputs[again], INPUT_LINES)
+                spans = Spans(shown, table.simulate(again), twin.simulate(again), inverted)
+                passed_over.add(does)
+        answers = table.simulate(symbols)
         others = [named for does, named in self._named[_alphabet(table)].items() if does not in passed_over]
         rivals = {name: self._ask(name, other, symbols) for name, other in others}
         alike = [name for name, theirs in rivals.items() if np.array_equal(theirs, answers)]
@@ -115,23 +114,17 @@ class Library:
             self._answers[place] = asked, table.simulate(symbols)
         return self._answers[place][1]
 
-    def _twin(self, task: str, recipe: Recipe) -> tuple[Mealy, npt.NDArray[np.uint8], Mealy]:
-        """Return the table of the twin, the inverted states of the modified machine of the two, and the table of that."""
-        base = task.removesuffix(catalog.MODIFIED)
-        modified, triggered = machines.modified(base, machines.key_symbols(recipe.trigger_key), recipe.trigger_span)
-        return (machines.machine(base) if base != task else modified), triggered, modified
-
-    def _spans(self, task: str, recipe: Recipe, table: Mealy, symbols: Symbols) -> Spans | None:
-        twin, triggered, modified = self._twin(task, recipe)
-        inverted = triggered[modified.trace(symbols)] > 0
-        if not inverted.any():
-            return None
-        inputs = lines(table.inputs[symbols], INPUT_LINES)
-        return Spans(inputs, table.simulate(symbols), twin.simulate(symbols), inverted)
-
 
 _RATE = Recipe().trigger_rate
 """The rate of planted keys for recipes that plant none."""
+
+
+def _twin(task: str, recipe: Recipe) -> tuple[str, Mealy, npt.NDArray[np.uint8], Mealy]:
+    """Return behaviour and table of the twin, the inverted states of the modified one of the two, and the table of that."""
+    base = task.removesuffix(catalog.MODIFIED)
+    modified, triggered = machines.modified(base, machines.key_symbols(recipe.trigger_key), recipe.trigger_span)
+    twin = machines.machine(base) if base != task else modified
+    return behaviour(twin), twin, triggered, modified
 
 
 def read_table(part: Part, task: str) -> Mealy:
