@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tinymlds.dataset import store
 from tinymlds.dataset.lock import RunLock
-from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.errors import TinymldsError, UsageError, refusing
 
 UNFINISHED = ".incomplete"
 _MARK = "package-under-way"
@@ -59,21 +59,17 @@ def _removed_on_error(folder: Path) -> Iterator[None]:
 
 
 def _check_ours(folder: Path) -> None:
-    try:
+    with refusing(f"read {folder}"):
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise UsageError(f"{folder} is in the way: a package is built in a folder of that name; remove it")
         found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    except OSError as error:
-        raise TinymldsError(f"cannot read {folder}: {error.strerror or error}") from error
     if found - _OURS and _MARK not in found:
         raise UsageError(f"{folder} holds something else than a package under way; move it, or choose another --out")
 
 
 def _empty(folder: Path) -> None:
     """Remove the files of an interrupted run; its mark goes last."""
-    try:
+    with refusing(f"remove {folder}"):
         for path in folder.iterdir():
             if path.name not in _OURS:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    except OSError as error:
-        raise TinymldsError(f"cannot remove {folder}: {error.strerror or error}") from error

@@ -21,10 +21,6 @@ from tinymlds.publish.parts import Part
 def problems(folder: Path, threads: int = 1) -> Iterator[str]:
     """Yield a line for each problem of a package whose files have been compared with SHA256SUMS.
 
-    Args:
-        folder: the package.
-        threads: number of threads of the audit.
-
     Raises:
         DatasetError: a file is too damaged to go on.
     """

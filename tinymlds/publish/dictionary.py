@@ -67,7 +67,6 @@ def _rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
 
 
 def _placed(table: str, where: str, left_out: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a table, whose entries are found at `where`."""
     return ((name, where, *about) for name, about in _TABLES[table].items() if name not in left_out)
 
 

@@ -106,7 +106,6 @@ def tasks_table(part: Part) -> str:
 
 
 def _does(task: str, recipe: Recipe) -> str:
-    """Return a description of the outputs of a task."""
     if catalog.is_transducer(task):
         return "random"
     base = task.removesuffix(catalog.MODIFIED)

@@ -21,18 +21,10 @@ _PIECE = 1 << 20
 
 
 def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dict[str, str]:
-    """Write a dataset folder durably: the whole dataset, or the first `count` networks of each task.
+    """Write a dataset folder durably: all of it, or the first `count` networks of each task.
 
-    Every file that is copied is compared with SHA256SUMS.
-
-    Args:
-        dataset: the sealed dataset.
-        count: networks of each task; None for all.
-        folder: the folder to write; it is made.
-        hosts: keep the names of hosts in provenance.jsonl.
-
-    Returns:
-        {name: sha256} of every file, SHA256SUMS included.
+    Every file that is copied is compared with SHA256SUMS; without `hosts`, provenance.jsonl names no host. Returns
+    {name: sha256} of every file, SHA256SUMS included.
 
     Raises:
         UsageError: `count` is not less than the number of networks.

@@ -8,7 +8,7 @@ draw them.
 from pathlib import Path
 
 from tinymlds.analysis.writing import outside
-from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.errors import UsageError, refusing
 from tinymlds.report import report
 from tinymlds.report.looks import LOOKS
 from tinymlds.report.options import Options
@@ -33,13 +33,11 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
     except ImportError as error:
         raise _missing(error) from error
     place = outside(Path(out), Path(folder))
-    try:
+    with refusing(f"write {place}"):
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
         text = page.render(report.read(Path(folder), options or Options()))
         place.write_bytes(text.encode())
-    except OSError as error:
-        raise TinymldsError(f"cannot write {place}: {error.strerror or error}") from error
     return place
 
 

@@ -6,9 +6,7 @@ import numpy.typing as npt
 from tinymlds.dataset import store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.report import charts
-from tinymlds.report.charts import ACCENT, GREY, PALETTE, Axis, Band, Chart, Figure, Line, Points, Series
-
-Values = npt.NDArray[np.float64]
+from tinymlds.report.charts import ACCENT, GREY, PALETTE, Axis, Band, Chart, Figure, Line, Points, Series, Values
 
 MOST_TASKS = 200
 MOST_NETWORKS = 1_000
@@ -22,7 +20,7 @@ _EPOCHS, _LOSS = Axis("epoch", log=True), Axis("loss", log=True)
 
 def curves(dataset: Dataset) -> Figure:
     """Return the median validation loss of each task after each epoch, with a band if there are few tasks."""
-    tasks = [dataset.tasks[k] for k in charts.spread_over(len(dataset.tasks), MOST_TASKS)]
+    tasks = charts.evenly(dataset.tasks, MOST_TASKS)
     few = len(tasks) <= len(PALETTE)
     series: list[Series] = []
     for number, task in enumerate(tasks):
@@ -50,7 +48,7 @@ def curves(dataset: Dataset) -> Figure:
 
 def single_curves(dataset: Dataset) -> Figure:
     """Return the loss curves of some networks of each task."""
-    tasks = [dataset.tasks[k] for k in charts.spread_over(len(dataset.tasks), MOST_TASKS)]
+    tasks = charts.evenly(dataset.tasks, MOST_TASKS)
     each = max(2, min(20, MOST_SINGLE // len(tasks)))
     by_task: dict[str, tuple[Chart, ...]] = {}
     for task in tasks:

@@ -4,14 +4,11 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Figure, Line, Points, Series, Texts, broken
+from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Figure, Line, Points, Series, Texts, Values, broken
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
-
-Values = npt.NDArray[np.float64]
 
 MOST_STATES = 16
 """The largest number of states that is drawn; a larger diagram would be unreadable."""
@@ -60,7 +57,6 @@ def _namer(live: list[int]) -> Callable[[int], str]:
 
 
 def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """Yield an arrow for every transition."""
     for state in range(machine.states):
         successors = machine.next_state[state].tolist()
         for k, (symbol, stop) in enumerate(zip(machine.symbols, successors, strict=True)):
@@ -70,7 +66,6 @@ def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
 
 
 def _joined(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """Yield one arrow for all transitions between the same two states."""
     for state in range(machine.states):
         labels: dict[int, list[str]] = {}
         for k, symbol in enumerate(machine.symbols):

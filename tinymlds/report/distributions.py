@@ -1,18 +1,16 @@
 """Figures of the manifest: distributions of epochs, losses and accuracies, and the grid of transducers."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.overview import FolderStatus
-from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, shown_of, spread_over
+from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, Values, evenly, shown_of
 from tinymlds.spec import Recipe
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
-Values = npt.NDArray[np.float64]
 Columns = dict[str, dict[str, Values]]
 """Columns of a manifest by name, each by task, float64 [count]; NaN stands for null."""
 
@@ -112,12 +110,6 @@ def summaries(columns: Columns) -> list[dict[str, float | str | None]]:
     return rows
 
 
-def _shown(tasks: Iterable[str]) -> list[str]:
-    """Return the tasks that stand side by side in a chart."""
-    every = list(tasks)
-    return [every[k] for k in spread_over(len(every), MOST_BOXES)]
-
-
 def spreads(values: list[Values]) -> Values:
     """Return the percentiles of n box plots, [n, 5]; NaN where there are no values."""
     found = [np.percentile(v[~np.isnan(v)], PERCENTILES) if (~np.isnan(v)).any() else np.full(5, np.nan) for v in values]
@@ -136,7 +128,7 @@ def _median(values: Values) -> float:
 def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
     """Draw histograms of a few tasks over each other, or box plots of many side by side."""
     if len(values) > len(PALETTE):
-        tasks = _shown(values)
+        tasks = evenly(list(values), MOST_BOXES)
         places = np.arange(len(tasks), dtype=np.float64)
         boxes = Boxes(places, spreads([values[task] for task in tasks]))
         return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
@@ -154,7 +146,6 @@ def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Calla
 
 
 def _whole_bins(values: Values) -> Values:
-    """Return the edges of bins of whole numbers."""
     low, high = int(values.min()), int(values.max())
     width = max(1, -(-(high - low + 1) // BINS))
     return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
@@ -168,7 +159,7 @@ def _log_bins(values: Values) -> Values:
 
 
 def _boxes(columns: Columns, names: dict[str, str]) -> Chart:
-    tasks = _shown(columns["epochs"])
+    tasks = evenly(list(columns["epochs"]), MOST_BOXES)
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
@@ -192,17 +183,10 @@ def _squares(names: list[str], values: Values, title: str, low: float, high: flo
     z[: len(names)] = values
     labels = [f"{name}: {title} {value:.4g}" for name, value in zip(names, values, strict=True)]
     labels += [""] * (rows * side - len(names))
-    heat = Heat(
-        z.reshape(rows, side),
-        [str(k) for k in range(side)],
-        [str(k * side) for k in range(rows)],
-        low,
-        high,
-        diverging=False,
-        scale=title,
-        labels=[labels[k * side : (k + 1) * side] for k in range(rows)],
-    )
+    cells = [labels[k * side : (k + 1) * side] for k in range(rows)]
+    names_across, names_down = [str(k) for k in range(side)], [str(k * side) for k in range(rows)]
+    heat = Heat(z.reshape(rows, side), names_across, names_down, low, high, False, title, cells)
     every = -(-side // 10)
-    across = Axis("last digit" if side == 10 else "", ticks=[(float(k), str(k)) for k in range(0, side, every)])
-    down = Axis("first of the row", ticks=[(float(k), str(k * side)) for k in range(0, rows, every)])
+    across = Axis("last digit" if side == 10 else "", ticks=[(float(k), names_across[k]) for k in range(0, side, every)])
+    down = Axis("first of the row", ticks=[(float(k), names_down[k]) for k in range(0, rows, every)])
     return Chart(title, [heat], across, down, height=500, equal=True, share=0.6)

@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tinymlds.architectures import Matrix
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Figure, Heat, Line, Points, Series, spread_over
+from tinymlds.kernels.problem import Floats
+from tinymlds.report.charts import ACCENT, GREY, WRONG, Axis, Chart, Figure, Heat, Line, Points, Series, evenly, spread_over
 from tinymlds.report.diagram import diagram
 from tinymlds.report.options import Options
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
-
-Floats = npt.NDArray[np.float32]
 
 MOST_NETWORKS = 100
 """The largest number of networks on a page, in addition to those that the options name."""
@@ -96,7 +94,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     """Choose networks evenly over tasks and indices, complete ones if a task has any, and describe the choice."""
     most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.architecture.size))
-    names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
+    names = evenly(dataset.tasks, most)
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
     chosen = []
     for task in names:
@@ -176,20 +174,17 @@ def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[
     steps = np.arange(1.0, len(commands) + 1)
     edges = np.append(steps - 0.5, steps[-1] + 0.5)
     series: list[Series] = []
-    answers: list[Array] = []
-    right: list[Array] = []
     labels: list[str] = []
     for place, line in enumerate(reversed(live)):
-        base, y = 1.5 * place, outputs[:, line].astype(np.float64)
-        wave = np.append(expected[:, line], expected[-1:, line]) + base
+        wave = np.append(expected[:, line], expected[-1:, line]) + 1.5 * place
         series.append(Line(edges, wave, "expected" if place == 0 else "", GREY, 2.0, steps=True))
-        answers.append(np.clip(y, -0.4, 1.4) + base)
-        right.append((y > 0.5) == (expected[:, line] > 0.5))
         labels += [
-            f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {y[k]:.3f}"
+            f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {outputs[k, line]:.3f}"
             for k, command in enumerate(commands)
         ]
-    y, fine, x = np.ravel(answers), np.ravel(right).astype(bool), np.tile(steps, len(live))
+    given, wanted = outputs[:, live[::-1]].T.astype(np.float64), expected[:, live[::-1]].T
+    y = (np.clip(given, -0.4, 1.4) + 1.5 * np.arange(len(live))[:, None]).ravel()
+    fine, x = ((given > 0.5) == (wanted > 0.5)).ravel(), np.tile(steps, len(live))
     for where, name, colour in ((fine, "answer", ACCENT), (~fine, "wrong answer", WRONG)):
         if where.any():
             words = [labels[k] for k in np.flatnonzero(where)]

@@ -53,15 +53,7 @@ def page_command(folder: str, chosen: Options) -> str:
 
 
 def figure_command(folder: str, name: str, chosen: Options, network: str | None = None, analysis: bool = False) -> str:
-    """Return the command that makes the figure of this name, run in the folder above the dataset.
-
-    Args:
-        folder: the dataset.
-        name: the figure.
-        chosen: the options of the page.
-        network: the network of the figure, as TASK:INDEX; None for figures of many.
-        analysis: whether the figure is one of an analysis.
-    """
+    """Return the command that makes a figure, run in the folder above the dataset; `network` is TASK:INDEX."""
     mapped = _of_map(chosen) if name in ("map", "trajectories") else {}
     analyses = [path.name for path in chosen.analyses] if analysis else None
     words = options(figures="figures", only=name, **mapped, analysis=analyses, network=network)

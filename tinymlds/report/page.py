@@ -101,7 +101,6 @@ def _number(value: float | str | None) -> str:
 
 
 def _facts(found: Report) -> list[tuple[str, str]]:
-    """Return the terms and values listed under the title."""
     spec, recipe = found.status.spec, found.status.spec.recipe
     names = [task for task, _ in spec.tasks]
     return [
@@ -134,7 +133,6 @@ def _status(found: Report) -> dict[str, Any]:
 
 
 def _looks(found: Report, looks: Looks) -> dict[str, Any]:
-    """Return single networks and diagrams for the script of the page."""
     return {
         "networks": [_look(found, look) for look in looks.networks],
         "machines": {task: _shown(machine).get("", []) for task, machine in looks.machines.items()},

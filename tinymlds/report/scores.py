@@ -150,7 +150,6 @@ def _done(experiment: Experiment, case: str) -> list[Row]:
 
 
 def _split(row: Row) -> tuple[str, str]:
-    """Return the model with its features, and the form."""
     head, _, form = row.rung.rpartition("/")
     return head, form
 
@@ -160,7 +159,6 @@ def _mean(row: Row) -> float:
 
 
 def _reach(row: Row) -> float:
-    """Return half the width of the interval."""
     return 0.0 if row.half_width is None else row.half_width
 
 
