@@ -18,8 +18,7 @@ from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
-from tinymlds.publish import dictionary
-from tinymlds.publish.building import UNFINISHED
+from tinymlds.publish import UNFINISHED, dictionary
 from tinymlds.publish.metadata import Metadata
 from tinymlds.spec import Recipe
 

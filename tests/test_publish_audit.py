@@ -13,8 +13,8 @@ from tinymlds.architectures import params
 from tinymlds.dataset import packages, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
+from tinymlds.publish import UNFINISHED
 from tinymlds.publish.audit import AGREEMENT, IN_SPANS, Library, audit, behaviour, judge
-from tinymlds.publish.building import UNFINISHED
 from tinymlds.publish.parts import Part
 from tinymlds.tasks.catalog import load
 

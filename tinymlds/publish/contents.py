@@ -47,35 +47,35 @@ class Contents:
 
 def derived(contents: Contents) -> dict[str, bytes]:
     """Return the files that follow from the datasets, the title, the licence and the version of tinymlds."""
-    architecture = contents.parts[0].full.architecture
+    metadata = contents.metadata
+    marker = {
+        "format": packages.FORMAT,
+        "kind": "package",
+        "version": metadata.version,
+        "title": metadata.title,
+        "license": metadata.license,
+        "datasets": [
+            {
+                "name": part.name,
+                "folder": part.folder,
+                "digest": part.full.digest,
+                "networks": len(part.full),
+                "complete": contents.audit.complete(part.name),
+                "subsets": [
+                    {"count": count, "folder": f"{part.name}/{count}", "digest": smaller.digest}
+                    for count, smaller in part.subsets.items()
+                ],
+            }
+            for part in contents.parts
+        ],
+    }
     files = {
-        packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
+        packages.MARKER: (canonical_json(marker) + "\n").encode(),
         AUDIT: indented(contents.audit.report),
         "DATA_DICTIONARY.csv": data_dictionary(contents.parts).encode(),
-        "symmetries.json": indented(symmetry.describe(architecture)),
+        "symmetries.json": indented(symmetry.describe(contents.parts[0].full.architecture)),
     }
     return files | {name: data for scheme in contents.schemes for name, data in scheme.files().items()}
-
-
-def marker(contents: Contents) -> dict[str, Any]:
-    """Return the content of tinymlds.json."""
-    datasets = [
-        {
-            "name": part.name,
-            "folder": part.folder,
-            "digest": part.full.digest,
-            "networks": len(part.full),
-            "complete": contents.audit.complete(part.name),
-            "subsets": [
-                {"count": count, "folder": f"{part.name}/{count}", "digest": smaller.digest}
-                for count, smaller in part.subsets.items()
-            ],
-        }
-        for part in contents.parts
-    ]
-    metadata = contents.metadata
-    about = {"version": metadata.version, "title": metadata.title, "license": metadata.license}
-    return {"format": packages.FORMAT, "kind": "package", **about, "datasets": datasets}
 
 
 def parquet(contents: Contents) -> bytes | None:

@@ -19,7 +19,7 @@ from tinymlds.dataset import overview
 from tinymlds.dataset.commands import command_line
 from tinymlds.report import distributions, report
 from tinymlds.report.charts import Figure
-from tinymlds.report.looks import LOOKS, Look, Looks
+from tinymlds.report.looks import LOOKS, Look
 from tinymlds.report.options import figure_command, page_command
 from tinymlds.report.report import Report
 from tinymlds.report.traces import AXIS, LAYOUT, figure
@@ -43,6 +43,10 @@ def render(found: Report) -> str:
     figures = {drawn.name: drawn for drawn in found.figures()}
     asked = {name for each in found.experiments for name in each.names}
     data = {name: _shown(drawn) for name, drawn in figures.items()}
+    looks = found.looks and {
+        "networks": [_look(found, look) for look in found.looks.networks],
+        "machines": {task: _shown(machine).get("", []) for task, machine in found.looks.machines.items()},
+    }
     return environment.from_string(_file("page.html")).render(
         title=found.title,
         version=__version__,
@@ -59,7 +63,7 @@ def render(found: Report) -> str:
         looks=found.looks,
         command=page_command(found.name, found.options),
         look_titles=LOOKS,
-        data=_json({"layout": LAYOUT, "axis": AXIS, "figures": data, "looks": found.looks and _looks(found, found.looks)}),
+        data=_json({"layout": LAYOUT, "axis": AXIS, "figures": data, "looks": looks}),
     )
 
 
@@ -129,13 +133,6 @@ def _status(found: Report) -> dict[str, Any]:
         "finished": status.digest is not None,
         "command": command_line("status", found.name, *found.options.of_package()),
         "aliases": {row["task"]: catalog.alias(row["task"]) for row in rows[:MOST_ROWS]},
-    }
-
-
-def _looks(found: Report, looks: Looks) -> dict[str, Any]:
-    return {
-        "networks": [_look(found, look) for look in looks.networks],
-        "machines": {task: _shown(machine).get("", []) for task, machine in looks.machines.items()},
     }
 
 

@@ -60,7 +60,9 @@ class Report:
 
     def figures(self, only: tuple[str, ...] = ()) -> list[Figure]:
         """Return the figures of many networks and of the analyses, in order: all, or those named in `only`."""
-        made = [_grid(self)] if not only or "grid" in only else []
+        made: list[Figure | None] = []
+        if (not only or "grid" in only) and len(self.status.spec.counts) > 1 and overview.transducers(self.status):
+            made.append(distributions.grid(self.status, self.columns))
         if self.dataset is not None:
             made += [make(self, self.dataset) for name, make in _FIGURES.items() if not only or name in only]
         made += (figure for each in self.experiments for figure in each.figures(only))
@@ -118,11 +120,6 @@ def progress(status: FolderStatus) -> list[dict[str, Any]]:
         row |= {"total": total, "parameters": status.spec.recipe.architecture.size}
         rows.append(row | {"updated": date(status.updated.get(task))})
     return rows
-
-
-def _grid(report: Report) -> Figure | None:
-    transducers = overview.transducers(report.status) is not None and len(report.status.spec.counts) > 1
-    return distributions.grid(report.status, report.columns) if transducers else None
 
 
 _FIGURES: dict[str, Callable[[Report, Dataset], Figure | None]] = {
