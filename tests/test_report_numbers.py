@@ -12,7 +12,7 @@ from pages import train_five
 import tinymlds
 from tinymlds import UsageError
 from tinymlds.dataset import store
-from tinymlds.report import curves, diagram, distributions, looks, weightmap
+from tinymlds.report import diagram, distributions, looks, weightmap
 from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
@@ -67,12 +67,12 @@ def test_curves_keep_the_last_loss_of_networks_that_ended(tmp_path) -> None:
     dataset = tinymlds.open(tmp_path / "xor")
     losses = [validation for _, validation in dataset.losses("xor")]
     assert [len(loss) for loss in losses] == [1, 2, 1]
-    (chart,) = curves.curves(dataset).charts[""]
+    (chart,) = distributions.curves(dataset).charts[""]
     line = next(s for s in chart.series if isinstance(s, Line))
     assert line.x.tolist() == [1, 2]
     wanted = np.median([[loss[min(epoch, len(loss)) - 1] for loss in losses] for epoch in (1, 2)], axis=1)
     assert np.allclose(line.y, wanted, rtol=1e-6)  # float32 losses
-    (chart,) = curves.single_curves(dataset).charts["xor"]
+    (chart,) = distributions.single_curves(dataset).charts["xor"]
     shown, ends = (next(s.y for s in reversed(chart.series) if isinstance(s, kind)) for kind in (Line, Points))
     assert np.array_equal(shown[~np.isnan(shown)].astype(np.float32), np.concatenate(losses))
     assert ends.astype(np.float32).tolist() == [loss[-1] for loss in losses]
@@ -151,7 +151,7 @@ def test_networks_of_many_shards(tmp_path, monkeypatch, points) -> None:
     for (task, index), place in zip(weights, found.rows, strict=True):
         wanted = found.plane.place(dataset.weights(task, epoch=0)[[index]])
         assert first[f"{place['task']} {place['index']}"] == pytest.approx(wanted[0])
-    (chart,) = curves.single_curves(dataset).charts["transducer_001"]
+    (chart,) = distributions.single_curves(dataset).charts["transducer_001"]
     shown = next(s.y for s in reversed(chart.series) if isinstance(s, Line))
     losses = np.concatenate([validation for _, validation in dataset.losses("transducer_001")])
     assert np.array_equal(shown[~np.isnan(shown)].astype(np.float32), losses)

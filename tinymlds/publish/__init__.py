@@ -183,10 +183,6 @@ def _building(out: Path) -> Iterator[Path]:
     """Provide the folder OUT.incomplete to build a package in, and rename it to OUT at the end.
 
     Files of an interrupted run are removed first. After an error other than a failed audit, the folder is removed.
-
-    Raises:
-        UsageError: OUT exists, OUT.incomplete holds other files, or another run builds there.
-        TinymldsError: the file system refused.
     """
     folder = out.with_name(out.name + UNFINISHED)
     if out.exists() or out.is_symlink():

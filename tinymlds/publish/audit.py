@@ -233,9 +233,6 @@ def audit(parts: list[Part], version: str, threads: int, progress: Callable[[int
     """Audit the complete networks of all datasets of a package.
 
     `version` is that of tinymlds, for the report; `progress` is called with (networks audited, networks).
-
-    Raises:
-        DatasetError: a file is damaged, or a table does not match dataset.json.
     """
     library = Library(parts)
     rule = {"rule": f"{RULE}{RULE_OF_MACHINES}.", "agreement": AGREEMENT, "in_spans": IN_SPANS, "sequences": SEQUENCES}

@@ -25,11 +25,6 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
 
     Every file that is copied is compared with SHA256SUMS; without `hosts`, provenance.jsonl names no host. Returns
     {name: sha256} of every file, SHA256SUMS included.
-
-    Raises:
-        UsageError: `count` is not less than the number of networks.
-        DatasetError: the dataset is damaged.
-        TinymldsError: the file system refused.
     """
     sums = {}
     for name, source in _sources(dataset, count, hosts):
@@ -39,12 +34,7 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
 
 
 def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
-    """Return the SHA256SUMS of the first `count` networks, without provenance.jsonl; nothing is written.
-
-    Raises:
-        UsageError: `count` is not less than the number of networks.
-        DatasetError: a shard that is cut is damaged.
-    """
+    """Return the SHA256SUMS of the first `count` networks, without provenance.jsonl; nothing is written."""
     sums = {}
     for name, source in _sources(dataset, count, True):
         if name != store.PROVENANCE:

@@ -1,6 +1,6 @@
 """Reports on a dataset: one HTML page that works offline, and the same figures as PNG or SVG for papers.
 
-`report` gathers the content. `distributions`, `curves`, `weightmap`, `looks`, `diagram` and `scores` compute the figures as
+`report` gathers the content. `distributions`, `weightmap`, `looks`, `diagram` and `scores` compute the figures as
 `charts`, which hold numbers and need no plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib)
 draw them.
 """

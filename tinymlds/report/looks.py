@@ -69,11 +69,7 @@ class Looks:
 
 
 def looks(dataset: Dataset, options: Options) -> Looks:
-    """Return the figures of some networks of a dataset, and of those that the options name.
-
-    Raises:
-        UsageError: the dataset has no such network.
-    """
+    """Return the figures of some networks of a dataset, and of those that the options name."""
     chosen, text = choose(dataset)
     for task, index in options.networks:
         try:

@@ -34,11 +34,7 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date
 
 
 def save(figure: Figure, folder: Path, form: str) -> list[Path]:
-    """Write a figure as NAME.png or NAME.svg, or as NAME-CHOICE for each choice, and return the paths.
-
-    Raises:
-        TinymldsError: the file system refused.
-    """
+    """Write a figure as NAME.png or NAME.svg, or as NAME-CHOICE for each choice, and return the paths."""
     paths = []
     for choice, charts in figure.charts.items():
         name = f"{figure.name}-{choice.replace(' ', '-')}" if choice else figure.name

@@ -12,7 +12,7 @@ from tinymlds.dataset import overview
 from tinymlds.dataset.dataset import Dataset, open_dataset
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.errors import UsageError
-from tinymlds.report import curves, distributions, scores, weightmap
+from tinymlds.report import distributions, scores, weightmap
 from tinymlds.report.charts import Figure
 from tinymlds.report.distributions import Columns
 from tinymlds.report.looks import LOOKS, Looks, looks
@@ -77,12 +77,7 @@ class Report:
 
 
 def read(folder: Path, options: Options) -> Report:
-    """Open a dataset folder for a report.
-
-    Raises:
-        DatasetError: not a dataset folder, or a damaged one.
-        AnalysisError: a file was not written by `tinymlds analyze --out`.
-    """
+    """Open a dataset folder for a report."""
     results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
     dataset = None if status.digest is None else open_dataset(folder, options.name, options.subset)
@@ -125,8 +120,8 @@ def progress(status: FolderStatus) -> list[dict[str, Any]]:
 _FIGURES: dict[str, Callable[[Report, Dataset], Figure | None]] = {
     "epochs": lambda report, _: distributions.epochs(report.columns),
     "losses": lambda report, dataset: distributions.losses(report.columns, dataset.spec.recipe),
-    "curves": lambda _, dataset: curves.curves(dataset),
-    "single-curves": lambda _, dataset: curves.single_curves(dataset),
+    "curves": lambda _, dataset: distributions.curves(dataset),
+    "single-curves": lambda _, dataset: distributions.single_curves(dataset),
     "accuracy": lambda report, dataset: distributions.accuracy(report.columns, dataset.spec.recipe.steps),
     "trigger": lambda report, _: distributions.trigger(report.columns),
     "map": lambda report, dataset: weightmap.map_figure(dataset, report.weight_map, report.options),
