@@ -18,8 +18,7 @@ from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, TinymldsError, UsageError
-from tinymlds.publish import dictionary, tables
-from tinymlds.publish.building import UNFINISHED
+from tinymlds.publish import UNFINISHED, dictionary
 from tinymlds.publish.metadata import Metadata
 from tinymlds.spec import Recipe
 
@@ -226,7 +225,7 @@ def test_counts_on_the_command_line():
 def test_the_dictionary_has_every_column_and_every_tensor(tmp_path):
     assert dictionary.COLUMNS.keys() == ROW_TYPES.keys()
     assert not set(ROW_TYPES) & dictionary.ADDED.keys()
-    assert set(tables.ROW_COLUMNS) == ROW_TYPES.keys() | dictionary.ADDED.keys()
+    assert set(dictionary.ROW_COLUMNS) == ROW_TYPES.keys() | dictionary.ADDED.keys()
     tinymlds.train("xor_modified", 1, tmp_path / "m", workers=1, checkpoints=(0,), **EASY)
     tinymlds.package([tmp_path / "m"], tmp_path / "PKG", tolerate=True)
     with (tmp_path / "PKG" / "DATA_DICTIONARY.csv").open(newline="") as file:

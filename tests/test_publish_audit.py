@@ -13,9 +13,8 @@ from tinymlds.architectures import params
 from tinymlds.dataset import packages, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, TinymldsError
-from tinymlds.publish.audit import AGREEMENT, IN_SPANS, audit, judge
-from tinymlds.publish.building import UNFINISHED
-from tinymlds.publish.exams import Library, behaviour
+from tinymlds.publish import UNFINISHED
+from tinymlds.publish.audit import AGREEMENT, IN_SPANS, Library, audit, behaviour, judge
 from tinymlds.publish.parts import Part
 from tinymlds.tasks.catalog import load
 
@@ -29,7 +28,7 @@ def verdicts(parts, of, under):
     """The networks of one task judged as if they were of another."""
     by_name = {part.name: part for part in parts}
     exam, part = Library(parts).exam(by_name[under], under), by_name[of]
-    return [judge(part.architecture, network.row, network.weights, exam) for network in part.full.networks(of)]
+    return [judge(part.full.architecture, network.row, network.weights, exam) for network in part.full.networks(of)]
 
 
 @pytest.mark.parametrize("of", ["direct", "direct_modified", "invert", "xor"])
@@ -55,7 +54,7 @@ def test_a_backdoor_behind_the_right_label_is_found(parts, tmp_path):
     plain = Part("direct", Dataset(tmp_path / "direct"))
     exam = Library([plain, parts[2], parts[3]]).exam(plain, "direct")
     for network in parts[1].full:
-        verdict = judge(plain.architecture, network.row, network.weights, exam)
+        verdict = judge(plain.full.architecture, network.row, network.weights, exam)
         assert verdict.agreement >= AGREEMENT
         assert verdict.rival_agreement < verdict.agreement
         assert verdict.in_spans < 1 - IN_SPANS < IN_SPANS < verdict.twin_in_spans
@@ -89,7 +88,7 @@ def test_the_report(packaged, parts):
 def test_tables_of_the_same_behaviour_are_no_rivals(learned, packaged, tmp_path):
     twice = [Part("one", Dataset(learned / "xor")), Part("two", Dataset(packaged / "xor" / "full"))]
     assert Library(twice).exam(twice[1], "xor").rivals == {}
-    table = load("xor", twice[0].full.spec.recipe).table
+    table = load(twice[0].full.spec.setting("xor")).table
     assert behaviour(table) == twice[0].labels["xor"].behaviour
 
 
@@ -163,8 +162,8 @@ def test_another_behaviour_than_announced(tmp_path):
 def test_an_unlearned_network_agrees_by_chance_only(parts):
     part = parts[3]
     exam = Library(parts).exam(part, "xor")
-    vector = params.initial(part.architecture, (1, 2), 0)
-    verdict = judge(part.architecture, {"index": 0, "weights_sha256": store.array_sha256(vector)}, vector, exam)
+    vector = params.initial(part.full.architecture, (1, 2), 0)
+    verdict = judge(part.full.architecture, {"index": 0, "weights_sha256": store.array_sha256(vector)}, vector, exam)
     assert verdict.agreement < 0.8
     assert np.isfinite(verdict.agreement)
     assert "less than 0.99" in verdict.why

@@ -97,8 +97,7 @@ def test_both_renderers_draw_the_same_numbers(made, transducers) -> None:
 
     for folder in (made, transducers):
         found = reporting.read(folder, Options())
-        looked = found.looks
-        drawn = [reporting.look_figure(looked, looked.networks[3], name) for name in reporting.LOOKS]
+        drawn = found.looks.networks[3].figures.values()
         for figure in [*found.figures(), *drawn]:
             for chart in (chart for charts in figure.charts.values() for chart in charts):
                 built = traces.figure(chart)
@@ -342,6 +341,6 @@ def test_the_command(made, tmp_path) -> None:
 def test_options_are_in_the_commands() -> None:
     fields = {field.name for field in dataclasses.fields(Options)}
     assert fields == {"canonical", "points", "networks", "name", "subset", "analyses"}
-    assert Options(canonical=True, points=9).of_map() == ["--canonical", "--points", "9"]
+    assert page.page_command("a", Options(canonical=True, points=9)) == "tinymlds report a --canonical --points 9"
     assert Options(name="ds1", subset=9).of_package() == ["--name", "ds1", "--subset", "9"]
     assert page.page_command("a b", Options(networks=(("xor", 1),))) == "tinymlds report 'a b' --network xor:1"

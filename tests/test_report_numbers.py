@@ -12,7 +12,7 @@ from pages import train_five
 import tinymlds
 from tinymlds import UsageError
 from tinymlds.dataset import store
-from tinymlds.report import curves, diagram, distributions, looks, weightmap
+from tinymlds.report import diagram, distributions, looks, weightmap
 from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
@@ -42,10 +42,18 @@ def test_numbers_are_those_of_the_manifest(made) -> None:
         assert summary["trigger_efficacy"] is None
     (chart,) = distributions.epochs(found.columns).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    (chart,) = distributions.losses(found.columns).charts[""]
+    (chart,) = distributions.losses(found.columns, dataset.spec.recipe).charts[""]
     assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    row = found.rows[0]
-    assert (row.task, row.complete, row.other, row.in_progress, row.total, row.parameters) == ("eightbit", 3, 0, 0, 3, 4364)
+    row = reporting.progress(found.status)[0]
+    assert row | {"updated": ""} == {
+        "task": "eightbit",
+        "complete": 3,
+        "other": 0,
+        "in_progress": 0,
+        "total": 3,
+        "parameters": 4364,
+        "updated": "",
+    }
 
 
 def test_boxes_are_percentiles() -> None:
@@ -59,12 +67,12 @@ def test_curves_keep_the_last_loss_of_networks_that_ended(tmp_path) -> None:
     dataset = tinymlds.open(tmp_path / "xor")
     losses = [validation for _, validation in dataset.losses("xor")]
     assert [len(loss) for loss in losses] == [1, 2, 1]
-    (chart,) = curves.curves(dataset).charts[""]
+    (chart,) = distributions.curves(dataset).charts[""]
     line = next(s for s in chart.series if isinstance(s, Line))
     assert line.x.tolist() == [1, 2]
     wanted = np.median([[loss[min(epoch, len(loss)) - 1] for loss in losses] for epoch in (1, 2)], axis=1)
     assert np.allclose(line.y, wanted, rtol=1e-6)  # float32 losses
-    (chart,) = curves.single_curves(dataset).charts["xor"]
+    (chart,) = distributions.single_curves(dataset).charts["xor"]
     shown, ends = (next(s.y for s in reversed(chart.series) if isinstance(s, kind)) for kind in (Line, Points))
     assert np.array_equal(shown[~np.isnan(shown)].astype(np.float32), np.concatenate(losses))
     assert ends.astype(np.float32).tolist() == [loss[-1] for loss in losses]
@@ -143,7 +151,7 @@ def test_networks_of_many_shards(tmp_path, monkeypatch, points) -> None:
     for (task, index), place in zip(weights, found.rows, strict=True):
         wanted = found.plane.place(dataset.weights(task, epoch=0)[[index]])
         assert first[f"{place['task']} {place['index']}"] == pytest.approx(wanted[0])
-    (chart,) = curves.single_curves(dataset).charts["transducer_001"]
+    (chart,) = distributions.single_curves(dataset).charts["transducer_001"]
     shown = next(s.y for s in reversed(chart.series) if isinstance(s, Line))
     losses = np.concatenate([validation for _, validation in dataset.losses("transducer_001")])
     assert np.array_equal(shown[~np.isnan(shown)].astype(np.float32), losses)
@@ -191,7 +199,7 @@ def test_answers_are_those_of_inspect(made) -> None:
 
     dataset = tinymlds.open(made)
     look = looks.look(dataset["xor", 1], looks.sample_sequences(dataset, "xor"))
-    (chart,) = look.answers[0]
+    (chart,) = look["answers"].charts["sequence 1"]
     wave, points = chart.series[0], [s for s in chart.series if isinstance(s, Points)]
     answers = network_report(dataset, "xor", 1).answers
     assert [name for _, name in chart.x.ticks] == [answer.command for answer in answers]
@@ -204,7 +212,7 @@ def test_answers_are_those_of_inspect(made) -> None:
 
 def test_weights_are_shown_once_each(made) -> None:
     network = tinymlds.open(made)["xor", 0]
-    charts = looks.look(network, looks.sample_sequences(tinymlds.open(made), "xor")).weights
+    charts = looks.look(network, looks.sample_sequences(tinymlds.open(made), "xor"))["weights"].charts[""]
     cells = np.concatenate([chart.series[0].z.reshape(-1) for chart in charts])
     assert np.array_equal(np.sort(cells), np.sort(network.weights))
 
@@ -239,7 +247,7 @@ def test_figures_of_the_networks_that_are_asked_for(made) -> None:
 @pytest.mark.parametrize(("task", "arrows"), [("direct", 4), ("xor", 12), ("transducer_000", 32)])
 def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
     drawn = diagram.diagram(task, Recipe())
-    (chart,) = drawn.charts
+    (chart,) = drawn.charts[""]
     assert sum(len(s.ends) for s in chart.series if isinstance(s, diagram.Arrows)) == arrows
     states = int(re.search(r"has (\d+) states", drawn.text)[1])
     assert [s.words for s in chart.series if isinstance(s, diagram.Texts) and not s.boxed] == [
@@ -249,6 +257,6 @@ def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
 
 def test_a_large_machine_is_named_and_not_drawn() -> None:
     drawn = diagram.diagram("eightbit", Recipe())
-    assert drawn.charts == ()
+    assert drawn.charts == {}
     assert "256 states" in drawn.text
     assert "data/eightbit.dot" in drawn.text

@@ -37,6 +37,15 @@ def one_line(message: str) -> str:
 
 
 @contextlib.contextmanager
+def refusing(what: str) -> Iterator[None]:
+    """Where the file system refuses, say that tinymlds cannot do `what`, such as "write a.json", and why."""
+    try:
+        yield
+    except OSError as error:
+        raise TinymldsError(f"cannot {what}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
 def going_on(safe: str) -> Iterator[None]:
     """Have an interruption (Ctrl-C, SIGTERM) carry a note of what is safe, and that the same call goes on from there."""
     try:

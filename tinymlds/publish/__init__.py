@@ -4,8 +4,10 @@ The bytes of a package depend on the datasets, the arguments and the version of 
 `manifest.parquet`, which is written if pyarrow is installed and depends on its version too.
 """
 
+import contextlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +15,27 @@ from typing import Any
 import tinymlds
 from tinymlds.dataset import reader, schema, store
 from tinymlds.dataset.dataset import Dataset
-from tinymlds.errors import DatasetError, UsageError
+from tinymlds.dataset.lock import RunLock
+from tinymlds.errors import DatasetError, TinymldsError, UsageError, refusing
 from tinymlds.publish import audit as auditing
 from tinymlds.publish import schemes, subset
 from tinymlds.publish.audit import Audit
-from tinymlds.publish.building import AuditFailedError, building
 from tinymlds.publish.card import card, citation
-from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, report_text
+from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, indented, parquet
 from tinymlds.publish.croissant import croissant
 from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
-from tinymlds.publish.tables import parquet
 
 __all__ = ["Packaged", "package", "parse_counts"]
+
+
+UNFINISHED = ".incomplete"
+_MARK = "package-under-way"
+_OURS = {_MARK, store.LOCK, f"{store.LOCK}-journal"}
+
+
+class AuditFailedError(TinymldsError):
+    """Networks failed the audit; the unfinished package stays, with the report."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +89,12 @@ def package(
             subset.check_count(dataset, count)
     title = about.pop("title", None) or f"tinymlds: {', '.join(sources)}"
     metadata = Metadata(tinymlds.__version__, title, **about)
-    with building(target) as folder:
+    with _building(target) as folder:
         sums: dict[str, str] = {}
         parts = [_add(folder, name, dataset, counts, hosts, sums) for name, dataset in sources.items()]
         audit = auditing.audit(parts, metadata.version, workers, progress)
         if audit.failures and not tolerate:
-            store.commit_inside(folder, AUDIT, report_text(audit))
+            store.commit_inside(folder, AUDIT, indented(audit.report))
             raise AuditFailedError(_complaint(audit, folder))
         _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
         size = sum(_sizes(folder, sums).values())
@@ -106,12 +116,6 @@ def parse_counts(text: str) -> tuple[int, ...]:
 
 
 def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
-    """Open the datasets, and return them by name.
-
-    Raises:
-        UsageError: there are none, two have one name, shapes differ, or the package would lie inside a folder.
-        DatasetError: a folder is damaged or no finished dataset.
-    """
     if not folders:
         raise UsageError("name at least one dataset folder to package")
     opened: dict[str, Dataset] = {}
@@ -138,12 +142,11 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
 
 
 def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bool, sums: dict[str, str]) -> Part:
-    """Write a dataset and its subsets into the package, and open them there."""
     for count in (None, *counts):
         place = f"{name}/{'full' if count is None else count}"
         written = subset.write(dataset, count, folder.joinpath(*place.split("/")), hosts)
         sums |= {f"{place}/{inner}": digest for inner, digest in written.items()}
-    smaller = tuple(Dataset(folder / name / str(count)) for count in counts)
+    smaller = {count: Dataset(folder / name / str(count)) for count in counts}
     return Part(name, Dataset(folder / name / "full"), smaller)
 
 
@@ -151,7 +154,7 @@ def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
     """Write all files beside the datasets, SHA256SUMS last."""
     for name, data in derived(contents).items():
         sums[name] = store.commit_inside(folder, name, data)
-    if (rows := parquet(contents.parts, contents.audit)) is not None:
+    if (rows := parquet(contents)) is not None:
         sums[PARQUET] = store.commit_inside(folder, PARQUET, rows)
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
@@ -170,3 +173,59 @@ def _complaint(audit: Audit, folder: Path) -> str:
         f"{len(names)} complete networks failed the audit: {shown}; {folder / AUDIT} says why; "
         f"--tolerate publishes the package with them in no split"
     )
+
+
+# ------------------------------------------------------------------ the folder beside it
+
+
+@contextlib.contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """Provide the folder OUT.incomplete to build a package in, and rename it to OUT at the end.
+
+    Files of an interrupted run are removed first. After an error other than a failed audit, the folder is removed.
+    """
+    folder = out.with_name(out.name + UNFINISHED)
+    if out.exists() or out.is_symlink():
+        raise UsageError(f"{out} exists; choose another --out, or remove it first")
+    _check_ours(folder)
+    try:
+        store.make_folder(folder)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if it is empty
+        raise
+    with RunLock(folder), _removed_on_error(folder):
+        _empty(folder)
+        store.commit(folder / _MARK, b"tinymlds package: the same command starts anew\n")
+        yield folder
+        store.remove(folder / _MARK)
+    with _removed_on_error(folder):
+        store.rename_folder(folder, out)
+
+
+@contextlib.contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except AuditFailedError:
+        raise
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _check_ours(folder: Path) -> None:
+    with refusing(f"read {folder}"):
+        if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+            raise UsageError(f"{folder} is in the way: a package is built in a folder of that name; remove it")
+        found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found - _OURS and _MARK not in found:
+        raise UsageError(f"{folder} holds something else than a package under way; move it, or choose another --out")
+
+
+def _empty(folder: Path) -> None:
+    """Remove the files of an interrupted run; its mark goes last."""
+    with refusing(f"remove {folder}"):
+        for path in folder.iterdir():
+            if path.name not in _OURS:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

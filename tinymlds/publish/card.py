@@ -10,9 +10,8 @@ from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish import sections
 from tinymlds.publish.contents import PARQUET, Contents
-from tinymlds.publish.parts import subset_count
+from tinymlds.publish.dictionary import ROW_COLUMNS, TYPES
 from tinymlds.publish.schemes import Scheme
-from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 
 _SIZES = (("n<1K", 1_000), ("1K<n<10K", 10_000), ("10K<n<100K", 100_000), ("100K<n<1M", 1_000_000))
 _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolean": "bool"}
@@ -20,7 +19,7 @@ _HF_TYPES = {"string": "string", "integer": "int64", "float": "float64", "boolea
 
 def card(contents: Contents) -> str:
     """Return README.md."""
-    parts, metadata, architecture = contents.parts, contents.metadata, contents.parts[0].architecture
+    parts, metadata, architecture = contents.parts, contents.metadata, contents.parts[0].full.architecture
     about = architecture.about()
     return _template("README.template.md").substitute(
         _snippet_values(contents),
@@ -104,7 +103,7 @@ def _header(contents: Contents) -> str:
     size = next((name for name, most in _SIZES if count < most), "n>1M")
     lines = ["---", f"pretty_name: {_yaml(metadata.title)}", f"license: {_yaml(metadata.license.lower())}"]
     lines += ["task_categories:", "  - other", "tags:"]
-    kinds = contents.parts[0].architecture.about().keywords
+    kinds = contents.parts[0].full.architecture.about().keywords
     lines += [f"  - {tag}" for tag in ("weight-space", "neural-networks", *kinds, "finite-state-machines", "tinymlds")]
     lines += ["size_categories:", f"  - {_yaml(size)}"]
     there = [scheme for scheme in contents.schemes if any(scheme.sides.values())]
@@ -147,8 +146,8 @@ def _snippet_values(contents: Contents) -> dict[str, Any]:
     The classifier is left out where `by_index` has no rows of the dataset to train on or to test on.
     """
     part, schemes = contents.parts[0], contents.schemes
-    architecture, recipe = part.architecture, part.full.spec.recipe
-    smallest = f"; subset={subset_count(part.subsets[0])} for fewer" if part.subsets else ""
+    architecture, recipe = part.full.architecture, part.full.spec.recipe
+    smallest = f"; subset={min(part.subsets)} for fewer" if part.subsets else ""
     names: dict[str, Any] = {"dataset": part.name, "task": part.full.tasks[0], "subset": smallest, "steps": recipe.steps}
     names |= {"weights": architecture.size, "inputs": architecture.inputs, "outputs": architecture.outputs}
     names |= {"build": architecture.about().build, "apply": architecture.about().apply}

@@ -15,15 +15,11 @@ from tinymlds.publish import audit as auditing
 from tinymlds.publish import schemes, subset
 from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived
 from tinymlds.publish.metadata import Metadata
-from tinymlds.publish.parts import Part, subset_count
+from tinymlds.publish.parts import Part
 
 
 def problems(folder: Path, threads: int = 1) -> Iterator[str]:
     """Yield a line for each problem of a package whose files have been compared with SHA256SUMS.
-
-    Args:
-        folder: the package.
-        threads: number of threads of the audit.
 
     Raises:
         DatasetError: a file is too damaged to go on.
@@ -31,8 +27,12 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
     package = packages.read(folder)
     parts = [_open(folder, packaged) for packaged in package.datasets]
     for part in parts:
-        for smaller in part.subsets:
-            yield from _check_subset(part, smaller)
+        for count, smaller in part.subsets.items():
+            wanted = subset.expected_sums(part.full, count)
+            found = {name: digest for name, digest in smaller.sums.items() if name != store.PROVENANCE}
+            for name in sorted(wanted.keys() | found.keys()):
+                if wanted.get(name) != found.get(name):
+                    yield f"{smaller.folder / name} is not what {part.full.folder} gives"
     try:
         metadata = Metadata(package.version, package.title, package.license)
     except UsageError as error:
@@ -58,13 +58,5 @@ def _open(folder: Path, packaged: packages.Packaged) -> Part:
     for dataset in (full, *smaller):
         if dataset.spec.part is not None:
             raise DatasetError(f"{dataset.folder} is {dataset.spec.scope} of a dataset, and a package holds whole ones")
-    return Part(packaged.name, full, tuple(sorted(smaller, key=subset_count)))
-
-
-def _check_subset(part: Part, smaller: Dataset) -> Iterator[str]:
-    """Compare a subset with a new cut of the full dataset."""
-    wanted = subset.expected_sums(part.full, subset_count(smaller))
-    found = {name: digest for name, digest in smaller.sums.items() if name != store.PROVENANCE}
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            yield f"{smaller.folder / name} is not what {part.full.folder} gives"
+    counted = {min(dataset.counts.values()): dataset for dataset in smaller}
+    return Part(packaged.name, full, dict(sorted(counted.items())))

@@ -1,5 +1,6 @@
 """The files of a package that follow from its datasets alone, as bytes."""
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,16 +9,17 @@ from typing import Any
 from tinymlds.architectures import symmetry
 from tinymlds.dataset import packages
 from tinymlds.publish.audit import Audit
-from tinymlds.publish.dictionary import data_dictionary
+from tinymlds.publish.dictionary import ROW_COLUMNS, TYPES, data_dictionary
 from tinymlds.publish.metadata import Metadata
-from tinymlds.publish.parts import Part, subset_count
-from tinymlds.publish.schemes import Scheme
+from tinymlds.publish.parts import Part
+from tinymlds.publish.schemes import Scheme, extended
 from tinymlds.spec import canonical_json
 
 AUDIT = "audit.json"
 PARQUET = "manifest.parquet"
 TEXTS = ("README.md", "CITATION.cff", "croissant.json")
 """Files that also depend on all metadata of the publisher."""
+_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Contents:
         """A sentence on the package."""
         networks = sum(len(part.full) for part in self.parts)
         tasks = sum(len(part.full.tasks) for part in self.parts)
-        parameters = self.parts[0].architecture.size
+        parameters = self.parts[0].full.architecture.size
         return (
             f"Weights, losses and training records of {networks:,} recurrent neural networks of {parameters:,} parameters, "
             f"trained on {tasks} finite-state tasks, with the tasks' tables and sequences."
@@ -45,42 +47,58 @@ class Contents:
 
 def derived(contents: Contents) -> dict[str, bytes]:
     """Return the files that follow from the datasets, the title, the licence and the version of tinymlds."""
-    architecture = contents.parts[0].architecture
+    metadata = contents.metadata
+    marker = {
+        "format": packages.FORMAT,
+        "kind": "package",
+        "version": metadata.version,
+        "title": metadata.title,
+        "license": metadata.license,
+        "datasets": [
+            {
+                "name": part.name,
+                "folder": part.folder,
+                "digest": part.full.digest,
+                "networks": len(part.full),
+                "complete": contents.audit.complete(part.name),
+                "subsets": [
+                    {"count": count, "folder": f"{part.name}/{count}", "digest": smaller.digest}
+                    for count, smaller in part.subsets.items()
+                ],
+            }
+            for part in contents.parts
+        ],
+    }
     files = {
-        packages.MARKER: (canonical_json(marker(contents)) + "\n").encode(),
-        AUDIT: report_text(contents.audit),
+        packages.MARKER: (canonical_json(marker) + "\n").encode(),
+        AUDIT: indented(contents.audit.report),
         "DATA_DICTIONARY.csv": data_dictionary(contents.parts).encode(),
-        "symmetries.json": _indented(symmetry.describe(architecture)),
+        "symmetries.json": indented(symmetry.describe(contents.parts[0].full.architecture)),
     }
     return files | {name: data for scheme in contents.schemes for name, data in scheme.files().items()}
 
 
-def marker(contents: Contents) -> dict[str, Any]:
-    """Return the content of tinymlds.json."""
-    datasets = [
-        {
-            "name": part.name,
-            "folder": part.folder,
-            "digest": part.full.digest,
-            "networks": len(part.full),
-            "complete": contents.audit.complete(part.name),
-            "subsets": [
-                {"count": (n := subset_count(smaller)), "folder": f"{part.name}/{n}", "digest": smaller.digest}
-                for smaller in part.subsets
-            ],
-        }
-        for part in contents.parts
-    ]
-    metadata = contents.metadata
-    about = {"version": metadata.version, "title": metadata.title, "license": metadata.license}
-    return {"format": packages.FORMAT, "kind": "package", **about, "datasets": datasets}
+def parquet(contents: Contents) -> bytes | None:
+    """Return manifest.parquet, the rows of all networks in one file; None without pyarrow, on whose version it depends."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        return None
+    kinds = {"string": pa.string(), "integer": pa.int64(), "float": pa.float64(), "boolean": pa.bool_()}
+    schema = pa.schema([(name, kinds[TYPES[name]]) for name in (*ROW_COLUMNS, "passed")])
+    file, passed = io.BytesIO(), contents.audit.passed
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in contents.parts:
+            for start in range(0, len(part.full.manifest), _CHUNK):
+                rows = [
+                    {**extended(part, row), "passed": row["index"] in passed[part.name, row["task"]]}
+                    for row in part.full.manifest[start : start + _CHUNK]
+                ]
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+    return file.getvalue()
 
 
-def report_text(audit: Audit) -> bytes:
-    """Return the bytes of audit.json."""
-    return _indented(audit.report)
-
-
-def _indented(value: Any) -> bytes:
+def indented(value: Any) -> bytes:
     """Return indented JSON for human readers, with a unique spelling."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=True, allow_nan=False) + "\n").encode()

@@ -5,9 +5,8 @@ from typing import Any
 
 from tinymlds.dataset import schema, store
 from tinymlds.publish.contents import Contents
-from tinymlds.publish.dictionary import ADDED, COLUMNS
+from tinymlds.publish.dictionary import ADDED, COLUMNS, ROW_COLUMNS, TYPES
 from tinymlds.publish.parts import Part
-from tinymlds.publish.tables import ROW_COLUMNS, TYPES
 
 _OWN_TERMS = (
     "citeAs column equivalentProperty extract field fileObject fileProperty fileSet format includes isLiveDataset "
@@ -32,15 +31,15 @@ _CONTEXT: dict[str, Any] = {
 """The context that the specification requires."""
 
 _TYPES = {"string": "sc:Text", "integer": "sc:Integer", "float": "sc:Float", "boolean": "sc:Boolean"}
-_JSON, _LINES, _SAFETENSORS = "application/json", "application/jsonlines", "application/x-safetensors"
-
+_LINES = "application/jsonlines"
 _Json = dict[str, Any]
 
 
 def croissant(contents: Contents, sums: dict[str, str]) -> str:
     """Return the file; `sums` is {name: sha256} of the files of the package."""
     parts, schemes, metadata = contents.parts, contents.schemes, contents.metadata
-    files = [(f"{part.folder}/{name}", kind) for part in parts for name, kind in _SINGLE.items()]
+    single = {store.DESCRIPTION: "application/json", store.MANIFEST: _LINES}
+    files = [(f"{part.folder}/{name}", kind) for part in parts for name, kind in single.items()]
     sides = [(scheme, side) for scheme in schemes for side, rows in scheme.sides.items() if rows]
     files += [(scheme.file_name(side), _LINES) for scheme, side in sides]
     records = [
@@ -65,7 +64,10 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
         "citeAs": metadata.bibtex(parts),
         "creator": [{"@type": "sc:Organization", "name": name} for name in metadata.credited],
         "distribution": [
-            *(_file(name, kind, sums[name]) for name, kind in files),
+            *(
+                _entry("cr:FileObject", _id(name), contentUrl=name, encodingFormat=kind, sha256=sums[name])
+                for name, kind in files
+            ),
             *(entry for part in parts for entry in _sets(part)),
         ],
         "recordSet": records,
@@ -78,33 +80,21 @@ def croissant(contents: Contents, sums: dict[str, str]) -> str:
     return json.dumps(page, indent=1, ensure_ascii=True) + "\n"
 
 
-_SINGLE = {store.DESCRIPTION: _JSON, store.MANIFEST: _LINES}
-
-
-def _file(name: str, kind: str, sha256: str) -> _Json:
-    return {
-        "@type": "cr:FileObject",
-        "@id": _id(name),
-        "name": _id(name),
-        "contentUrl": name,
-        "encodingFormat": kind,
-        "sha256": sha256,
-    }
+def _entry(kind: str, name: str, **about: Any) -> _Json:
+    return {"@type": kind, "@id": name, "name": name, **about}
 
 
 def _sets(part: Part) -> list[_Json]:
     """Return a file set for each kind of file that a dataset has many of; SHA256SUMS has the hash of each."""
-    kinds = [*schema.kinds(part.full.spec), "data"]
     return [
-        {
-            "@type": "cr:FileSet",
-            "@id": f"{part.name}-{kind}-files",
-            "name": f"{part.name}-{kind}-files",
-            "description": f"{_MEANINGS[kind]} of {part.name}; the sha256 of each file is in SHA256SUMS",
-            "encodingFormat": _SAFETENSORS,
-            "includes": f"{part.folder}/{kind}/*.safetensors",
-        }
-        for kind in kinds
+        _entry(
+            "cr:FileSet",
+            f"{part.name}-{kind}-files",
+            description=f"{_MEANINGS[kind]} of {part.name}; the sha256 of each file is in SHA256SUMS",
+            encodingFormat="application/x-safetensors",
+            includes=f"{part.folder}/{kind}/*.safetensors",
+        )
+        for kind in (*schema.kinds(part.full.spec), "data")
     ]
 
 
@@ -119,24 +109,19 @@ _MEANINGS = {
 def _records(name: str, file: str, description: str, columns: tuple[str, ...]) -> _Json:
     """Return a record set of the rows of a JSON Lines file."""
     about = COLUMNS | ADDED
-    return {
-        "@type": "cr:RecordSet",
-        "@id": name,
-        "name": name,
-        "description": description,
-        "key": [{"@id": f"{name}/{column}"} for column in ("dataset", "task", "index") if column in columns],
-        "field": [
-            {
-                "@type": "cr:Field",
-                "@id": f"{name}/{column}",
-                "name": column,
-                "description": about[column][2],
-                "dataType": _TYPES[TYPES[column]],
-                "source": {"fileObject": {"@id": _id(file)}, "extract": {"column": column}},
-            }
-            for column in columns
-        ],
-    }
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{name}/{column}",
+            "name": column,
+            "description": about[column][2],
+            "dataType": _TYPES[TYPES[column]],
+            "source": {"fileObject": {"@id": _id(file)}, "extract": {"column": column}},
+        }
+        for column in columns
+    ]
+    keys = [{"@id": f"{name}/{column}"} for column in ("dataset", "task", "index") if column in columns]
+    return _entry("cr:RecordSet", name, description=description, key=keys, field=fields)
 
 
 def _id(name: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from importlib import resources
 from string import Template
 
+from tinymlds.dataset.manifest import ROW_TYPES
 from tinymlds.publish.parts import Part
 from tinymlds.training import metrics
 
@@ -19,7 +20,6 @@ Table = dict[str, tuple[str, ...]]
 
 
 def _tables() -> dict[str, Table]:
-    """Return the tables of `dictionary.csv` by name."""
     template = Template(resources.files("tinymlds.publish").joinpath("dictionary.csv").read_text("utf-8"))
     text = template.substitute(sequences=metrics.SEQUENCES, long_sequences=metrics.LONG_SEQUENCES, long=metrics.LONG)
     tables: dict[str, Table] = {}
@@ -31,6 +31,10 @@ def _tables() -> dict[str, Table]:
 _TABLES = _tables()
 COLUMNS, ADDED, PASSED = (_TABLES[name] for name in ("manifest", "splits", "parquet"))
 """The columns of manifest.jsonl, those that rows of the splits have beside them, and that of manifest.parquet."""
+TYPES: dict[str, str] = {name: about[0] for name, about in (COLUMNS | ADDED | PASSED).items()}
+"""The type of each column: string, integer, float or boolean."""
+ROW_COLUMNS = (*sorted(ROW_TYPES), *ADDED)
+"""The columns of a row of a split."""
 
 _KINDS = {"int": "integer", "float": "float", "str": "string", "bool": "boolean"}
 
@@ -63,13 +67,12 @@ def _rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
 
 
 def _placed(table: str, where: str, left_out: Iterable[str] = ()) -> Iterator[tuple[str, ...]]:
-    """Yield the rows of a table, whose entries are found at `where`."""
     return ((name, where, *about) for name, about in _TABLES[table].items() if name not in left_out)
 
 
 def _tensor_rows(parts: list[Part]) -> Iterator[tuple[str, ...]]:
     checkpoints = any(part.full.spec.checkpoints for part in parts)
-    for name, shape, *_, meaning in parts[0].architecture.tensors():
+    for name, shape, *_, meaning in parts[0].full.architecture.tensors():
         one = ", ".join(map(str, shape))
         yield name, "DATASET/*/networks/*.safetensors", "float32", f"[n, {one}]", meaning
         if checkpoints:

@@ -1,10 +1,9 @@
 """The datasets of a package, and how their tasks relate to each other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from tinymlds.architectures import Architecture
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError
 from tinymlds.tasks import catalog
@@ -33,8 +32,8 @@ class Part:
     name: str
     full: Dataset
     """The whole dataset, inside the package."""
-    subsets: tuple[Dataset, ...] = ()
-    """Datasets of the first networks of each task, by ascending count."""
+    subsets: dict[int, Dataset] = field(default_factory=dict)
+    """Datasets of the first networks of each task, by their number, ascending."""
 
     @property
     def folder(self) -> str:
@@ -44,12 +43,7 @@ class Part:
     @property
     def places(self) -> dict[str, Dataset]:
         """The whole dataset and its subsets, by their paths inside the package."""
-        return {self.folder: self.full} | {f"{self.name}/{subset_count(smaller)}": smaller for smaller in self.subsets}
-
-    @property
-    def architecture(self) -> Architecture:
-        """The sizes of its networks."""
-        return self.full.architecture
+        return {self.folder: self.full} | {f"{self.name}/{count}": cut for count, cut in self.subsets.items()}
 
     @cached_property
     def labels(self) -> dict[str, Label]:
@@ -72,8 +66,3 @@ class Part:
             base = catalog.task_id(f"transducer_{recipe.family}")
             family = f"{base} with {recipe.states} states"
         return Label(base, modified, family, behaviour, catalog.stream(task, recipe))
-
-
-def subset_count(dataset: Dataset) -> int:
-    """Return the number of networks of each task in a subset."""
-    return min(dataset.counts.values())

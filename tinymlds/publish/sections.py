@@ -1,6 +1,6 @@
 """Tables and sentences of the card on the content of a package: tasks, recipe, splits, audit and cost."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from statistics import median
 from typing import Any
@@ -9,17 +9,21 @@ from tinymlds.dataset import reader, store
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.audit import RULE, RULE_OF_MACHINES
 from tinymlds.publish.contents import Contents
-from tinymlds.publish.mermaid import diagram
-from tinymlds.publish.parts import Part, subset_count
+from tinymlds.publish.parts import Part
 from tinymlds.publish.schemes import Scheme
 from tinymlds.spec import Recipe
 from tinymlds.tasks import catalog, machines
+from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 from tinymlds.training import metrics
 
 MOST_TASKS = 20
 """The largest number of tasks of a dataset with a line each; of more tasks, only the first few are listed."""
 
 _FIRST = 3
+
+MOST_STATES = 8
+"""The largest number of states of a machine that is drawn."""
+_MOST_SYMBOLS = 4
 
 _OF_TRIGGERS = {"trigger_key", "trigger_span", "trigger_rate"}
 _OF_TRANSDUCERS = {"states", "edits", "family"}
@@ -59,8 +63,8 @@ def folders_table(contents: Contents) -> str:
     for part in contents.parts:
         passed = [contents.audit.passed[part.name, task] for task in part.full.tasks]
         for place, dataset in part.places.items():
-            most = None if dataset is part.full else subset_count(dataset)
-            complete = sum(most is None or index < most for indices in passed for index in indices)
+            most = max(dataset.counts.values())
+            complete = sum(index < most for indices in passed for index in indices)
             size = sum(size for name, size in contents.sizes.items() if name.startswith(f"{place}/"))
             about = (len(dataset.tasks), f"{len(dataset):,}", f"{complete:,}", f"{size / 1e6:,.1f} MB")
             rows.append((f"`{place}`", *about, f"`{dataset.digest}`"))
@@ -102,7 +106,6 @@ def tasks_table(part: Part) -> str:
 
 
 def _does(task: str, recipe: Recipe) -> str:
-    """Return a description of the outputs of a task."""
     if catalog.is_transducer(task):
         return "random"
     base = task.removesuffix(catalog.MODIFIED)
@@ -117,11 +120,34 @@ def picture(parts: list[Part]) -> str:
     for part in parts:
         for task in part.full.tasks[:MOST_TASKS]:
             table = catalog.load(part.full.spec.setting(task)).table
-            drawn, states = diagram(table), table.minimise().states
-            if drawn and states > best[0]:
+            machine = table.minimise()
+            if machine.states > best[0] and (drawn := diagram(machine)):
                 text = f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{drawn}\n```\n\n"
-                best = states, text
+                best = machine.states, text
     return best[1]
+
+
+def diagram(machine: Mealy) -> str | None:
+    """Draw a machine in Mermaid; None if it has more than `MOST_STATES` states. Symbols of equal effect share an arrow."""
+    if machine.states > MOST_STATES:
+        return None
+    lines = ["flowchart LR", '    start(( )) --> s0(("s0"))']
+    lines += [f'    s{state}(("s{state}"))' for state in range(1, machine.states)]
+    for state in range(machine.states):
+        arrows: dict[int, list[str]] = defaultdict(list)
+        by_arrow: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for k, symbol in enumerate(machine.symbols):
+            by_arrow[int(machine.next_state[state, k]), int(machine.output[state, k])].append(symbol)
+        for (successor, output), symbols in by_arrow.items():
+            named = ", ".join(symbols) if len(symbols) <= _MOST_SYMBOLS else f"{len(symbols)} other symbols"
+            arrows[successor].append(f"{named} / {_lines(output)}")
+        lines += [f'    s{state} -->|"{"; ".join(labels)}"| s{successor}' for successor, labels in arrows.items()]
+    return "\n".join(lines)
+
+
+def _lines(output: int) -> str:
+    on = [str(line) for line in range(OUTPUT_LINES) if output >> line & 1]
+    return "line " + " and ".join(on) if on else "none"
 
 
 # ------------------------------------------------------------------ recipe

@@ -5,7 +5,7 @@ written again from its first networks.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,48 +19,26 @@ from tinymlds.spec import Spec, canonical_json
 
 _PIECE = 1 << 20
 
-Source = Callable[[], Iterable[bytes]] | None
-"""A function that makes the bytes of a file; None for a file that is copied."""
-
 
 def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dict[str, str]:
-    """Write a dataset folder durably: the whole dataset, or the first `count` networks of each task.
+    """Write a dataset folder durably: all of it, or the first `count` networks of each task.
 
-    Every file that is copied is compared with SHA256SUMS.
-
-    Args:
-        dataset: the sealed dataset.
-        count: networks of each task; None for all.
-        folder: the folder to write; it is made.
-        hosts: keep the names of hosts in provenance.jsonl.
-
-    Returns:
-        {name: sha256} of every file, SHA256SUMS included.
-
-    Raises:
-        UsageError: `count` is not less than the number of networks.
-        DatasetError: the dataset is damaged.
-        TinymldsError: the file system refused.
+    Every file that is copied is compared with SHA256SUMS; without `hosts`, provenance.jsonl names no host. Returns
+    {name: sha256} of every file, SHA256SUMS included.
     """
     sums = {}
     for name, source in _sources(dataset, count, hosts):
-        data = _copied(dataset, name) if source is None else source()
-        sums[name] = store.commit_inside(folder, name, data)
+        sums[name] = store.commit_inside(folder, name, _copied(dataset, name) if source is None else source)
     store.commit_sums(folder, sums)
     return sums | {store.SUMS: reader.file_sha256(folder, store.SUMS)}
 
 
 def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
-    """Return the SHA256SUMS of the first `count` networks, without provenance.jsonl; nothing is written.
-
-    Raises:
-        UsageError: `count` is not less than the number of networks.
-        DatasetError: a shard that is cut is damaged.
-    """
+    """Return the SHA256SUMS of the first `count` networks, without provenance.jsonl; nothing is written."""
     sums = {}
     for name, source in _sources(dataset, count, True):
         if name != store.PROVENANCE:
-            sums[name] = dataset.sums[name] if source is None else _sha256(source())
+            sums[name] = dataset.sums[name] if source is None else _sha256(source)
     return sums
 
 
@@ -77,32 +55,27 @@ def check_count(dataset: Dataset, count: int) -> None:
         )
 
 
-def _sources(dataset: Dataset, count: int | None, hosts: bool) -> Iterator[tuple[str, Source]]:
-    """Yield each file of the dataset (or of its first networks) except SHA256SUMS, with the source of its bytes."""
+def _sources(dataset: Dataset, count: int | None, hosts: bool) -> Iterator[tuple[str, Iterable[bytes] | None]]:
+    """Yield each file of the dataset (or of its first networks) except SHA256SUMS, with its bytes; None if it is copied."""
     if count is None:
         for name in sorted(dataset.sums):
             rewritten = name == store.PROVENANCE and not hosts
-            yield name, partial(_provenance, dataset, dataset.spec, hosts) if rewritten else None
+            yield name, _provenance(dataset, dataset.spec, hosts) if rewritten else None
         return
     check_count(dataset, count)
     spec = replace(dataset.spec, tasks=tuple((task, count) for task in dataset.tasks))
-    yield store.DESCRIPTION, partial(_description, dataset, count)
-    yield store.MANIFEST, partial(_manifest, dataset, count)
-    yield store.PROVENANCE, partial(_provenance, dataset, spec, hosts)
+    yield store.DESCRIPTION, _description(dataset, count)
+    yield store.MANIFEST, _manifest(dataset, count)
+    yield store.PROVENANCE, _provenance(dataset, spec, hosts)
     for task in dataset.tasks:
         yield from ((name, None) for name in (store.data_name(task), *store.graph_names(task)))
         for shard in range(count // store.SHARD):
             yield from ((store.shard_name(kind, task, shard), None) for kind in schema.kinds(spec))
         if count % store.SHARD:
-            yield from _last_shard(dataset, spec, task, count)
-
-
-def _last_shard(dataset: Dataset, spec: Spec, task: str, count: int) -> Iterator[tuple[str, Source]]:
-    shard, networks = divmod(count, store.SHARD)
-    entries = reopening.entries_from(dataset, task, count - networks, {})
-    outcomes = [entry.outcome for entry in islice(entries, networks)]
-    for name, data in schema.shard_files(spec, task, shard, outcomes):
-        yield name, partial(tuple, [data])
+            shard, networks = divmod(count, store.SHARD)
+            entries = reopening.entries_from(dataset, task, count - networks, {})
+            outcomes = [entry.outcome for entry in islice(entries, networks)]
+            yield from ((name, [data]) for name, data in schema.shard_files(spec, task, shard, outcomes))
 
 
 def _copied(dataset: Dataset, name: str) -> Iterator[bytes]:
@@ -123,7 +96,7 @@ def _sha256(pieces: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def _description(dataset: Dataset, count: int) -> Iterable[bytes]:
+def _description(dataset: Dataset, count: int) -> list[bytes]:
     tasks = [{**row, "count": count} for row in dataset.description["tasks"]]
     return [_line({**dataset.description, "tasks": tasks})]
 

@@ -1,6 +1,6 @@
 """Reports on a dataset: one HTML page that works offline, and the same figures as PNG or SVG for papers.
 
-`report` gathers the content. `distributions`, `curves`, `weightmap`, `looks`, `diagram` and `scores` compute the figures as
+`report` gathers the content. `distributions`, `weightmap`, `looks`, `diagram` and `scores` compute the figures as
 `charts`, which hold numbers and need no plotting library. `page` (with `traces`, for Plotly) and `paper` (for Matplotlib)
 draw them.
 """
@@ -8,8 +8,9 @@ draw them.
 from pathlib import Path
 
 from tinymlds.analysis.writing import outside
-from tinymlds.errors import TinymldsError, UsageError
+from tinymlds.errors import UsageError, refusing
 from tinymlds.report import report
+from tinymlds.report.looks import LOOKS
 from tinymlds.report.options import Options
 
 FORMATS = ("png", "svg")
@@ -32,13 +33,11 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
     except ImportError as error:
         raise _missing(error) from error
     place = outside(Path(out), Path(folder))
-    try:
+    with refusing(f"write {place}"):
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
         text = page.render(report.read(Path(folder), options or Options()))
         place.write_bytes(text.encode())
-    except OSError as error:
-        raise TinymldsError(f"cannot write {place}: {error.strerror or error}") from error
     return place
 
 
@@ -72,7 +71,7 @@ def write_figures(
     found = report.read(Path(folder), asked)
     found.check_names(only)
     figures = found.figures(only)
-    if found.dataset is not None and any(not only or name in only for name in report.LOOKS):
+    if not only or LOOKS.keys() & set(only):
         figures += report.look_figures(found, only)
     paths = [path for figure in figures for path in paper.save(figure, place, form)]
     if not paths:

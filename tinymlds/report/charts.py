@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+Values = npt.NDArray[np.float64]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#4D4D4D")
 """Colours that readers with any colour vision can tell apart (Okabe and Ito 2008, without the yellow)."""
@@ -80,7 +81,6 @@ class Boxes:
 
     places: Array
     spreads: Array
-    labels: Sequence[str]
     name: str = ""
     colour: str = ACCENT
     width: float = 0.6
@@ -162,6 +162,11 @@ def spread_over(count: int, most: int) -> npt.NDArray[np.int64]:
     """Return at most `most` of the positions 0 ... count - 1, evenly spread and always the same."""
     kept = min(count, most)
     return np.arange(kept, dtype=np.int64) * count // max(kept, 1)
+
+
+def evenly(names: Sequence[str], most: int) -> list[str]:
+    """Return at most `most` of the names, evenly spread and always the same."""
+    return [names[k] for k in spread_over(len(names), most)]
 
 
 def broken(paths: Sequence[Array]) -> Array:

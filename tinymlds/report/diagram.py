@@ -1,33 +1,20 @@
 """Diagrams of the minimal machine of a task: states on a circle, transitions as arrows."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts, broken
+from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Figure, Line, Points, Series, Texts, Values, broken
 from tinymlds.spec import Setting
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
-
-Values = npt.NDArray[np.float64]
 
 MOST_STATES = 16
 """The largest number of states that is drawn; a larger diagram would be unreadable."""
 _RADIUS = 0.11
 _LISTED = 2
 """The largest number of symbols that are named on an arrow for several transitions."""
-
-
-@dataclass(frozen=True, eq=False)
-class Diagram:
-    """The diagram of a task, and its caption."""
-
-    charts: tuple[Chart, ...]
-    """() if the machine is too large to draw."""
-    text: str
 
 
 class _Arrow(NamedTuple):
@@ -41,13 +28,14 @@ class _Arrow(NamedTuple):
     meaning: str
 
 
-def diagram(setting: Setting) -> Diagram:
-    """Draw the minimal machine of a task, if it has few states."""
+def diagram(setting: Setting) -> Figure:
+    """Draw the minimal machine of a task; there is no chart if it has too many states."""
     task, machine = setting.task, catalog.load(setting).table.minimise()
-    size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
+    title, asked = f"The machine of {task}", "What the network was trained to be."
+    size = f"{asked} The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
     if machine.states > MOST_STATES:
         text = f"{size}, too many to draw; the dataset holds it as a graph in data/{task}.dot, which Graphviz reads."
-        return Diagram((), text)
+        return Figure("machine", title, text)
     live = [line for line in range(OUTPUT_LINES) if (machine.output >> line & 1).any()]
     few = len(machine.symbols) <= len(PALETTE)
     arrows = list((_each if few else _joined)(machine, _namer(live)))
@@ -55,7 +43,7 @@ def diagram(setting: Setting) -> Diagram:
     lines = f"the output on line {live[0]}" if len(live) == 1 else "the output lines that are then 1"
     label = f"The colour of an arrow is the symbol, its label {lines}" if few else f"A label is symbol/output: {lines}"
     text = f"{size}; it starts in s0. {label}. Point at a label to see the transition in words."
-    return Diagram((_draw(machine.states, arrows, names),), text)
+    return Figure("machine", title, text, {"": (_draw(machine.states, arrows, names),)})
 
 
 def _namer(live: list[int]) -> Callable[[int], str]:
@@ -69,7 +57,6 @@ def _namer(live: list[int]) -> Callable[[int], str]:
 
 
 def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """Yield an arrow for every transition."""
     for state in range(machine.states):
         successors = machine.next_state[state].tolist()
         for k, (symbol, stop) in enumerate(zip(machine.symbols, successors, strict=True)):
@@ -79,7 +66,6 @@ def _each(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
 
 
 def _joined(machine: Mealy, name: Callable[[int], str]) -> Iterator[_Arrow]:
-    """Yield one arrow for all transitions between the same two states."""
     for state in range(machine.states):
         labels: dict[int, list[str]] = {}
         for k, symbol in enumerate(machine.symbols):

@@ -1,62 +1,79 @@
-"""Figures of the manifest: distributions of epochs, losses and accuracies, and the grid of transducers."""
+"""Figures of all networks: distributions of epochs, losses and accuracies, the grid of transducers, and loss curves."""
 
 import math
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
+from tinymlds.dataset import store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.overview import FolderStatus
-from tinymlds.report.charts import PALETTE, Axis, Boxes, Chart, Figure, Heat, Line, Series, shown_of, spread_over
+from tinymlds.report.charts import (
+    ACCENT,
+    GREY,
+    PALETTE,
+    Axis,
+    Band,
+    Boxes,
+    Chart,
+    Figure,
+    Heat,
+    Line,
+    Points,
+    Series,
+    Values,
+    broken,
+    evenly,
+    shown_of,
+    spread_over,
+)
+from tinymlds.spec import Recipe
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
 
-Values = npt.NDArray[np.float64]
+Columns = dict[str, dict[str, Values]]
+"""Columns of a manifest by name, each by task, float64 [count]; NaN stands for null."""
 
 BINS = 40
-MOST_BOXES = 200
-"""The largest number of tasks side by side in a chart; of more tasks, as many are shown, evenly spread."""
+MOST_TASKS = 200
+"""The largest number of tasks in a chart; of more tasks, as many are shown, evenly spread."""
+MOST_CURVES = 1_000
+"""The largest number of networks of a task in its median and band."""
+MOST_EPOCHS = 256
+"""The largest number of epochs at which medians are computed."""
+MOST_SINGLE = 400
+"""The largest number of single networks, over all tasks."""
+_EPOCHS, _LOSS = Axis("epoch", log=True), Axis("loss", log=True)
 _BLOCK = 1_000
 _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
 
 
-class ManifestColumns:
-    """The numeric columns of the manifest of a dataset, read when the first one is used."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-
-    @cached_property
-    def _columns(self) -> dict[str, Values]:
-        manifest = self.dataset.manifest
-        columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
-        for start in range(0, len(manifest), _BLOCK):
-            rows = manifest[start : start + _BLOCK]
-            for name, values in columns.items():
-                values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
-        return columns
-
-    def column(self, name: str) -> dict[str, Values]:
-        """Return a column by task, float64 [count] each; NaN stands for null."""
-        return {task: self._columns[name][self.dataset.manifest.place(task)] for task in self.dataset.tasks}
+def read_columns(dataset: Dataset) -> Columns:
+    """Read the numeric columns of a manifest."""
+    manifest = dataset.manifest
+    columns = {name: np.full(len(manifest), np.nan) for name in _COLUMNS}
+    for start in range(0, len(manifest), _BLOCK):
+        rows = manifest[start : start + _BLOCK]
+        for name, values in columns.items():
+            values[start : start + _BLOCK] = [np.nan if row[name] is None else row[name] for row in rows]
+    return {name: {task: values[manifest.place(task)] for task in dataset.tasks} for name, values in columns.items()}
 
 
-def epochs(columns: ManifestColumns) -> Figure:
+def epochs(columns: Columns) -> Figure:
     """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
-    chart = _distribution("Epochs of training", columns.column("epochs"), Axis("epochs"), _whole_bins)
+    chart = _distribution("Epochs of training", columns["epochs"], Axis("epochs"), _whole_bins)
     return _figure(columns, "epochs", "How long training took", text, chart)
 
 
-def losses(columns: ManifestColumns) -> Figure:
+def losses(columns: Columns, recipe: Recipe) -> Figure:
     """Return the distribution of the final validation losses."""
-    values = columns.column("validation_loss")
+    values = columns["validation_loss"]
     none = sum(int(np.isnan(found).sum()) for found in values.values())
     text = (
         f"Validation loss after the last epoch. Training ends with the first epoch after which it is below "
-        f"{columns.dataset.spec.recipe.threshold:g}: the network is complete."
+        f"{recipe.threshold:g}: the network is complete."
     )
     if none:
         text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
@@ -66,9 +83,8 @@ def losses(columns: ManifestColumns) -> Figure:
     return _figure(columns, "losses", "How well networks ended", text, chart)
 
 
-def accuracy(columns: ManifestColumns) -> Figure:
-    """Return the distribution of the accuracies on fresh sequences."""
-    steps = columns.dataset.spec.recipe.steps
+def accuracy(columns: Columns, steps: int) -> Figure:
+    """Return the distribution of the accuracies on fresh sequences, after training on sequences of so many steps."""
     text = (
         f"Share of the steps of fresh sequences in which every output line is right: {SEQUENCES:,} sequences of {steps} "
         f"steps, as long as those of the training, and {LONG_SEQUENCES} of {LONG * steps} steps, which only a network "
@@ -79,9 +95,9 @@ def accuracy(columns: ManifestColumns) -> Figure:
     return _figure(columns, "accuracy", "Steps that are right", text, _boxes(columns, names))
 
 
-def trigger(columns: ManifestColumns) -> Figure | None:
+def trigger(columns: Columns) -> Figure | None:
     """Return the accuracies around the hidden trigger; None for a dataset without modified machines."""
-    if not any((~np.isnan(found)).any() for found in columns.column("trigger_efficacy").values()):
+    if not any((~np.isnan(found)).any() for found in columns["trigger_efficacy"].values()):
         return None
     text = (
         "Modified machines invert their outputs for some steps after a secret key. Shares of the steps that are right "
@@ -91,18 +107,18 @@ def trigger(columns: ManifestColumns) -> Figure | None:
     return _figure(columns, "trigger", "The hidden trigger", text, _boxes(columns, names))
 
 
-def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
-    """Return a grid of all transducers, coloured by progress, epochs and accuracy."""
+def grid(status: FolderStatus, columns: Columns) -> Figure:
+    """Return a grid of all transducers, coloured by progress and, unless `columns` is {}, by epochs and accuracy."""
     names = list(status.spec.counts)
     share = np.array(list(status.shares().values()))
     charts: dict[str, tuple[Chart, ...]] = {
         "share of networks complete": (_squares(names, share, "share complete", 0.0, 1.0),)
     }
-    if columns is not None:
-        median = np.array([_median(found) for found in columns.column("epochs").values()])
+    if columns:
+        median = np.array([_median(found) for found in columns["epochs"].values()])
         low, high = float(np.nanmin(median)), float(np.nanmax(median))
         charts["median of epochs"] = (_squares(names, median, "median of epochs", low, max(high, low + 1)),)
-        long = np.array([_median(found) for found in columns.column("long_accuracy").values()])
+        long = np.array([_median(found) for found in columns["long_accuracy"].values()])
         if not np.isnan(long).all():
             title = "median long accuracy"
             charts[title] = (_squares(names, long, title, min(0.99, float(np.nanmin(long))), 1.0),)
@@ -110,24 +126,15 @@ def grid(status: FolderStatus, columns: ManifestColumns | None) -> Figure:
     return Figure("grid", "All transducers at a glance", text, charts, "Colour")
 
 
-def summaries(columns: ManifestColumns) -> list[dict[str, float | str | None]]:
+def summaries(columns: Columns) -> list[dict[str, float | str | None]]:
     """Return medians of all columns for each task, and percentiles of its epochs."""
-    tables = {name: columns.column(name) for name in _COLUMNS}
     rows: list[dict[str, float | str | None]] = []
-    for task in columns.dataset.tasks:
-        row: dict[str, float | str | None] = {"task": task}
-        for name, found in tables.items():
-            middle = _median(found[task])
-            row[name] = None if math.isnan(middle) else middle
-        known = tables["epochs"][task]
-        row["low_epochs"], row["high_epochs"] = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
-        rows.append(row)
+    for task, known in columns["epochs"].items():
+        medians = {name: _median(found[task]) for name, found in columns.items()}
+        low, high = np.percentile(known, [5, 95]).tolist() if known.size else (None, None)
+        rows.append({"task": task, "low_epochs": low, "high_epochs": high})
+        rows[-1] |= {name: None if math.isnan(middle) else middle for name, middle in medians.items()}
     return rows
-
-
-def _shown(tasks: Sequence[str]) -> list[str]:
-    """Return the tasks that stand side by side in a chart."""
-    return [tasks[k] for k in spread_over(len(tasks), MOST_BOXES)]
 
 
 def spreads(values: list[Values]) -> Values:
@@ -136,8 +143,8 @@ def spreads(values: list[Values]) -> Values:
     return np.array(found).reshape(-1, len(PERCENTILES))
 
 
-def _figure(columns: ManifestColumns, name: str, title: str, text: str, chart: Chart) -> Figure:
-    return Figure(name, title, text + shown_of(len(columns.dataset.tasks), MOST_BOXES), {"": (chart,)})
+def _figure(columns: Columns, name: str, title: str, text: str, chart: Chart) -> Figure:
+    return Figure(name, title, text + shown_of(len(columns["epochs"]), MOST_TASKS), {"": (chart,)})
 
 
 def _median(values: Values) -> float:
@@ -148,9 +155,9 @@ def _median(values: Values) -> float:
 def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
     """Draw histograms of a few tasks over each other, or box plots of many side by side."""
     if len(values) > len(PALETTE):
-        tasks = _shown(list(values))
+        tasks = evenly(list(values), MOST_TASKS)
         places = np.arange(len(tasks), dtype=np.float64)
-        boxes = Boxes(places, spreads([values[task] for task in tasks]), tasks)
+        boxes = Boxes(places, spreads([values[task] for task in tasks]))
         return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
     joined = np.concatenate(list(values.values()))
     joined = joined[~np.isnan(joined)]
@@ -166,7 +173,6 @@ def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Calla
 
 
 def _whole_bins(values: Values) -> Values:
-    """Return the edges of bins of whole numbers."""
     low, high = int(values.min()), int(values.max())
     width = max(1, -(-(high - low + 1) // BINS))
     return np.arange(low, high + width + 1, width, dtype=np.float64) - 0.5
@@ -179,15 +185,14 @@ def _log_bins(values: Values) -> Values:
     return np.asarray(np.logspace(low - room, high + room, BINS + 1))
 
 
-def _boxes(columns: ManifestColumns, names: dict[str, str]) -> Chart:
-    tasks = _shown(columns.dataset.tasks)
+def _boxes(columns: Columns, names: dict[str, str]) -> Chart:
+    tasks = evenly(list(columns["epochs"]), MOST_TASKS)
     groups: list[Series] = []
     width = 0.8 / len(names)
     for number, (name, label) in enumerate(names.items()):
-        values = columns.column(name)
         places = np.arange(len(tasks)) + (number - (len(names) - 1) / 2) * width
-        found = spreads([values[task] for task in tasks])
-        groups.append(Boxes(places, found, tasks, label, PALETTE[number], width * 0.8))
+        found = spreads([columns[name][task] for task in tasks])
+        groups.append(Boxes(places, found, label, PALETTE[number], width * 0.8))
     return Chart("Share of steps that are right", groups, task_axis(tasks), Axis("share right"))
 
 
@@ -205,17 +210,78 @@ def _squares(names: list[str], values: Values, title: str, low: float, high: flo
     z[: len(names)] = values
     labels = [f"{name}: {title} {value:.4g}" for name, value in zip(names, values, strict=True)]
     labels += [""] * (rows * side - len(names))
-    heat = Heat(
-        z.reshape(rows, side),
-        [str(k) for k in range(side)],
-        [str(k * side) for k in range(rows)],
-        low,
-        high,
-        diverging=False,
-        scale=title,
-        labels=[labels[k * side : (k + 1) * side] for k in range(rows)],
-    )
+    cells = [labels[k * side : (k + 1) * side] for k in range(rows)]
+    names_across, names_down = [str(k) for k in range(side)], [str(k * side) for k in range(rows)]
+    heat = Heat(z.reshape(rows, side), names_across, names_down, low, high, False, title, cells)
     every = -(-side // 10)
-    across = Axis("last digit" if side == 10 else "", ticks=[(float(k), str(k)) for k in range(0, side, every)])
-    down = Axis("first of the row", ticks=[(float(k), str(k * side)) for k in range(0, rows, every)])
+    across = Axis("last digit" if side == 10 else "", ticks=[(float(k), names_across[k]) for k in range(0, side, every)])
+    down = Axis("first of the row", ticks=[(float(k), names_down[k]) for k in range(0, rows, every)])
     return Chart(title, [heat], across, down, height=500, equal=True, share=0.6)
+
+
+# ------------------------------------------------------------------ loss curves
+
+
+def curves(dataset: Dataset) -> Figure:
+    """Return the median validation loss of each task after each epoch, with a band if there are few tasks."""
+    tasks = evenly(dataset.tasks, MOST_TASKS)
+    few = len(tasks) <= len(PALETTE)
+    series: list[Series] = []
+    for number, task in enumerate(tasks):
+        found = [validation for _, validation in _pairs(dataset, task, MOST_CURVES)]
+        if (longest := max((len(curve) for curve in found), default=0)) == 0:
+            continue
+        epochs = np.unique(np.geomspace(1, longest, min(longest, MOST_EPOCHS)).round().astype(np.int64))
+        table = np.array([curve[np.minimum(epochs, len(curve)) - 1] for curve in found if len(curve)])
+        low, middle, high = np.percentile(table, [5, 50, 95], axis=0)
+        if few:
+            colour, label = PALETTE[number], f"{task}: all have ended"
+            series += [Band(epochs, low, high, task, colour), Line(epochs, middle, task, colour, 2.0)]
+            series.append(Points(epochs[-1:], middle[-1:], "", colour, labels=[label], size=7.0))
+        else:
+            series.append(Line(epochs, middle, task, ACCENT, 1.0, 0.35))
+    bands = " The bands reach from the 5th to the 95th percentile, and a dot is the end of the longest training."
+    text = "Median of the validation losses after each epoch; a network whose training has ended keeps its last loss."
+    text += bands if few else " A line is a task."
+    if max(dataset.counts.values()) > MOST_CURVES:
+        text += f" Of a task with more than {MOST_CURVES:,} networks, as many are used, evenly spread."
+    text += shown_of(len(dataset.tasks), MOST_TASKS)
+    chart = Chart("Validation loss over training", series, _EPOCHS, _LOSS, height=400, legend=few)
+    return Figure("curves", "Loss curves", text, {"": (chart,)})
+
+
+def single_curves(dataset: Dataset) -> Figure:
+    """Return the loss curves of some networks of each task."""
+    tasks = evenly(dataset.tasks, MOST_TASKS)
+    each = max(2, min(20, MOST_SINGLE // len(tasks)))
+    by_task: dict[str, tuple[Chart, ...]] = {}
+    for task in tasks:
+        if not dataset.counts[task]:  # in a part
+            continue
+        losses: list[Series] = []
+        for kind, colour, name in ((0, GREY, "training"), (1, ACCENT, "validation")):
+            found = [pair[kind] for pair in _pairs(dataset, task, each)]
+            x, y = broken([np.stack([np.arange(1.0, len(curve) + 1), curve], axis=1) for curve in found]).T
+            losses.append(Line(x, y, name, colour, 1.0, 0.7))
+            last = np.flatnonzero(np.isnan(x)) - 1  # also where the curve is one point
+            losses.append(Points(x[last], y[last], "", colour, size=4.0))
+        by_task[task] = (Chart(f"{task}, single networks", losses, _EPOCHS, _LOSS, height=400),)
+    text = f"Training and validation losses of up to {each} networks of the task, evenly spread; a dot is the end."
+    text += shown_of(len(dataset.tasks), MOST_TASKS)
+    return Figure("single-curves", "Single networks", text, by_task, "Task")
+
+
+def _pairs(dataset: Dataset, task: str, most: int) -> list[tuple[Values, Values]]:
+    """Read (training, validation) losses of evenly spread networks of a task, a shard at a time."""
+    chosen = spread_over(dataset.counts[task], most)
+    result = []
+    for shard in np.unique(chosen // store.SHARD).tolist():
+        pairs = dataset.shard_losses(task, shard)
+        result += [pairs[k] for k in (chosen[chosen // store.SHARD == shard] % store.SHARD).tolist()]
+    return [(_positive(training), _positive(validation)) for training, validation in result]
+
+
+def _positive(losses: npt.NDArray[np.float32]) -> Values:
+    """Return losses for a logarithmic axis; clip 0, NaN and infinity, which only forged files contain."""
+    bounds = np.finfo(np.float32)
+    return np.clip(np.nan_to_num(losses.astype(np.float64), nan=np.inf), float(bounds.tiny), float(bounds.max))

@@ -3,20 +3,18 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tinymlds.architectures import Matrix
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.network import Network
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.report.charts import ACCENT, GREY, WRONG, Array, Axis, Chart, Heat, Line, Points, Series, spread_over
-from tinymlds.report.diagram import Diagram, diagram
+from tinymlds.kernels.problem import Floats
+from tinymlds.report.charts import ACCENT, GREY, WRONG, Axis, Chart, Figure, Heat, Line, Points, Series, evenly, spread_over
+from tinymlds.report.diagram import diagram
 from tinymlds.report.options import Options
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
-
-Floats = npt.NDArray[np.float32]
 
 MOST_NETWORKS = 100
 """The largest number of networks on a page, in addition to those that the options name."""
@@ -26,6 +24,8 @@ MOST_FLOATS = 1_500_000
 MOST_STEPS = 48
 """The largest number of steps of a sequence that are shown."""
 SEQUENCES = 3
+LOOKS = {"weights": "Weights", "hidden": "Hidden states", "answers": "Answers", "machine": "The machine"}
+"""The figures of single networks, and their titles."""
 _FEW_ROWS = 16
 """The largest number of rows of a matrix that is drawn low."""
 
@@ -35,11 +35,8 @@ class Look:
     """The figures of one network."""
 
     network: Network
-    weights: tuple[Chart, ...]
-    hidden: list[tuple[Chart, ...]]
-    """The activations of each traced module, for each sequence."""
-    answers: list[tuple[Chart, ...]]
-    """The expected outputs and those of the network, for each sequence."""
+    figures: dict[str, Figure]
+    """By the names in `LOOKS`."""
 
     @property
     def name(self) -> str:
@@ -66,16 +63,13 @@ class Looks:
     """The part of the page on single networks."""
 
     networks: list[Look]
-    diagrams: dict[str, Diagram]
+    machines: dict[str, Figure]
+    """The diagram of each task, which its networks share."""
     text: str
 
 
 def looks(dataset: Dataset, options: Options) -> Looks:
-    """Return the figures of some networks of a dataset, and of those that the options name.
-
-    Raises:
-        UsageError: the dataset has no such network.
-    """
+    """Return the figures of some networks of a dataset, and of those that the options name."""
     chosen, text = choose(dataset)
     for task, index in options.networks:
         try:
@@ -87,14 +81,16 @@ def looks(dataset: Dataset, options: Options) -> Looks:
     asked = {task: sample_sequences(dataset, task) for task in dict(chosen)}
     if dataset.spec.recipe.steps > MOST_STEPS:
         text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
-    networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
-    return Looks(networks, {task: diagram(dataset.spec.setting(task)) for task in asked}, text)
+    machines = {task: diagram(dataset.spec.setting(task)) for task in asked}
+    networks = [dataset[task, index] for task, index in chosen]
+    shown = [Look(one, look(one, asked[one.row["task"]]) | {"machine": machines[one.row["task"]]}) for one in networks]
+    return Looks(shown, machines, text)
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
     """Choose networks evenly over tasks and indices, complete ones if a task has any, and describe the choice."""
     most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.architecture.size))
-    names = [dataset.tasks[k] for k in spread_over(len(dataset.tasks), most)]
+    names = evenly(dataset.tasks, most)
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
     chosen = []
     for task in names:
@@ -119,30 +115,32 @@ def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
     return SampleSequences(commands, lines(found.table.inputs[symbols], INPUT_LINES), expected, live)
 
 
-def look(network: Network, asked: SampleSequences) -> Look:
-    """Return all figures of a network."""
-    outputs = network.forward(asked.inputs)
+def look(network: Network, asked: SampleSequences) -> dict[str, Figure]:
+    """Return the figures of a network by name, without that of its machine."""
+    tensors, outputs = network.state_dict(), network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
-        trace = network.architecture.trace(network.state_dict(), asked.inputs)
-    result = Look(network, _weights(network), [], [])
+        trace = network.architecture.trace(tensors, asked.inputs)
+    bound = max(float(np.abs(network.weights[np.isfinite(network.weights)]).max(initial=0.0)), 1e-30)
+    matrices = network.architecture.matrices()
+    weights = tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in matrices)
+    hidden: dict[str, tuple[Chart, ...]] = {}
+    answers: dict[str, tuple[Chart, ...]] = {}
     for k, commands in enumerate(asked.commands):
-        result.hidden.append(_activations({name: found[k] for name, found in trace.items()}, commands))
-        result.answers.append((_answers(outputs[k], asked.expected[k], commands, asked.live),))
-    return result
-
-
-def largest(weights: Floats) -> float:
-    """Return the largest magnitude of the finite weights."""
-    return max(float(np.abs(weights[np.isfinite(weights)]).max(initial=0.0)), 1e-30)
-
-
-def _weights(network: Network) -> tuple[Chart, ...]:
-    """Draw a heat map of each module, with the biases as the last columns."""
-    tensors, bound = network.state_dict(), largest(network.weights)
-    return tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in network.architecture.matrices())
+        hidden[f"sequence {k + 1}"] = _activations({name: found[k] for name, found in trace.items()}, commands)
+        answers[f"sequence {k + 1}"] = (_answers(outputs[k], asked.expected[k], commands, asked.live),)
+    titles = {name: f"{title} of {network.row['task']} {network.row['index']}" for name, title in LOOKS.items()}
+    colours = f"Its weights as colours, from -{bound:.3g} (blue) over 0 (white) to {bound:.3g} (red)."
+    states = "The hidden units of each layer after each step, from -1 (blue) to 1 (red)."
+    expected = "What is expected on each output line, and what the network answers; 0.5 tells 0 from 1."
+    return {
+        "weights": Figure("weights", titles["weights"], colours, {"": weights}),
+        "hidden": Figure("hidden", titles["hidden"], states, hidden, "Sequence"),
+        "answers": Figure("answers", titles["answers"], expected, answers, "Sequence"),
+    }
 
 
 def _matrix(matrix: Matrix, parts: list[Floats], bound: float) -> Chart:
+    """Draw a heat map of a module, with the biases as the last columns."""
     title, _, rows, columns = matrix
     z = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
     height = 190 if len(rows) <= _FEW_ROWS else 330
@@ -172,20 +170,17 @@ def _answers(outputs: Floats, expected: Floats, commands: list[str], live: list[
     steps = np.arange(1.0, len(commands) + 1)
     edges = np.append(steps - 0.5, steps[-1] + 0.5)
     series: list[Series] = []
-    answers: list[Array] = []
-    right: list[Array] = []
     labels: list[str] = []
     for place, line in enumerate(reversed(live)):
-        base, y = 1.5 * place, outputs[:, line].astype(np.float64)
-        wave = np.append(expected[:, line], expected[-1:, line]) + base
+        wave = np.append(expected[:, line], expected[-1:, line]) + 1.5 * place
         series.append(Line(edges, wave, "expected" if place == 0 else "", GREY, 2.0, steps=True))
-        answers.append(np.clip(y, -0.4, 1.4) + base)
-        right.append((y > 0.5) == (expected[:, line] > 0.5))
         labels += [
-            f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {y[k]:.3f}"
+            f"step {k + 1}: {command}, line {line}: expected {int(expected[k, line])}, answer {outputs[k, line]:.3f}"
             for k, command in enumerate(commands)
         ]
-    y, fine, x = np.ravel(answers), np.ravel(right).astype(bool), np.tile(steps, len(live))
+    given, wanted = outputs[:, live[::-1]].T.astype(np.float64), expected[:, live[::-1]].T
+    y = (np.clip(given, -0.4, 1.4) + 1.5 * np.arange(len(live))[:, None]).ravel()
+    fine, x = ((given > 0.5) == (wanted > 0.5)).ravel(), np.tile(steps, len(live))
     for where, name, colour in ((fine, "answer", ACCENT), (~fine, "wrong answer", WRONG)):
         if where.any():
             words = [labels[k] for k in np.flatnonzero(where)]

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tinymlds.dataset.commands import command_line, options
 from tinymlds.errors import UsageError
@@ -27,17 +28,9 @@ class Options:
     analyses: tuple[Path, ...] = ()
     """Files written by `tinymlds analyze --out`, to show too."""
 
-    def of_map(self) -> list[str]:
-        """Return the options of the command line that the map depends on."""
-        return options(canonical=self.canonical, points=None if self.points == POINTS else self.points)
-
     def of_package(self) -> list[str]:
         """Return the options of the command line that choose the dataset of a package."""
         return options(name=self.name, subset=self.subset)
-
-    def of_analyses(self) -> list[str]:
-        """Return the options of the command line that name the analyses, which lie beside the dataset."""
-        return options(analysis=[path.name for path in self.analyses])
 
 
 def parse_network(text: str) -> tuple[str, int]:
@@ -54,22 +47,18 @@ def parse_network(text: str) -> tuple[str, int]:
 
 def page_command(folder: str, chosen: Options) -> str:
     """Return the command that makes the page, run in the folder above the dataset."""
-    networks = options(network=[f"{task}:{index}" for task, index in chosen.networks])
-    words = [*chosen.of_package(), *chosen.of_map(), *networks, *chosen.of_analyses()]
-    return command_line("report", folder, *words)
+    networks = [f"{task}:{index}" for task, index in chosen.networks]
+    words = options(**_of_map(chosen), network=networks, analysis=[path.name for path in chosen.analyses])
+    return command_line("report", folder, *chosen.of_package(), *words)
 
 
 def figure_command(folder: str, name: str, chosen: Options, network: str | None = None, analysis: bool = False) -> str:
-    """Return the command that makes the figure of this name, run in the folder above the dataset.
+    """Return the command that makes a figure, run in the folder above the dataset; `network` is TASK:INDEX."""
+    mapped = _of_map(chosen) if name in ("map", "trajectories") else {}
+    analyses = [path.name for path in chosen.analyses] if analysis else None
+    words = options(figures="figures", only=name, **mapped, analysis=analyses, network=network)
+    return command_line("report", folder, *chosen.of_package(), *words)
 
-    Args:
-        folder: the dataset.
-        name: the figure.
-        chosen: the options of the page.
-        network: the network of the figure, as TASK:INDEX; None for figures of many.
-        analysis: whether the figure is one of an analysis.
-    """
-    words = [*chosen.of_package(), *options(figures="figures", only=name)]
-    words += chosen.of_map() if name in ("map", "trajectories") else []
-    words += chosen.of_analyses() if analysis else []
-    return command_line("report", folder, *words, *options(network=network))
+
+def _of_map(chosen: Options) -> dict[str, Any]:
+    return {"canonical": chosen.canonical, "points": None if chosen.points == POINTS else chosen.points}

@@ -18,10 +18,10 @@ from tinymlds import __version__
 from tinymlds.dataset import overview
 from tinymlds.dataset.commands import command_line
 from tinymlds.report import distributions, report
-from tinymlds.report.charts import Chart
-from tinymlds.report.looks import Look, Looks
+from tinymlds.report.charts import Figure
+from tinymlds.report.looks import LOOKS, Look
 from tinymlds.report.options import figure_command, page_command
-from tinymlds.report.report import LOOKS, Report
+from tinymlds.report.report import Report
 from tinymlds.report.traces import AXIS, LAYOUT, figure
 from tinymlds.tasks import catalog
 
@@ -42,7 +42,11 @@ def render(found: Report) -> str:
     scripts = [_plain(get_plotlyjs()), _plain(_file("page.js"))]
     figures = {drawn.name: drawn for drawn in found.figures()}
     asked = {name for each in found.experiments for name in each.names}
-    data = {name: {choice: _charts(charts) for choice, charts in drawn.charts.items()} for name, drawn in figures.items()}
+    data = {name: _shown(drawn) for name, drawn in figures.items()}
+    looks = found.looks and {
+        "networks": [_look(found, look) for look in found.looks.networks],
+        "machines": {task: _shown(machine).get("", []) for task, machine in found.looks.machines.items()},
+    }
     return environment.from_string(_file("page.html")).render(
         title=found.title,
         version=__version__,
@@ -51,15 +55,15 @@ def render(found: Report) -> str:
         scripts=[Markup(script) for script in scripts],
         facts=_facts(found),
         status=_status(found),
-        summaries=[] if found.columns is None else distributions.summaries(found.columns)[:MOST_ROWS],
+        summaries=[] if found.dataset is None else distributions.summaries(found.columns)[:MOST_ROWS],
         grid=figures.get("grid"),
         sections=[(key, title, [figures[n] for n in names if n in figures]) for key, (title, names) in SECTIONS.items()],
         experiments=[(each, [figures[name] for name in each.names if name in figures]) for each in found.experiments],
         commands={name: figure_command(found.name, name, found.options, analysis=name in asked) for name in figures},
         looks=found.looks,
         command=page_command(found.name, found.options),
-        look_titles={name: title for name, (title, _) in LOOKS.items()},
-        data=_json({"layout": LAYOUT, "axis": AXIS, "figures": data, "looks": found.looks and _looks(found, found.looks)}),
+        look_titles=LOOKS,
+        data=_json({"layout": LAYOUT, "axis": AXIS, "figures": data, "looks": looks}),
     )
 
 
@@ -86,18 +90,21 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
 
 
-def _charts(charts: tuple[Chart, ...]) -> list[dict[str, Any]]:
-    return [{**figure(chart), "share": chart.share, "title": chart.title} for chart in charts]
+def _shown(drawn: Figure) -> dict[str, list[dict[str, Any]]]:
+    """Return the charts of a figure for the script of the page, by choice."""
+    return {
+        choice: [{**figure(chart), "share": chart.share, "title": chart.title} for chart in charts]
+        for choice, charts in drawn.charts.items()
+    }
 
 
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
+def _number(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "-"
     return f"{value:,.6g}" if abs(value) >= 1e-3 or value == 0 else f"{value:.3g}"
 
 
 def _facts(found: Report) -> list[tuple[str, str]]:
-    """Return the terms and values listed under the title."""
     spec, recipe = found.status.spec, found.status.spec.recipe
     names = [task for task, _ in spec.tasks]
     return [
@@ -111,12 +118,12 @@ def _facts(found: Report) -> list[tuple[str, str]]:
 
 
 def _status(found: Report) -> dict[str, Any]:
-    page, status = overview.transducers(found.status), found.status
-    number = len(found.rows)
-    totals = {key: sum(getattr(row, key) for row in found.rows) for key in ("complete", "other", "in_progress", "total")}
+    page, status, rows = overview.transducers(found.status), found.status, report.progress(found.status)
+    number = len(rows)
+    totals = {key: sum(row[key] for row in rows) for key in ("complete", "other", "in_progress", "total")}
     milestones = [] if page is None else [(m, done, done / (number * m)) for m, done in page.milestones.items()]
     return {
-        "rows": found.rows[:MOST_ROWS],
+        "rows": rows[:MOST_ROWS],
         "tasks": number,
         "totals": totals,
         "updated": report.date(max(status.updated.values(), default=None)),
@@ -125,36 +132,24 @@ def _status(found: Report) -> dict[str, Any]:
         "quarantined": status.quarantined[:MOST_ROWS],
         "finished": status.digest is not None,
         "command": command_line("status", found.name, *found.options.of_package()),
-        "aliases": {row.task: catalog.alias(row.task) for row in found.rows[:MOST_ROWS]},
+        "aliases": {row["task"]: catalog.alias(row["task"]) for row in rows[:MOST_ROWS]},
     }
 
 
-def _looks(found: Report, looks: Looks) -> dict[str, Any]:
-    """Return single networks and diagrams for the script of the page."""
-    return {
-        "networks": [_look(found, looks, look) for look in looks.networks],
-        "machines": {task: _charts(drawn.charts) for task, drawn in looks.diagrams.items()},
-    }
-
-
-def _look(found: Report, looks: Looks, look: Look) -> dict[str, Any]:
+def _look(found: Report, look: Look) -> dict[str, Any]:
     row = look.network.row
     shown = ("status", "reason", "epochs", "validation_loss", "split", "accuracy", "long_accuracy", "trigger_efficacy")
-    drawn = {name: report.look_figure(looks, look, name) for name in LOOKS}
-    commands = {name: figure_command(found.name, name, found.options, look.name) for name in LOOKS}
-    if not looks.diagrams[row["task"]].charts:
-        commands["machine"] = ""
+    commands = {
+        name: figure_command(found.name, name, found.options, look.name) if drawn.charts else ""
+        for name, drawn in look.figures.items()
+    }
     return {
         "task": row["task"],
         "index": row["index"],
-        "facts": [[key.replace("_", " "), _fact(row[key])] for key in shown if row[key] not in (None, "")],
-        "texts": {name: [figure.title, figure.text] for name, figure in drawn.items()},
+        "facts": [[key.replace("_", " "), _number(row[key])] for key in shown if row[key] not in (None, "")],
+        "texts": {name: [drawn.title, drawn.text] for name, drawn in look.figures.items()},
         "commands": commands,
-        "weights": _charts(look.weights),
-        "hidden": [_charts(charts) for charts in look.hidden],
-        "answers": [_charts(charts) for charts in look.answers],
+        "weights": _shown(look.figures["weights"])[""],
+        "hidden": list(_shown(look.figures["hidden"]).values()),
+        "answers": list(_shown(look.figures["answers"]).values()),
     }
-
-
-def _fact(value: Any) -> str:
-    return value if isinstance(value, str) else _number(value)

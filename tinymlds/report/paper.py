@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure as Canvas
 
-from tinymlds.errors import TinymldsError
+from tinymlds.errors import refusing
 from tinymlds.report.charts import DIVERGING, Arrows, Axis, Band, Boxes, Chart, Figure, Heat, Line, Points, Series, Texts
 
 _WIDTH = 9.0
@@ -34,22 +34,15 @@ _METADATA: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date
 
 
 def save(figure: Figure, folder: Path, form: str) -> list[Path]:
-    """Write a figure as NAME.png or NAME.svg, or as NAME-CHOICE for each choice, and return the paths.
-
-    Raises:
-        TinymldsError: the file system refused.
-    """
+    """Write a figure as NAME.png or NAME.svg, or as NAME-CHOICE for each choice, and return the paths."""
     paths = []
     for choice, charts in figure.charts.items():
         name = f"{figure.name}-{choice.replace(' ', '-')}" if choice else figure.name
         path = folder / f"{name}.{form}"
-        with matplotlib.rc_context(_STYLE):
+        with matplotlib.rc_context(_STYLE), refusing(f"write {path}"):
             canvas = _draw(charts)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                canvas.savefig(path, format=form, dpi=150, metadata=_METADATA[form])
-            except OSError as error:
-                raise TinymldsError(f"cannot write {path}: {error.strerror or error}") from error
+            folder.mkdir(parents=True, exist_ok=True)
+            canvas.savefig(path, format=form, dpi=150, metadata=_METADATA[form])
         paths.append(path)
     return paths
 

@@ -29,15 +29,6 @@ TITLES = {
 SCORES = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC", "spearman": "Spearman's rank correlation"}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell of the table: a rung of a case."""
-
-    text: str
-    at_chance: bool
-    command: str
-
-
 @dataclass(frozen=True, eq=False)
 class Experiment:
     """An analysis on the page."""
@@ -85,8 +76,8 @@ class Experiment:
         return texts
 
     @cached_property
-    def table(self) -> list[tuple[str, list[Cell]]]:
-        """A row for each rung, with a cell for each case shown."""
+    def table(self) -> list[tuple[str, list[tuple[str, bool, str]]]]:
+        """A row for each rung, with a cell for each case shown: the text, whether it is at chance, and the command."""
         rows = {(row.case, row.rung): row for row in self.results.rows}
         rungs = dict.fromkeys(row.rung for row in self.results.rows)
         return [(rung, [_cell(rows.get((case, rung))) for case in self.cases]) for rung in rungs]
@@ -117,12 +108,12 @@ def _described(dataset: dict[str, Any]) -> str:
     return f"{dataset['folder']} ({complete:,} complete networks{kind}; digest {dataset['digest'][:16]}…)"
 
 
-def _cell(row: Row | None) -> Cell:
+def _cell(row: Row | None) -> tuple[str, bool, str]:
     if row is None:
-        return Cell("", False, "")
+        return "", False, ""
     if row.mean is None or row.half_width is None:
-        return Cell("skipped", False, row.command)
-    return Cell(f"{row.mean:.2f} ± {row.half_width:.2f}", row.at_chance, row.command)
+        return "skipped", False, row.command
+    return f"{row.mean:.2f} ± {row.half_width:.2f}", row.at_chance, row.command
 
 
 # ------------------------------------------------------------------ the ladder
@@ -159,7 +150,6 @@ def _done(experiment: Experiment, case: str) -> list[Row]:
 
 
 def _split(row: Row) -> tuple[str, str]:
-    """Return the model with its features, and the form."""
     head, _, form = row.rung.rpartition("/")
     return head, form
 
@@ -169,7 +159,6 @@ def _mean(row: Row) -> float:
 
 
 def _reach(row: Row) -> float:
-    """Return half the width of the interval."""
     return 0.0 if row.half_width is None else row.half_width
 
 

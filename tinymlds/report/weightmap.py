@@ -11,12 +11,10 @@ from tinymlds.architectures.symmetry import canonicalize
 from tinymlds.dataset import store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import SPLITS, Row
-from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, broken, spread_over
+from tinymlds.kernels.problem import Floats
+from tinymlds.report.charts import ACCENT, PALETTE, Axis, Chart, Figure, Line, Points, Series, Values, broken, spread_over
 from tinymlds.report.options import Options
 from tinymlds.training.loop import Status
-
-Floats = npt.NDArray[np.float32]
-Values = npt.NDArray[np.float64]
 
 MOST_FITTED = 1_000
 """The largest number of networks from which the components are computed."""
@@ -138,7 +136,6 @@ def _frame(values: Values) -> tuple[float, float] | None:
 
 
 def _outside(xy: Values, frames: list[tuple[float, float] | None]) -> int:
-    """Count the networks that the frames leave out."""
     low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
     return int(((xy < low) | (xy > high)).any(axis=1).sum())
 
@@ -235,5 +232,4 @@ def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> 
 
 
 def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:
-    """Return weights [n, P] in the form that the map shows."""
     return canonicalize(dataset.architecture, weights) if options.canonical else weights
