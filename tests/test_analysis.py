@@ -402,8 +402,8 @@ def test_a_class_that_shares_no_epochs_is_left_out():
 def test_layer_statistics():
     weights = random_weights(0, 3)
     found = layer_statistics(SHAPE, weights)
-    first = weights[:, : SHAPE.tensors[0][1][0] * SHAPE.tensors[0][1][1]].astype(np.float64)
-    assert found.shape == (3, 8 * len(SHAPE.tensors))
+    first = weights[:, : np.prod(SHAPE.tensors()[0][1])].astype(np.float64)
+    assert found.shape == (3, 8 * len(SHAPE.tensors()))
     expected = [first.mean(1), first.std(1), np.linalg.norm(first, axis=1), first.min(1)]
     np.testing.assert_allclose(found[:, :4], np.stack(expected, 1), rtol=1e-6)
     np.testing.assert_allclose(found[:, 5], np.median(first, axis=1), rtol=1e-6)
@@ -471,7 +471,7 @@ def test_scores_that_are_nearly_equal_keep_their_order():
     )
     attempt._target = target
     places = np.arange(5)
-    fitted = models.Fitted(None, 2, {}, ())
+    fitted = models.Fitted(None, {}, ())
     for at in (0.0, -50.0, 60.0):
         found = attempt._score(scores, [places, places, places], fitted, at)
         assert found.score == pytest.approx(5 / 6)
