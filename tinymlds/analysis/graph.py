@@ -139,7 +139,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         if not isinstance(architecture, GruLinear) or architecture.activation != "none":
             raise UsageError(f"the graph network knows {GruLinear.name} with heads without activation only")
-        self.architecture, self.outputs = architecture, outputs
+        self.architecture = architecture
         self._places = params.places(architecture)
         self.inputs = nn.Parameter(torch.zeros(architecture.inputs, WIDTH))
         self.lines = nn.Parameter(torch.zeros(architecture.outputs, WIDTH))
