@@ -63,7 +63,7 @@ def test_one_fit_serves_plain_and_moved_networks(coordinates, monkeypatch):
     alone = [climbed(coordinates, rung.name) for rung in (plain, moved)]
     fits, fit = [], models.fit
     monkeypatch.setattr(models, "fit", lambda *arguments: fits.append(fit(*arguments)) or fits[-1])
-    setting = ladder.Setting("balanced_accuracy", tuple(split(0, COUNT, k) for k in range(3)), 1)
+    setting = ladder.Evaluation("balanced_accuracy", tuple(split(0, COUNT, k) for k in range(3)), 1)
     assert ladder.climb(ladder.Case("all", coordinates), [plain, moved], setting) == alone
     assert len(fits) == 3
     assert alone[0]["scores"] != alone[1]["scores"]
@@ -402,7 +402,7 @@ def test_a_class_that_shares_no_epochs_is_left_out():
 def test_layer_statistics():
     weights = random_weights(0, 3)
     found = layer_statistics(SHAPE, weights)
-    first = weights[:, : SHAPE.tensors[0][1][0] * SHAPE.tensors[0][1][1]].astype(np.float64)
+    first = weights[:, : np.prod(SHAPE.tensors()[0][1])].astype(np.float64)
     assert found.shape == (3, 8 * len(SHAPE.tensors()))
     expected = [first.mean(1), first.std(1), np.linalg.norm(first, axis=1), first.min(1)]
     np.testing.assert_allclose(found[:, :4], np.stack(expected, 1), rtol=1e-6)
@@ -467,11 +467,11 @@ def test_scores_that_are_nearly_equal_keep_their_order():
     attempt = ladder._Attempt(
         ladder.Case("all", points(random_weights(0, 3), random_weights(1, 2))),
         [ladder.Rung("knn", "raw", "plain")],
-        ladder.Setting("roc_auc", (split(0, 3, 1),), 1),
+        ladder.Evaluation("roc_auc", (split(0, 3, 1),), 1),
     )
     attempt._target = target
     places = np.arange(5)
-    fitted = models.Fitted(None, 2, {}, ())
+    fitted = models.Fitted(None, {}, ())
     for at in (0.0, -50.0, 60.0):
         found = attempt._score(scores, [places, places, places], fitted, at)
         assert found.score == pytest.approx(5 / 6)

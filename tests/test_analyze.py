@@ -325,8 +325,8 @@ def test_the_process_is_left_as_it_was(folders, monkeypatch):
             {"out": "other-xor/found.json", "held_out": ["other-xor", "other-parity"]},
             "lies in the dataset",
         ),
-        (["xor", "parity"], {"held_out": ["shapely", "other-parity"]}, "different shapes"),
-        (["xor", "shapely-parity"], {}, "different shapes"),
+        (["xor", "parity"], {"held_out": ["shapely", "other-parity"]}, "different architectures"),
+        (["xor", "shapely-parity"], {}, "different architectures"),
         (
             ["xor", "never-twin"],
             {"experiment": "tampered"},

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -43,28 +42,6 @@ PUBLISHED = {
 """Published scores, by experiment."""
 
 
-@dataclass(frozen=True)
-class _Request:
-    """The experiment that is asked for, and its datasets."""
-
-    experiment: str
-    datasets: list[Dataset]
-    held: list[Dataset]
-    seeds: int
-    networks: int | None
-
-    @property
-    def both(self) -> list[Dataset]:
-        """All datasets, those held out last."""
-        return [*self.datasets, *self.held]
-
-    def command(self, rungs: str | None = None, cases: str | None = None) -> str:
-        """Return the command that repeats the analysis, or some rungs of some cases of it."""
-        folders, held = ([dataset.folder for dataset in each] for each in (self.datasets, self.held))
-        chosen = options(experiment=self.experiment, seeds=self.seeds, rungs=rungs, cases=cases, networks=self.networks)
-        return command_line("analyze", *folders, *chosen, *options(held_out=held))
-
-
 def analyze(
     folders: str | Path | Sequence[str | Path],
     experiment: str,
@@ -101,39 +78,50 @@ def analyze(
         DatasetError: a folder is damaged or unfinished.
         TinymldsError: the file system refused.
     """
-    question = EXPERIMENTS.get(experiment)
-    if question is None:
+    if experiment not in EXPERIMENTS:
         raise UsageError(f"there is no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
+    metric, cases_of = EXPERIMENTS[experiment]
     _check_numbers(seeds, networks)
-    chosen = ladder.choose(rungs, question.metric)
-    request = _Request(experiment, _opened(folders), _opened(held_out), seeds, networks)
-    _check_held(request)
-    counts = [min(dataset.counts.values()) for dataset in request.datasets]
+    chosen = ladder.choose(rungs, metric)
+    datasets, held = _opened(folders), _opened(held_out)
+    for dataset in held:  # those of the same seed are the training networks, or share initial weights with them
+        if (seed := dataset.spec.seed) in {each.spec.seed for each in datasets}:
+            raise UsageError(f"{dataset.folder} has seed {seed} too; networks held out need a seed of their own")
+    counts = [min(dataset.counts.values()) for dataset in datasets]
     count = min(counts if networks is None else [*counts, networks])  # indices that all tasks have
-    least = ladder.LEAST_NUMBERS if question.metric == "spearman" else 1
-    splits = tuple(split(request.datasets[0].spec.seed, count, number, least) for number in range(seeds))
-    plans = questions.plans(question, request.datasets, request.held, count, cases)
-    versions, digests = _versions(), {str(dataset.folder): dataset.digest for dataset in request.both}
-    target = None if out is None else writing.outside(Path(out), *(dataset.folder for dataset in request.both))
-    command = request.command(rungs, cases)
-    header = {"kind": "rows", "format": FORMAT, "command": command, "datasets": digests, "versions": versions}
-    with writing.open_rows(target, header) as rows:
+    least = ladder.LEAST_NUMBERS if metric == "spearman" else 1
+    splits = tuple(split(datasets[0].spec.seed, count, number, least) for number in range(seeds))
+    plans = questions.plans(cases_of, datasets, held, count, cases)
+    versions, digests = _versions(), {str(dataset.folder): dataset.digest for dataset in (*datasets, *held)}
+    target = None if out is None else writing.outside(Path(out), *map(Path, digests))
+
+    def command(rungs: str | None, cases: str | None) -> str:
+        given = options(experiment=experiment, seeds=seeds, rungs=rungs, cases=cases, networks=networks)
+        places, held_places = ([dataset.folder for dataset in each] for each in (datasets, held))
+        return command_line("analyze", *places, *given, *options(held_out=held_places))
+
+    def row(case: str, rung: str) -> Row:
+        named = {"experiment": experiment, "case": case, "rung": rung, "command": command(rung, case)}
+        return Row.from_json({**named, "datasets": digests, "versions": versions, **finished.fields[case, rung]})
+
+    header = {"kind": "rows", "format": FORMAT, "command": command(rungs, cases)}
+    with writing.open_rows(target, {**header, "datasets": digests, "versions": versions}) as finished:
         for plan in plans:
-            _climb(plan, chosen, ladder.Setting(question.metric, splits, min(workers, seeds)), rows, progress)
+            _climb(plan, chosen, ladder.Evaluation(metric, splits, min(workers, seeds)), finished, progress)
         results = Results(
             experiment,
-            command,
-            tuple(_described(dataset, request) for dataset in request.both),
+            command(rungs, cases),
+            tuple(_described(dataset, datasets[0], dataset in held) for dataset in (*datasets, *held)),
             versions,
             INTERVAL,
             tuple(_written(number, each) for number, each in enumerate(splits)),
             PUBLISHED.get(experiment),
-            tuple(_row(request, plan.asked.name, rung.name, digests, versions, rows) for plan in plans for rung in chosen),
-            {"seconds": rows.seconds},
+            tuple(row(plan.asked.name, rung.name) for plan in plans for rung in chosen),
+            {"seconds": finished.seconds},
         )
         if target is not None:
             store.commit(target, results.to_json().encode())
-            rows.remove()
+            finished.needed = False
     return results
 
 
@@ -147,7 +135,7 @@ def _check_numbers(seeds: int, networks: int | None) -> None:
 def _climb(
     plan: questions.Plan,
     chosen: Sequence[ladder.Rung],
-    setting: ladder.Setting,
+    evaluation: ladder.Evaluation,
     rows: writing.Rows,
     progress: Progress | None,
 ) -> None:
@@ -162,48 +150,26 @@ def _climb(
                 progress(name, ", ".join(rung.name for rung in group))
             case = case or plan.case()
             try:
-                found = ladder.climb(case, group, setting)
+                found = ladder.climb(case, group, evaluation)
             except UsageError as error:
                 found = [{"status": "skipped", "reason": str(error)} for _ in group]
         names = (rung.name for rung in group)
         rows.add(name, dict(zip(names, found, strict=True)), round(time.perf_counter() - start, 2))
 
 
-def _row(
-    request: _Request, case: str, rung: str, digests: dict[str, str], versions: dict[str, str], rows: writing.Rows
-) -> Row:
-    found: dict[str, Any] = {key: tuple(each) if key in _TUPLES else each for key, each in rows.fields[case, rung].items()}
-    return Row(request.experiment, case, rung, request.command(rung, case), digests, versions, **found)
-
-
-_TUPLES = ("scores", "classes", "chosen", "notes")
-"""Fields of a row that are lists in JSON."""
-
-
 def _opened(folders: str | Path | Sequence[str | Path]) -> list[Dataset]:
     return [open_dataset(folder).require_whole() for folder in ([folders] if isinstance(folders, str | Path) else folders)]
 
 
-def _check_held(request: _Request) -> None:
-    """Refuse held-out networks of the same seed: they are the training networks, or share initial weights with them."""
-    seeds = {dataset.spec.seed for dataset in request.datasets}
-    for dataset in request.held:
-        if dataset.spec.seed in seeds:
-            raise UsageError(
-                f"{dataset.folder} has seed {dataset.spec.seed} too; networks held out need a seed of their own"
-            )
-
-
-def _described(dataset: Dataset, request: _Request) -> dict[str, Any]:
-    recipe = hashlib.sha256(canonical_json(dataset.spec.recipe.to_dict()).encode()).hexdigest()
+def _described(dataset: Dataset, first: Dataset, held_out: bool) -> dict[str, Any]:
     return {
         "folder": str(dataset.folder),
         "digest": dataset.digest,
         "seed": dataset.spec.seed,
-        "held_out": dataset in request.held,
+        "held_out": held_out,
         "matched": dataset.spec.recipe.matched,
-        "recipe": recipe,
-        "differs": differences(request.datasets[0].spec, dataset.spec),
+        "recipe": hashlib.sha256(canonical_json(dataset.spec.recipe.to_dict()).encode()).hexdigest(),
+        "differs": differences(first.spec, dataset.spec),
         "complete": {task: len(dataset.rows(task)) for task in dataset.tasks},
     }
 

@@ -12,13 +12,6 @@ from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, lines
 from tinymlds.training import backends
 
-FEATURES = {
-    "raw": "the weights as one vector",
-    "statistics": "mean, deviation, norm and quantiles of each tensor",
-    "answers": "the outputs for fixed input sequences",
-    "epochs": "the logarithm of the number of epochs alone",
-    "task": "the task alone",
-}
 FORMS = {
     "plain": "as trained",
     "moved": "trained on plain weights, tested on randomly transformed ones",
@@ -42,46 +35,36 @@ def features(points: Points, name: str, form: str, seed: int) -> Floats:
 
     Args:
         points: the networks.
-        name: one of FEATURES.
+        name: raw, statistics, answers, epochs (their number alone) or task (the task alone).
         form: one of FORMS; for test networks, moved means transformed.
         seed: seed of the random symmetries.
-
-    Raises:
-        UsageError: the answers of networks with different symbols cannot be compared.
     """
     if name == "epochs":
         return np.log(np.maximum(points.epochs, 1)).astype(np.float32)[:, None]
     if name == "task":
         return np.eye(len(points.sources), dtype=np.float32)[points.source]
-    weights = formed(points, form, seed)
+    if form in DRAWN:
+        weights = symmetry.transform(points.architecture, points.weights, seed)
+    elif form == "canonical":
+        weights = symmetry.canonicalize(points.architecture, points.weights)
+    else:
+        weights = points.initial() if form == "initial" else points.weights
     if name == "statistics":
         return statistics(points.architecture, weights)
     return answers(points, weights) if name == "answers" else weights
 
 
-def formed(points: Points, form: str, seed: int) -> Floats:
-    """Return the weights in one of FORMS, [n, P]."""
-    if form in DRAWN:
-        return symmetry.transform(points.architecture, points.weights, seed)
-    if form == "canonical":
-        return symmetry.canonicalize(points.architecture, points.weights)
-    return points.initial() if form == "initial" else points.weights
-
-
 def statistics(architecture: Architecture, weights: Floats) -> Floats:
     """Return mean, standard deviation, Euclidean norm and QUANTILES of every tensor, float32 [n, 8 * tensors]."""
-    return np.concatenate(
-        [_statistics(architecture, weights[first : first + _CHUNK]) for first in range(0, len(weights), _CHUNK)]
-    )
-
-
-def _statistics(architecture: Architecture, weights: Floats) -> Floats:
-    columns: list[npt.NDArray[np.float64]] = []
-    for place in params.places(architecture).values():
-        tensor = weights[:, place].astype(np.float64)
-        columns += [tensor.mean(axis=1), tensor.std(axis=1), np.sqrt(np.square(tensor).sum(axis=1))]
-        columns += list(np.quantile(tensor, QUANTILES, axis=1))
-    return np.stack(columns, axis=1).astype(np.float32)
+    chunks = []
+    for first in range(0, len(weights), _CHUNK):
+        columns: list[npt.NDArray[np.float64]] = []
+        for place in params.places(architecture).values():
+            tensor = weights[first : first + _CHUNK, place].astype(np.float64)
+            columns += [tensor.mean(axis=1), tensor.std(axis=1), np.sqrt(np.square(tensor).sum(axis=1))]
+            columns += list(np.quantile(tensor, QUANTILES, axis=1))
+        chunks.append(np.stack(columns, axis=1).astype(np.float32))
+    return np.concatenate(chunks)
 
 
 def answers(points: Points, weights: Floats) -> Floats:

@@ -67,12 +67,21 @@ def fit(fold: Fold, architecture: Architecture, seed: int) -> Fitted:
     Raises:
         UsageError: the networks have a head with activation, whose symmetries differ.
     """
+    classes = fold.classes
     centre, scale = (0.0, 1.0) if fold.classes else (float(fold.train_target.mean()), float(fold.train_target.std()) or 1.0)
     network = GraphNetwork(architecture, fold.classes or 1)
     draw_parameters(network, seed)
     target = fold.train_target if fold.classes else ((fold.train_target - centre) / scale).astype(np.float32)
     weights, targets = torch.from_numpy(fold.train), torch.from_numpy(target)
-    fitted, loss = Fitted(_Estimator(network, centre, scale), fold.classes, {}, ()), _loss(fold)
+    loss = _loss(fold)
+
+    @one_thread()
+    def scores(features: Floats) -> Scores:
+        with torch.no_grad():
+            pieces = [network(torch.from_numpy(features[k : k + _CHUNK])) for k in range(0, len(features), _CHUNK)]
+        outputs = torch.cat(pieces).double()
+        return np.asarray(torch.log_softmax(outputs, dim=1) if classes else outputs[:, 0] * scale + centre)
+
     epoch = -(-len(weights) // BATCH)
     steps = max(STEPS, STEPS_PER_CLASS * fold.classes, EPOCHS * epoch)
     patience, every = max(PATIENCE, PATIENT_EPOCHS * epoch), max(_EVERY, epoch // _LOOKS)
@@ -89,14 +98,14 @@ def fit(fold: Fold, architecture: Architecture, seed: int) -> Fitted:
         optimizer.step()
         schedule.step()
         if step % every == 0 or step == steps:
-            found = fitness(fold.metric, fold.validation_target, fitted.scores(fold.validation))
+            found = fitness(fold.metric, fold.validation_target, scores(fold.validation))
             if found > best[0]:
                 best = found, step, copy.deepcopy(network.state_dict())
             if step - best[1] >= patience:
                 break
     network.load_state_dict(best[2])
     notes = ("its last step fits best",) if best[1] == steps else ()
-    return fitted._replace(chosen={"steps": best[1]}, notes=notes)
+    return Fitted(scores, {"steps": best[1]}, notes)
 
 
 def _loss(fold: Fold) -> Any:
@@ -123,26 +132,6 @@ def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
     return nn.Linear(inputs, outputs, bias, device="meta").to_empty(device="cpu")
 
 
-class _Estimator:
-    """The network in the form of an estimator for `Fitted`."""
-
-    def __init__(self, network: "GraphNetwork", centre: float, scale: float) -> None:
-        self._network, self._centre, self._scale = network, centre, scale
-        self.classes_ = np.arange(network.outputs)
-
-    def log_probabilities(self, weights: Floats) -> Scores:
-        return np.asarray(torch.log_softmax(self._outputs(weights), dim=1).numpy(), np.float64)
-
-    def predict(self, weights: Floats) -> Scores:
-        return np.asarray(self._outputs(weights)[:, 0].numpy() * self._scale + self._centre, np.float64)
-
-    @one_thread()
-    def _outputs(self, weights: Floats) -> torch.Tensor:
-        with torch.no_grad():
-            pieces = [self._network(torch.from_numpy(weights[k : k + _CHUNK])) for k in range(0, len(weights), _CHUNK)]
-        return torch.cat(pieces).double()
-
-
 class GraphNetwork(nn.Module):
     """Outputs [n, outputs] for weights [n, P] of one architecture, equal for networks that differ by symmetries."""
 
@@ -150,7 +139,7 @@ class GraphNetwork(nn.Module):
         super().__init__()
         if not isinstance(architecture, GruLinear) or architecture.activation != "none":
             raise UsageError(f"the graph network knows {GruLinear.name} with heads without activation only")
-        self.architecture, self.outputs = architecture, outputs
+        self.architecture = architecture
         self._places = params.places(architecture)
         self.inputs = nn.Parameter(torch.zeros(architecture.inputs, WIDTH))
         self.lines = nn.Parameter(torch.zeros(architecture.outputs, WIDTH))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -78,12 +79,9 @@ RUNGS = tuple(_rungs())
 
 
 def choose(patterns: str | None, metric: str) -> tuple[Rung, ...]:
-    """Return the rungs that patterns like "majority,forest/raw/*" name; all for None.
+    """Return the rungs that patterns like "majority,forest/raw/*" name; all for None. See `matching`.
 
     Rungs that see the task or the epochs alone are controls; those that would see the target itself are left out.
-
-    Raises:
-        UsageError: a pattern names no rung.
     """
     target = ("epochs", "equalised") if metric == "spearman" else ("task",)
     known = [rung for rung in RUNGS if rung.features not in target and rung.form not in target]
@@ -93,14 +91,8 @@ def choose(patterns: str | None, metric: str) -> tuple[Rung, ...]:
 def matching(what: str, items: list[T], patterns: str | None, names: Callable[[T], tuple[str, ...]]) -> list[T]:
     """Return the items that comma-separated patterns name; all for None.
 
-    Args:
-        what: the kind of the items, for messages.
-        items: the items to choose from.
-        patterns: patterns of names, as fnmatch has them.
-        names: returns the name of an item, and further names that a pattern has to equal.
-
-    Raises:
-        UsageError: a pattern names no item.
+    A pattern is matched with the first of the `names` of an item as fnmatch does, and has to equal the others. One that
+    names no item is a UsageError.
     """
     if patterns is None:
         return items
@@ -133,34 +125,26 @@ class Case:
     """Notes on these networks, added to every rung."""
 
 
-class Setting(NamedTuple):
-    """The setting in which rungs are climbed."""
+class Evaluation(NamedTuple):
+    """The score, a split for each seed, and the number of seeds computed at the same time, on which no result depends."""
 
     metric: str
     splits: tuple[Split, ...]
-    """One for each seed."""
     workers: int
-    """The number of seeds computed at the same time; results do not depend on it."""
 
 
-class Climbed(NamedTuple):
+class _Climbed(NamedTuple):
     """The result of a rung with one seed."""
 
     score: float
     others: dict[str, float]
-    confusion: Any
-    """The confusion matrix, int64 [classes, classes], or None."""
+    confusion: Any  # int64 [classes, classes], or None
     networks: tuple[int, int, int]
-    tested: npt.NDArray[np.intp]
-    """Positions of the tested networks, [n]."""
-    target: Target
-    """Targets of the tested networks, [n]."""
-    answered: Scores
-    """Scores that the model gave them, [n, classes] or [n]."""
-    ratio: float
-    """Number of networks in the test part over that in the training part."""
-    chosen: dict[str, Any]
-    notes: tuple[str, ...]
+    tested: npt.NDArray[np.intp]  # positions of the tested networks, [n]
+    target: Target  # of the same networks, [n]
+    answered: Scores  # that the model gave them, [n, classes] or [n]
+    ratio: float  # number of networks in the test part over that in the training part
+    fitted: models.Fitted
 
 
 def fitted_alike(rungs: Iterable[Rung]) -> list[tuple[Rung, ...]]:
@@ -171,28 +155,27 @@ def fitted_alike(rungs: Iterable[Rung]) -> list[tuple[Rung, ...]]:
     return [tuple(group) for group in groups.values()]
 
 
-def climb(case: Case, rungs: Sequence[Rung], setting: Setting) -> list[dict[str, Any]]:
+def climb(case: Case, rungs: Sequence[Rung], evaluation: Evaluation) -> list[dict[str, Any]]:
     """Climb rungs that share a fit, with every seed, and return the fields of a `results.Row` that each determines.
 
-    Raises:
-        UsageError: the rungs are impossible for this case.
+    Raises UsageError if they are impossible for this case.
     """
     model = rungs[0].model
     # one thread for PyTorch, BLAS and OpenMP, so that sums have one order; PyTorch first, to restore its own number
     one_thread = _graph().one_thread() if model == "graph" else contextlib.nullcontext()
     with one_thread, threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # `models` notes it
-        attempt = _Attempt(case, rungs, setting)
-        numbers = range(len(setting.splits))
-        if setting.workers == 1 or model == "forest":  # which has threads of its own, and one such at a time
+        attempt = _Attempt(case, rungs, evaluation)
+        numbers = range(len(evaluation.splits))
+        if evaluation.workers == 1 or model == "forest":  # which has threads of its own, and one such at a time
             found = [attempt(number) for number in numbers]
         else:
-            with ThreadPoolExecutor(setting.workers) as pool:
+            with ThreadPoolExecutor(evaluation.workers) as pool:
                 found = list(pool.map(attempt, numbers))
-    return [_fields(of_rung, attempt, setting.metric) for of_rung in zip(*found, strict=True)]
+    return [_fields(of_rung, attempt, evaluation.metric) for of_rung in zip(*found, strict=True)]
 
 
-def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
+def _fields(found: Sequence[_Climbed], attempt: "_Attempt", metric: str) -> dict[str, Any]:
     """Return the fields of a row from the results of a rung with all seeds."""
     scores, classes = tuple(one.score for one in found), attempt.classes
     first = np.unique(np.concatenate([one.tested for one in found]), return_index=True)[1]
@@ -213,8 +196,8 @@ def _fields(found: Sequence[Climbed], attempt: "_Attempt", metric: str) -> dict[
         "classes": classes,
         "confusion": sum(one.confusion for one in found).tolist() if classes else None,
         "networks": {part: [one.networks[k] for one in found] for k, part in enumerate(SPLITS)},
-        "chosen": tuple(one.chosen for one in found),
-        "notes": tuple(dict.fromkeys(note for one in found for note in (*attempt.notes, *one.notes))),
+        "chosen": tuple(one.fitted.chosen for one in found),
+        "notes": tuple(dict.fromkeys(note for one in found for note in (*attempt.notes, *one.fitted.notes))),
     }
 
 
@@ -228,10 +211,10 @@ def _graph() -> Any:
 class _Attempt:
     """A fit of a case with all rungs that share it, to be called with the number of each seed."""
 
-    def __init__(self, case: Case, rungs: Sequence[Rung], setting: Setting) -> None:
+    def __init__(self, case: Case, rungs: Sequence[Rung], evaluation: Evaluation) -> None:
         (self._rung,) = {rung.fit for rung in rungs}
-        self._case, self._points, self._setting = case, case.points, setting
-        self.held = case.held
+        self._case, self._points, self._evaluation, self.held = case, case.points, evaluation, case.held
+        self._features = partial(features, name=self._rung.features)
         self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
         """The form to fit on, and the form to test on for each rung."""
         self._strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
@@ -241,19 +224,15 @@ class _Attempt:
             self._equalise()
         if self._rung.form == "initial" and self._pair is not None:
             self.notes = *self.notes, "the two networks of a pair start from the same weights: a guess by construction"
-        fixed = self._form not in DRAWN
-        self._fixed = self._features(self._points, self._form, 0) if fixed else None
-        self._fixed_held = None
-        if case.held is not None and fixed and self._form in self._shown:
-            self._fixed_held = self._features(case.held, self._form, 0)
+        self._fixed: Any = None
+        self._fixed_held: Any = None
+        if self._form not in DRAWN:
+            self._fixed = self._features(self._points, form=self._form, seed=0)
+            self._fixed_held = self._features(self.held, form=self._form, seed=0) if self.held is not None else None
 
     def _equalise(self) -> None:
-        """Find the classes whose epochs can be equalised, the same for every seed, and renumber the labels.
-
-        Raises:
-            UsageError: there are no such classes.
-        """
-        if self._case.held is not None:
+        """Find the classes whose epochs can be equalised, the same for every seed, and renumber the labels."""
+        if self.held is not None:
             raise UsageError("not with networks of another dataset: theirs are as they are")
         self._kept, self._pair = sharing(self._points, self._strata), None
         if self._kept is None:
@@ -266,34 +245,28 @@ class _Attempt:
         note = f"in each part as many networks of each of {', '.join(self.classes)} with each number of epochs"
         self.notes = *self.notes, note + (f"; too few shared with {', '.join(left_out)}" if left_out else "")
 
-    def _features(self, points: Points, form: str, seed: int) -> Floats:
-        return features(points, self._rung.features, form, seed)
-
-    def __call__(self, number: int) -> tuple[Climbed, ...]:
-        """Fit, tune and test with this seed, and return the result of each rung."""
+    def __call__(self, number: int) -> tuple[_Climbed, ...]:
         with threadpool_limits(1, user_api="openmp"):  # OpenMP has a limit for each calling thread
             parts = self._parts(number)
-            fold = self._fold(parts[0], parts[1], number)
+            shown = self._features(self._points, form=self._form, seed=number) if self._fixed is None else self._fixed
+            train, validation = ((shown[places], self._target[places]) for places in parts[:2])
+            fold = models.Fold(*train, *validation, len(self.classes), self._evaluation.metric)
             if self._rung.model == "graph":
                 fitted = _graph().fit(fold, self._points.architecture, number)
             else:
-                fitted = models.fit(self._rung.model, fold, number, self._setting.workers)
+                fitted = models.fit(self._rung.model, fold, number, self._evaluation.workers)
             at = None
-            if self._setting.metric == "roc_auc":
+            if self._evaluation.metric == "roc_auc":
                 at = threshold(fold.validation_target, fitted.scores(fold.validation))
                 fitted = fitted._replace(chosen={**fitted.chosen, "threshold": at})
-            del fold  # which may be as large as all networks
+            del fold, train, validation, shown  # which may be as large as all networks
             return tuple(
                 self._score(fitted.scores(self._test(form, number, parts[2])), parts, fitted, at) for form in self._shown
             )
 
     def _parts(self, number: int) -> list[npt.NDArray[np.intp]]:
-        """Return the positions of the networks for training, validation and test.
-
-        Raises:
-            UsageError: one of them has too few networks.
-        """
-        split, parts = self._setting.splits[number], []
+        """Return the positions of the networks for training, validation and test, if all have enough."""
+        split, parts = self._evaluation.splits[number], []
         for name in SPLITS:
             places = split.part(name, self._points.index)
             if self._case.unseen is not None:
@@ -305,20 +278,18 @@ class _Attempt:
         if self._kept is not None and len(parts[0]) < LEAST * len(self._kept):
             each = len(parts[0]) // len(self._kept)
             raise UsageError(f"with seed {number} only {each} networks of each class are left for training, not {LEAST}")
-        if self._case.held is not None:
-            targets[2] = self._case.held.target
-        self._check(targets, number)
+        self._check(targets if self.held is None else [*targets[:2], self.held.target], number)
         return parts
 
     def _check(self, targets: list[Target], number: int) -> None:
         """Check that a score can be computed from the parts."""
         train, _, test = targets
-        least = LEAST_NUMBERS if self._setting.metric == "spearman" else 1
+        least = LEAST_NUMBERS if self._evaluation.metric == "spearman" else 1
         for name, part, needed in zip(SPLITS, targets, (1, least, least), strict=True):
             if len(part) < needed:
                 count = f"only {len(part)}" if len(part) else "no"
                 raise UsageError(f"with seed {number} there is {count} network for {name}; make more networks")
-            if self._setting.metric == "roc_auc" and len(np.unique(part)) < 2:
+            if self._evaluation.metric == "roc_auc" and len(np.unique(part)) < 2:
                 raise UsageError(f"with seed {number} there is only one class for {name}; make more networks")
         if not self.classes:
             return
@@ -328,24 +299,17 @@ class _Attempt:
         if len(np.unique(train)) < 2:
             raise UsageError(f"with seed {number} there is only one class for training; make more networks")
 
-    def _fold(self, train: npt.NDArray[np.intp], validation: npt.NDArray[np.intp], number: int) -> models.Fold:
-        """Return copies of the features at these positions, with the targets, for a fit."""
-        seen = self._features(self._points, self._form, number) if self._fixed is None else self._fixed
-        target, classes, metric = self._target, len(self.classes), self._setting.metric
-        return models.Fold(seen[train], target[train], seen[validation], target[validation], classes, metric)
-
     def _test(self, form: str, number: int, test: npt.NDArray[np.intp]) -> Floats:
         """Return the features of the networks to test."""
-        if self._case.held is not None:
-            if self._fixed_held is not None and form == self._form:
-                return self._fixed_held
-            return self._features(self._case.held, form, number + _HELD_OUT)
-        if self._fixed is not None and form == self._form:
-            return self._fixed[test]
-        return self._features(self._points.take(test), form, number + _TESTED)
+        fixed = form == self._form and self._fixed is not None
+        if self.held is not None:
+            return self._fixed_held if fixed else self._features(self.held, form=form, seed=number + _HELD_OUT)
+        return self._fixed[test] if fixed else self._features(self._points.take(test), form=form, seed=number + _TESTED)
 
-    def _score(self, scores: Scores, parts: list[npt.NDArray[np.intp]], fitted: models.Fitted, at: float | None) -> Climbed:
-        metric, held, (train, validation, test) = self._setting.metric, self._case.held, parts
+    def _score(
+        self, scores: Scores, parts: list[npt.NDArray[np.intp]], fitted: models.Fitted, at: float | None
+    ) -> _Climbed:
+        metric, held, (train, validation, test) = self._evaluation.metric, self.held, parts
         if not np.isfinite(scores).all():
             raise UsageError("the model gave scores that are not finite numbers")
         if held is None:
@@ -361,4 +325,4 @@ class _Attempt:
         if self._case.unseen is not None:  # what seeds share depends on indices, not on how many machines are trained on
             ratio *= float(np.mean(~self._case.unseen) / np.mean(self._case.unseen))
         score = METRICS[metric](target, scores)
-        return Climbed(score, further, matrix, networks, tested, target, scores, ratio, fitted.chosen, fitted.notes)
+        return _Climbed(score, further, matrix, networks, tested, target, scores, ratio, fitted)

@@ -67,12 +67,9 @@ class Wanted(NamedTuple):
 
 
 def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int | None = None) -> Points:
-    """Return the points of several tasks of one architecture, task by task.
+    """Return the points of several tasks of one architecture, task by task, with indices below `count`; None is all.
 
-    Args:
-        wanted: the tasks and their labels.
-        classes: names of the labels; without them the target is the logarithm of the epochs.
-        count: take networks with indices below it; None takes all.
+    Without `classes`, the names of the labels, the target is the logarithm of the epochs.
     """
     sources = tuple(dataset.spec.setting(task) for dataset, task, _ in wanted)
     rows = [[r for r in dataset.rows(task) if count is None or r["index"] < count] for dataset, task, _ in wanted]
@@ -81,8 +78,7 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int |
     stops = np.cumsum(counts)
     for (dataset, task, _), stop, number in zip(wanted, stops, counts, strict=True):
         _read(dataset, task, weights[stop - number : stop])
-    epochs = np.array([row["epochs"] for each in rows for row in each], np.int64)
-    index = np.array([row["index"] for each in rows for row in each], np.int64)
+    epochs, index = (np.array([row[k] for each in rows for row in each], np.int64) for k in ("epochs", "index"))
     labels = np.repeat(np.array([label for _, _, label in wanted], np.int64), counts)
     target = labels if classes else np.log(np.maximum(epochs, 1))
     return Points(sources, classes, weights, np.repeat(np.arange(len(wanted)), counts), index, epochs, target)
@@ -104,13 +100,8 @@ def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
     """Return the labels of classes that have numbers of epochs in common, in at least LEAST networks of each.
 
     Classes that share too few numbers are left out one by one, first the class whose absence keeps most networks.
-
-    Args:
-        points: labelled points.
-        strata: the stratum of each network, [n]; numbers must agree within a stratum. All 0 means a single stratum.
-
-    Returns:
-        The labels; None if no two classes share enough.
+    Numbers must agree within each stratum, of which `strata` has one for each network. The result is None if no two classes
+    share enough.
     """
     everywhere = np.arange(len(points))
     table = _table(points, _cells(points, strata, everywhere), everywhere)
@@ -129,7 +120,7 @@ def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDA
     """Choose equally many networks of each class with each number of epochs, so that epochs do not predict the class.
 
     Any function of the epochs that was chosen on other networks scores exactly like a guess on the chosen ones. Networks of
-    a class and a number are chosen by ascending index.
+    a class and a number are chosen by ascending index. Returns ascending positions.
 
     Args:
         points: labelled points.
@@ -137,9 +128,6 @@ def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDA
         strata: the stratum of each network, [n]; numbers are equal within each stratum too.
         places: positions of the networks of one part of a split. Choosing from all networks before the split would leak,
             because the training part of a cell would reveal its test part.
-
-    Returns:
-        Positions, ascending.
     """
     cells, target = _cells(points, strata, places), points.target[places]
     common = _table(points, cells, places)[list(kept)].min(axis=0)

@@ -33,21 +33,12 @@ class Asked(NamedTuple):
     """The machine that, with its twin, is tested and not trained on; None if there is no such machine."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """The question of an experiment: its score and its cases."""
-
-    metric: str
-    cases: Callable[[dict[str, Dataset], int], Iterator[Asked]]
-    """A function of the dataset of each task, and of the number below which indices are used."""
+Cases = Callable[[dict[str, Dataset], int], Iterator[Asked]]
+"""A function of the dataset of each task, and of the number below which indices are used."""
 
 
 def of_tasks(datasets: list[Dataset]) -> dict[str, Dataset]:
-    """Return the dataset of every task.
-
-    Raises:
-        UsageError: two datasets have the same task.
-    """
+    """Return the dataset of every task; raises UsageError if two datasets have the same task."""
     found: dict[str, Dataset] = {}
     for dataset in datasets:
         for task in dataset.tasks:
@@ -73,7 +64,7 @@ def _pairs(found: dict[str, Dataset], least: int) -> dict[str, list[Wanted]]:
     return {machine: [Wanted(found[task], task, k) for k, task in enumerate(pair)] for machine, pair in pairs.items()}
 
 
-def _tampered(found: dict[str, Dataset], _: int) -> Iterator[Asked]:
+def _tampered(found: dict[str, Dataset], _count: int) -> Iterator[Asked]:
     each = _pairs(found, 1)
     for machine, wanted in each.items():
         yield Asked(machine, wanted, TWINS, twins=True)
@@ -81,7 +72,7 @@ def _tampered(found: dict[str, Dataset], _: int) -> Iterator[Asked]:
         yield Asked("all", [one for wanted in each.values() for one in wanted], TWINS, twins=True)
 
 
-def _tampered_unseen(found: dict[str, Dataset], _: int) -> Iterator[Asked]:
+def _tampered_unseen(found: dict[str, Dataset], _count: int) -> Iterator[Asked]:
     each = _pairs(found, 2)
     for machine in each:
         yield Asked(machine, [one for wanted in each.values() for one in wanted], TWINS, twins=True, unseen=machine)
@@ -96,15 +87,17 @@ def _epochs(found: dict[str, Dataset], count: int) -> Iterator[Asked]:
         yield Asked("all", [Wanted(dataset, task) for task, dataset in found.items()])
 
 
-EXPERIMENTS = {
-    "which-machine": Question(
-        "balanced_accuracy", lambda found, _: _which(found, lambda task: task in machines.MACHINES, "machines")
+EXPERIMENTS: dict[str, tuple[str, Cases]] = {
+    "which-machine": (
+        "balanced_accuracy",
+        lambda of, _: _which(of, lambda task: task in machines.MACHINES, "machines"),
     ),
-    "tampered": Question("roc_auc", _tampered),
-    "tampered-unseen": Question("roc_auc", _tampered_unseen),
-    "which-transducer": Question("balanced_accuracy", lambda found, _: _which(found, is_transducer, "transducers")),
-    "predict-epochs": Question("spearman", _epochs),
+    "tampered": ("roc_auc", _tampered),
+    "tampered-unseen": ("roc_auc", _tampered_unseen),
+    "which-transducer": ("balanced_accuracy", lambda of, _: _which(of, is_transducer, "transducers")),
+    "predict-epochs": ("spearman", _epochs),
 }
+"""The metric and the cases of each experiment."""
 
 
 # ------------------------------------------------------------------ the cases, checked
@@ -115,8 +108,8 @@ class Plan:
     """A checked case."""
 
     asked: Asked
-    held: list[Wanted] | None
-    """The held-out counterpart of each entry of `asked.wanted`."""
+    held: list[Wanted]
+    """The held-out counterpart of each entry of `asked.wanted`; [] without datasets held out."""
     reason: str
     """The reason why the case is skipped, or ""."""
     notes: tuple[str, ...]
@@ -126,12 +119,9 @@ class Plan:
     def case(self) -> Case:
         """Read the networks of the case."""
         asked = self.asked
-        points = gather(asked.wanted, asked.classes, self.count)
-        held = None if self.held is None else gather(self.held, asked.classes, self.count)
+        points, held = self._gathered(asked.wanted), self._gathered(self.held) if self.held else None
         if not asked.twins:
             return Case(asked.name, points, held, notes=self.notes)
-        points = _with_twin(points, asked.wanted, self.count)
-        held = None if held is None or self.held is None else _with_twin(held, self.held, self.count)
         machine, unseen = points.source // 2, None
         if asked.unseen is not None:
             own = np.array([one.task.removesuffix(MODIFIED) == asked.unseen for one in asked.wanted])
@@ -139,6 +129,15 @@ class Plan:
             held = None if held is None else held.take(own[held.source])
         held_pair = None if held is None else _pair(held)
         return Case(asked.name, points, held, machine, unseen, _pair(points), held_pair, self.notes)
+
+    def _gathered(self, wanted: list[Wanted]) -> Points:
+        """Read the networks of these tasks; without those that have no twin, if the case is about twins."""
+        points = gather(wanted, self.asked.classes, self.count)
+        if not self.asked.twins:
+            return points
+        kept = _twinned(wanted, self.count)
+        places = zip(points.source.tolist(), points.index.tolist(), strict=True)
+        return points.take(np.array([index in kept[source] for source, index in places], bool))
 
 
 def _pair(points: Points) -> Ints | None:
@@ -148,15 +147,8 @@ def _pair(points: Points) -> Ints | None:
     return points.source // 2 * (int(points.index.max(initial=0)) + 1) + points.index
 
 
-def _with_twin(points: Points, wanted: list[Wanted], count: int) -> Points:
-    """Return the points without those that `_twinned` leaves out."""
-    kept = _twinned(wanted, count)
-    places = zip(points.source.tolist(), points.index.tolist(), strict=True)
-    return points.take(np.array([index in kept[source] for source, index in places], bool))
-
-
 def plans(
-    question: Question, datasets: list[Dataset], held: list[Dataset], count: int, patterns: str | None = None
+    cases: Cases, datasets: list[Dataset], held: list[Dataset], count: int, patterns: str | None = None
 ) -> list[Plan]:
     """Check the cases that patterns like "xor,all" name, or all for None, without reading weights.
 
@@ -164,7 +156,7 @@ def plans(
         UsageError: there are no cases, a pattern names none, held-out networks have other tasks or another architecture, or
             that differs within a case, or no case has enough complete networks.
     """
-    found = list(question.cases(of_tasks(datasets), count))
+    found = list(cases(of_tasks(datasets), count))
     if not found:
         raise UsageError(f"no task has {LEAST_FOR_EPOCHS} networks with different numbers of epochs")
     theirs = of_tasks(held) if held else None
@@ -175,18 +167,18 @@ def plans(
 
 
 def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
-    tasks, held = [one.task for one in asked.wanted], None
+    tasks, held = [one.task for one in asked.wanted], list[Wanted]()
     if theirs is not None:
         if not all(task in theirs for task in tasks):
             raise UsageError(f"the datasets held out have not the tasks of the case {asked.name}: {', '.join(tasks)}")
         held = [one._replace(dataset=theirs[one.task]) for one in asked.wanted]
-    kinds = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *(held or ()))}
+    kinds = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *held)}
     if len(kinds) > 1:
         each = ", ".join(f"{folder} has {architecture}" for architecture, folder in kinds.items())
         raise UsageError(f"the networks have different architectures, so they cannot be compared: {each}")
     notes = []
     complete = [len(_indices(one, count)) for one in asked.wanted]
-    if held is not None:
+    if held:
         complete = [min(n, len(_indices(one, count))) for n, one in zip(complete, held, strict=True)]
     reason = "" if any(complete) else f"no network of {', '.join(tasks)} is complete, so there is nothing to ask"
     if asked.classes and not reason:
@@ -196,8 +188,13 @@ def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
             reason = f"no network of {', '.join(lacking)} is complete, so there is nothing to tell apart"
         elif lacking:
             notes.append(f"without {', '.join(lacking)}, of which no network is complete")
-            asked, held = _without(asked, held, sorted(labels))
-    for wanted in (asked.wanted, held or []) if asked.twins and not reason else ():
+            new = {label: number for number, label in enumerate(sorted(labels))}  # the classes that are left
+            ours, held = (
+                [one._replace(label=new[one.label]) for one in wanted if one.label in new]
+                for wanted in (asked.wanted, held)
+            )
+            asked = asked._replace(wanted=ours, classes=tuple(asked.classes[label] for label in new))
+    for wanted in (asked.wanted, held) if asked.twins and not reason else ():
         kept = sum(map(len, _twinned(wanted, count)))
         if wanted and not kept:
             reason = f"no networks of a machine and its twin are complete, of {', '.join(one.task for one in wanted)}"
@@ -234,17 +231,6 @@ def _matched(made: Sequence[tuple[int, Recipe]]) -> bool:
     return all(recipe.matched and (seed, recipe) == made[0] for seed, recipe in made)
 
 
-def _without(asked: Asked, held: list[Wanted] | None, labels: list[int]) -> tuple[Asked, list[Wanted] | None]:
-    """Keep only the classes of these labels, renumbered."""
-    new = {label: number for number, label in enumerate(labels)}
-
-    def kept(wanted: list[Wanted]) -> list[Wanted]:
-        return [one._replace(label=new[one.label]) for one in wanted if one.label in new]
-
-    classes = tuple(asked.classes[label] for label in labels)
-    return asked._replace(wanted=kept(asked.wanted), classes=classes), None if held is None else kept(held)
-
-
 def differences(ours: Spec, theirs: Spec) -> list[str]:
     """Return the names of settings that influence weights and differ: seed, and fields of the recipe."""
     mine, other = ({name: value for name, (_, value) in spec.recipe.options().items()} for spec in (ours, theirs))
@@ -252,14 +238,14 @@ def differences(ours: Spec, theirs: Spec) -> list[str]:
     return ["seed"] * (ours.seed != theirs.seed) + names
 
 
-def _differing(asked: Asked, held: list[Wanted] | None) -> Iterator[str]:
+def _differing(asked: Asked, held: list[Wanted]) -> Iterator[str]:
     """Yield notes on differences between the networks of a case other than their tasks."""
     first = asked.wanted[0].dataset.spec
     found = dict.fromkeys(name for one in asked.wanted for name in differences(first, one.dataset.spec))
     if found:
         what = "machines and twins" if asked.twins else "the datasets of these networks"
         yield f"{what} differ in {', '.join(found)} too, which scores may be about"
-    pairs = zip(held or (), asked.wanted, strict=held is not None)
+    pairs = zip(held, asked.wanted, strict=bool(held))
     found = dict.fromkeys(name for theirs, ours in pairs for name in differences(theirs.dataset.spec, ours.dataset.spec))
     if names := [name for name in found if name != "seed"]:
         yield f"networks held out differ from those trained on in {', '.join(names)}"

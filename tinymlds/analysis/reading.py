@@ -109,6 +109,10 @@ def _truth(value: Any, what: str) -> bool:
     return value
 
 
+def _name(value: Any, what: str) -> str:
+    return _text(value, what, _NAME)
+
+
 def _list(value: Any, what: str, each: Callable[[Any, str], T], count: int | None = None) -> tuple[T, ...]:
     """Return the checked values of a list, of length `count` if it is given."""
     if not isinstance(value, list) or (count is not None and len(value) != count):
@@ -144,17 +148,14 @@ def _results(value: Any) -> Results:
     if value.get("format") != FORMAT:
         raise _WrongError(f"its format is {value.get('format')!r}, and this tinymlds reads {FORMAT}; make it again")
     found = _object(value, {"format", "kind"} | {field.name for field in fields(Results)}, "it")
-    experiment = _text(found["experiment"], "the experiment", _EXPERIMENT)
+    _text(found["experiment"], "the experiment", _EXPERIMENT)
     datasets = _datasets(found["datasets"])
-    versions = _mapping(found["versions"], "versions", _text)
+    _mapping(found["versions"], "versions", _text)
     if not isinstance(found["splits"], list) or not 2 <= len(found["splits"]) <= MOST_SEEDS:
         raise _WrongError(f"splits are not a list of 2 to {MOST_SEEDS}")
     splits = tuple(_split(each, number) for number, each in enumerate(found["splits"]))
-    common = {
-        "experiment": experiment,
-        "datasets": {each["folder"]: each["digest"] for each in datasets},
-        "versions": versions,
-    }
+    common = {key: found[key] for key in ("experiment", "versions")}
+    common["datasets"] = {each["folder"]: each["digest"] for each in datasets}
     rows = _list(found["rows"], "rows", lambda row, _: _row(row, common, len(splits)))
     names = [f"{row.case}/{row.rung}" for row in rows]
     if not rows or len(set(names)) != len(names):
@@ -167,17 +168,15 @@ def _results(value: Any) -> Results:
     seconds = _mapping(provenance["seconds"], "seconds", lambda each, what: _number(each, what, 0.0))
     if seconds.keys() != set(names):
         raise _WrongError("seconds are not those of the rows")
-    return Results(
-        experiment,
-        _command(found["command"], "command"),
-        datasets,
-        versions,
-        _text(found["interval"], "interval"),
-        splits,
-        None if found["published"] is None else _published(found["published"]),
-        rows,
-        {"seconds": seconds},
-    )
+    _command(found["command"], "command")
+    _text(found["interval"], "interval")
+    if found["published"] is not None:
+        published = _object(found["published"], {"rung", "metric", "score", "what", "source"}, "published")
+        for key in ("rung", "metric", "what", "source"):
+            _text(published[key], f"published, {key}")
+        _number(published["score"], "published, score", -1.0, 1.0)
+    checked = {key: each for key, each in found.items() if key not in ("format", "kind")}
+    return Results(**{**checked, "datasets": datasets, "splits": splits, "rows": rows})
 
 
 def _datasets(value: Any) -> tuple[dict[str, Any], ...]:
@@ -197,38 +196,30 @@ def _datasets(value: Any) -> tuple[dict[str, Any], ...]:
 
 
 def _dataset(value: Any, what: str) -> dict[str, Any]:
-    keys = {"folder", "digest", "seed", "held_out", "matched", "recipe", "differs", "complete"}
-    found = _object(value, keys, what)
-    return {
-        "folder": _text(found["folder"], "a folder"),
-        "digest": _text(found["digest"], "a digest", _DIGEST),
-        "seed": _whole(found["seed"], "a seed"),
-        "held_out": _truth(found["held_out"], "held_out"),
-        "matched": _truth(found["matched"], "matched"),
-        "recipe": _text(found["recipe"], "a recipe", _DIGEST),
-        "differs": list(_list(found["differs"], "differs", lambda each, part: _text(each, part, _NAME))),
-        "complete": _mapping(found["complete"], "complete", _whole),
-    }
+    found = _object(value, {"folder", "digest", "seed", "held_out", "matched", "recipe", "differs", "complete"}, what)
+    _text(found["folder"], "a folder")
+    _text(found["digest"], "a digest", _DIGEST)
+    _whole(found["seed"], "a seed")
+    _truth(found["held_out"], "held_out")
+    _truth(found["matched"], "matched")
+    _text(found["recipe"], "a recipe", _DIGEST)
+    _list(found["differs"], "differs", _name)
+    _mapping(found["complete"], "complete", _whole)
+    return found
 
 
 def _split(value: Any, number: int) -> dict[str, Any]:
     what = f"split {number}"
     found = _object(value, {"seed", "rule", "indices", "validation", "test"}, what)
     count = _whole(found["indices"], f"{what}, indices", 3)
-    parts = {
-        name: list(_list(found[name], f"{what}, {name}", lambda each, part: _whole(each, part, 0, count - 1)))
-        for name in SPLITS[1:]
-    }
-    both = [index for indices in parts.values() for index in indices]
-    if found["seed"] != number or not all(parts.values()) or len(set(both)) != len(both) or len(both) >= count:
+    parts = [
+        _list(found[name], f"{what}, {name}", lambda each, part: _whole(each, part, 0, count - 1)) for name in SPLITS[1:]
+    ]
+    both = [index for indices in parts for index in indices]
+    if found["seed"] != number or not all(parts) or len(set(both)) != len(both) or len(both) >= count:
         raise _WrongError(f"{what} is no division of its indices into three parts")
-    return {"seed": number, "rule": _text(found["rule"], f"{what}, rule"), "indices": count, **parts}
-
-
-def _published(value: Any) -> dict[str, Any]:
-    found = _object(value, {"rung", "metric", "score", "what", "source"}, "published")
-    texts = {key: _text(found[key], f"published, {key}") for key in ("rung", "metric", "what", "source")}
-    return {**texts, "score": _number(found["score"], "published, score", -1.0, 1.0)}
+    _text(found["rule"], f"{what}, rule")
+    return {**found, "seed": number}
 
 
 # ------------------------------------------------------------------ a row
@@ -242,58 +233,42 @@ def _row(value: Any, common: dict[str, Any], seeds: int) -> Row:
     for key, wanted in common.items():
         if found[key] != wanted:
             raise _WrongError(f"{what} has other {key} than the whole")
-    row = Row(case=case, rung=rung, command=_command(found["command"], f"{what}, command"), **common)
+    command = _command(found["command"], f"{what}, command")
     if found["status"] == "skipped":
-        skipped = {**asdict(row), "status": "skipped", "reason": _text(found["reason"], f"{what}, reason", ".+")}
-        if found != {key: list(each) if isinstance(each, tuple) else each for key, each in skipped.items()}:
+        reason = _text(found["reason"], f"{what}, reason", ".+")
+        row = Row(case=case, rung=rung, command=command, status="skipped", reason=reason, **common)
+        if found != {key: list(each) if isinstance(each, tuple) else each for key, each in asdict(row).items()}:
             raise _WrongError(f"{what} was skipped, and has results")
-        return Row(**{**skipped, "scores": (), "classes": (), "chosen": (), "notes": ()})
+        return row
     if found["status"] != "done" or found["reason"] != "":
         raise _WrongError(f"{what} is neither done nor skipped")
-    return Row(**{**asdict(row), **_scored(found, what, seeds)})
+    _check_scored(found, what, seeds)
+    return Row.from_json(found)
 
 
-def _scored(found: dict[str, Any], what: str, seeds: int) -> dict[str, Any]:
-    """Return the fields of a rung that has results."""
+def _check_scored(found: dict[str, Any], what: str, seeds: int) -> None:
+    """Check the fields of a rung that has results."""
     metric = _text(found["metric"], f"{what}, metric", "|".join(METRICS))
     low, high = METRICS[metric]
     scores = _list(found["scores"], f"{what}, scores", lambda each, part: _number(each, part, low, high), seeds)
     mean = _number(found["mean"], f"{what}, mean", low, high)
     if abs(mean - math.fsum(scores) / seeds) > _CLOSE:
         raise _WrongError(f"{what} has not the mean of its scores")
-    others = _mapping(found["others"], f"{what}, others", lambda each, part: list(_list(each, part, _number, seeds)))
+    _mapping(found["others"], f"{what}, others", lambda each, part: _list(each, part, _number, seeds))
     networks = _object(found["networks"], set(SPLITS), f"{what}, networks")
-    counts = {part: list(_list(networks[part], f"{what}, {part}", _positive, seeds)) for part in SPLITS}
-    classes = _list(found["classes"], f"{what}, classes", lambda each, part: _text(each, part, _NAME))
+    for part in SPLITS:
+        _list(networks[part], f"{what}, {part}", lambda each, part: _whole(each, part, 1), seeds)
+    classes = _list(found["classes"], f"{what}, classes", _name)
     if (metric == "spearman") != (not classes) or len(classes) == 1 or len(set(classes)) != len(classes):
         raise _WrongError(f"{what} has classes that do not go with its metric")
-    return {
-        "status": "done",
-        "reason": "",
-        "metric": metric,
-        "chance": _number(found["chance"], f"{what}, chance", low, high),
-        "scores": scores,
-        "mean": mean,
-        "half_width": _number(found["half_width"], f"{what}, half_width", 0.0, _WIDEST * (high - low)),
-        "others": others,
-        "classes": classes,
-        "confusion": _confusion(found["confusion"], what, len(classes), sum(counts["test"])),
-        "networks": counts,
-        "chosen": _list(found["chosen"], f"{what}, chosen", lambda each, part: _mapping(each, part, _number), seeds),
-        "notes": _list(found["notes"], f"{what}, notes", _text),
-    }
-
-
-def _positive(value: Any, what: str) -> int:
-    return _whole(value, what, 1)
-
-
-def _confusion(value: Any, what: str, classes: int, networks: int) -> list[list[int]] | None:
-    if not classes:
-        if value is not None:
-            raise _WrongError(f"{what} has a confusion matrix without classes")
-        return None
-    rows = _list(value, f"{what}, confusion", lambda row, part: list(_list(row, part, _whole, classes)), classes)
-    if sum(map(sum, rows)) != networks:
-        raise _WrongError(f"{what} has a confusion matrix of other networks than it tested")
-    return list(rows)
+    _number(found["chance"], f"{what}, chance", low, high)
+    _number(found["half_width"], f"{what}, half_width", 0.0, _WIDEST * (high - low))
+    confusion, size = found["confusion"], len(classes)
+    if not classes and confusion is not None:
+        raise _WrongError(f"{what} has a confusion matrix without classes")
+    if classes:
+        rows = _list(confusion, f"{what}, confusion", lambda row, part: _list(row, part, _whole, size), size)
+        if sum(map(sum, rows)) != sum(networks["test"]):
+            raise _WrongError(f"{what} has a confusion matrix of other networks than it tested")
+    _list(found["chosen"], f"{what}, chosen", lambda each, part: _mapping(each, part, _number), seeds)
+    _list(found["notes"], f"{what}, notes", _text)

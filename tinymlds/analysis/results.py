@@ -1,6 +1,6 @@
 """The results of an analysis and their JSON; imports no library of the extra, so that others can show results."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from tinymlds.spec import canonical_json
@@ -55,6 +55,13 @@ class Row:
     chosen: tuple[dict[str, Any], ...] = ()
     """The settings chosen on the validation networks, with each seed."""
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Row":
+        """Return the row with these fields, which JSON has as lists where they are tuples."""
+        tuples = {field.name for field in fields(cls) if field.default == ()}
+        given: dict[str, Any] = {name: tuple(value) if name in tuples else value for name, value in found.items()}
+        return cls(**given)
 
     @property
     def at_chance(self) -> bool:

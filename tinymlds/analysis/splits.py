@@ -34,9 +34,7 @@ def split(seed: int, count: int, number: int, least: int = 1) -> Split:
 
     Number 0 uses the split column of the dataset with this seed. Other numbers cut random orders of the indices (80/10/10,
     at least `least` in each part). So does 0 if a part of the column has less than half of that, or fewer than `least`.
-
-    Raises:
-        UsageError: there are fewer than three times `least` indices.
+    Fewer than three times `least` indices are a UsageError.
     """
     if count < 3 * least:
         raise UsageError(

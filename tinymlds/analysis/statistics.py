@@ -104,14 +104,11 @@ def others(metric: str, target: Target, scores: Scores, answers: Target) -> dict
     """Return further scores that accompany a metric, computed from scores and predicted classes, if they are defined."""
     if metric == "spearman":
         return {"r2": float(metrics.r2_score(target, scores))} if np.ptp(target) > 0 else {}
-    accuracy = float(np.mean(answers == target))
-    if metric != "roc_auc":
-        return {"accuracy": accuracy}
-    return {
-        "accuracy": accuracy,
-        "balanced_accuracy": recognised(target, answers),
-        f"tpr_at_fpr_{FEW_FALSE}": recognised_at(target, scores),
-    }
+    found = {"accuracy": float(np.mean(answers == target))}
+    if metric == "roc_auc":
+        found["balanced_accuracy"] = recognised(target, answers)
+        found[f"tpr_at_fpr_{FEW_FALSE}"] = recognised_at(target, scores)
+    return found
 
 
 def recognised_at(target: Target, scores: Scores, false: float = FEW_FALSE) -> float:
@@ -176,11 +173,8 @@ def unseen_errors(metric: str, target: Target) -> float:
 def variance_of_draws(metric: str, target: Target, scores: Sequence[Scores], group: npt.NDArray[np.int64]) -> float:
     """Return the variance of the mean score over draws of the tested networks, by a bootstrap that keeps groups together.
 
-    Args:
-        metric: a name in METRICS.
-        target: the targets of the networks, [n].
-        scores: the scores of the same networks with each seed.
-        group: the group of each network, [n]; networks of an index may share initial weights and order.
+    The targets and groups are [n], the scores those of the same networks with each seed. Networks of an index are a group,
+    as they may share initial weights and order.
     """
     random, places = np.random.default_rng(0), [np.flatnonzero(group == number) for number in np.unique(group)]
     found = []

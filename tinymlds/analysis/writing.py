@@ -20,11 +20,7 @@ _FIELDS = {entry.name for entry in fields(Row)}
 
 
 def outside(place: Path, *folders: Path) -> Path:
-    """Check that a path is inside none of these datasets, which hold no other files, and return it.
-
-    Raises:
-        UsageError: the path is inside a dataset.
-    """
+    """Return a path to write to, if it is inside none of these datasets, which hold no other files; else UsageError."""
     try:
         inside = any(folder.is_dir() and place.resolve().is_relative_to(folder.resolve()) for folder in folders)
     except (OSError, RuntimeError) as error:
@@ -42,6 +38,8 @@ class Rows:
     """OUT.rows: a header in the first line, then a line of JSON for each group of rungs that share a fit."""
     fields: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    needed: bool = True
+    """The results are not written yet."""
     _file: IO[bytes] | None = None
 
     def add(self, case: str, rows: dict[str, dict[str, Any]], seconds: float) -> None:
@@ -56,17 +54,11 @@ class Rows:
                 raise TinymldsError(f"cannot write {self.place}: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Close the file, and remove it if it has only the header."""
+        """Close the file, and remove it if it has only the header, or the results are written."""
         if self.place is not None and self._file is not None:
             self._file.close()
-            if not self.fields:
+            if not (self.fields and self.needed):
                 store.remove(self.place)
-
-    def remove(self) -> None:
-        """Remove the file, once the results are written."""
-        if self.place is not None and self._file is not None:
-            self._file.close()
-            store.remove(self.place)
 
     def _take(self, line: dict[str, Any]) -> None:
         for rung, found in line["rows"].items():
@@ -80,9 +72,7 @@ class Rows:
 def open_rows(out: Path | None, header: dict[str, Any]) -> Iterator[Rows]:
     """Provide the rows that the same analysis has finished, to add more; without `out`, no file is used.
 
-    Args:
-        out: the file for the results.
-        header: everything that rows depend on: format, command, digests, versions.
+    The header is all that rows depend on: format, command, digests, versions.
 
     Raises:
         UsageError: `out` exists, its folder does not, another run uses it, or the rows beside it are damaged or of another

@@ -1,7 +1,4 @@
-"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON.
-
-Exit codes: 0 done; 1 a check failed or networks are missing; 2 usage; 130 and 143 interrupted by Ctrl-C and SIGTERM.
-"""
+"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON."""
 
 import contextlib
 import dataclasses
@@ -9,7 +6,6 @@ import errno
 import functools
 import inspect
 import json
-import math
 import os
 import signal
 import sys
@@ -64,12 +60,10 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         except TinymldsError as error:
             _fail(str(error))
             code = error.code
-        except KeyboardInterrupt as error:
-            _fail(f"interrupted; {_afterwards(error)}")
-            code = 130
-        except _TerminatedError as error:
-            _fail(f"terminated; {_afterwards(error)}")
-            code = 143
+        except (KeyboardInterrupt, _TerminatedError) as error:
+            how, code = ("interrupted", 130) if isinstance(error, KeyboardInterrupt) else ("terminated", 143)
+            safe = "; ".join(getattr(error, "__notes__", ()))  # what `errors.going_on` knows
+            _fail(f"{how}; {safe or 'the same command begins again'}")
         except BrokenPipeError:  # the reader of our output has gone: `tinymlds ... | head`
             _drop_output()
             code = 1
@@ -86,11 +80,6 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return run
-
-
-def _afterwards(interruption: BaseException) -> str:
-    """Say what is safe after an interruption, if that is known (`errors.going_on`), and what to do."""
-    return "; ".join(getattr(interruption, "__notes__", ())) or "the same command begins again"
 
 
 def _drop_output() -> None:
@@ -133,15 +122,11 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print a report as JSON; numbers that are not finite, which JSON lacks, become null."""
-    print(json.dumps(_plain(value), indent=None if one_line else 2, default=str, allow_nan=False))
 
+    def known(each: Any) -> Any:
+        if dataclasses.is_dataclass(each):
+            return {field.name: getattr(each, field.name) for field in dataclasses.fields(each)}
+        return str(each)
 
-def _plain(value: Any) -> Any:
-    """Return a value for JSON: dataclasses as dictionaries, no number that is not finite."""
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    text = json.dumps(value, default=known)
+    print(json.dumps(json.loads(text, parse_constant=lambda _: None), indent=None if one_line else 2))

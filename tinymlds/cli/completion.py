@@ -7,7 +7,6 @@ import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -43,18 +42,10 @@ def tasks_of_folder(context: typer.Context, incomplete: str) -> list[str]:
     if folder is None:
         return []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        names = [row["task"] for row in _description(Path(folder))["tasks"]]
-        return [name for name in names if re.fullmatch("[a-z0-9_]+", name) and name.startswith(incomplete)]
+        descriptor = os.open(Path(folder) / "dataset.json", _READ)
+        with os.fdopen(descriptor, "rb") as file:
+            state = os.fstat(descriptor)  # the file may be a stranger's
+            if stat.S_ISREG(state.st_mode) and state.st_size <= _LONGEST:
+                names = [row["task"] for row in json.loads(file.read(_LONGEST))["tasks"]]
+                return [name for name in names if re.fullmatch("[a-z0-9_]+", name) and name.startswith(incomplete)]
     return []
-
-
-def _description(folder: Path) -> Any:
-    """Read dataset.json, which may be a stranger's: a regular file of a sensible length, or ValueError."""
-    descriptor = os.open(folder / "dataset.json", _READ)
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ValueError("not a regular file")
-        text = file.read(_LONGEST + 1)
-    if len(text) > _LONGEST:
-        raise ValueError("too long")
-    return json.loads(text)

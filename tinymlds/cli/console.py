@@ -1,19 +1,21 @@
 """Output for people: progress on stderr, reports on stdout. It prints what others computed."""
 
+import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
 from tinymlds.analysis.results import Results, Row
 from tinymlds.dataset import overview
+from tinymlds.dataset.commands import command_line
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.dataset.summary import FolderReport, NetworkReport, TaskReport
 from tinymlds.errors import one_line
@@ -26,40 +28,30 @@ from tinymlds.verification.merging.results import Merged
 _PLAIN_EVERY = 10.0
 
 
-class TrainProgress:
-    """A bar on a terminal, a line every ten seconds elsewhere; call it with every `Progress`."""
+@contextlib.contextmanager
+def train_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
+    """Provide a function to call with every `Progress`: a bar on a terminal, a line every ten seconds elsewhere."""
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
+    bar, last_line = Bar(*columns, console=Console(stderr=True)), -_PLAIN_EVERY
 
-    def __init__(self, quiet: bool) -> None:
-        self._console = Console(stderr=True)
-        self._quiet = quiet
-        self._bar: Bar | None = None
-        self._task = TaskID(0)
-        self._last_line = -_PLAIN_EVERY
-
-    def __enter__(self) -> "TrainProgress":
-        return self
-
-    def __call__(self, state: Progress) -> None:
-        """Show where the run is."""
-        if self._quiet:
+    def show(state: Progress) -> None:
+        nonlocal last_line
+        if quiet:
             return
-        if self._console.is_terminal:
-            self._show_bar(state)
-        elif time.monotonic() - self._last_line >= _PLAIN_EVERY or state.done == state.total:
-            self._last_line = time.monotonic()
+        if bar.console.is_terminal:
+            if not bar.tasks:
+                bar.add_task("", total=state.total, rate="")
+                bar.start()
+            bar.update(bar.task_ids[0], completed=state.done, rate=_rate(state))
+        elif time.monotonic() - last_line >= _PLAIN_EVERY or state.done == state.total:
+            last_line = time.monotonic()
             print(f"{state.done}/{state.total} networks, {_rate(state)}", file=sys.stderr, flush=True)
 
-    def _show_bar(self, state: Progress) -> None:
-        if self._bar is None:
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-            self._bar = Bar(*columns, console=self._console)
-            self._task = self._bar.add_task("", total=state.total, rate="")
-            self._bar.start()
-        self._bar.update(self._task, completed=state.done, rate=_rate(state))
-
-    def __exit__(self, *exception: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+    try:
+        yield show
+    finally:
+        if bar.tasks:
+            bar.stop()
 
 
 def _rate(state: Progress) -> str:
@@ -81,8 +73,7 @@ def _duration(seconds: float) -> str:
 
 def count_checked(quiet: bool) -> Callable[[int, int], None]:
     """Return a function that counts the networks checked in a line on a terminal; elsewhere it prints nothing."""
-    counted = count_merged(quiet)
-    return lambda done, total: counted("", done, total)
+    return partial(count_merged(quiet), "")
 
 
 def count_merged(quiet: bool) -> Callable[[str, int, int], None]:
@@ -105,9 +96,9 @@ def name_rungs(quiet: bool) -> Callable[[str, str], None]:
 # ------------------------------------------------------------------ reports
 
 
-def print_next(*words: Any) -> None:
+def print_next(*words: object) -> None:
     """Name the command that makes sense next."""
-    print(f"next: {shlex.join(map(str, ('tinymlds', *words)))}")
+    print(f"next: {command_line(*words)}")
 
 
 def print_next_to_verify(result: Verification) -> None:
@@ -128,15 +119,15 @@ def print_folder(report: FolderReport) -> None:
     """Print the contents of a dataset folder; epochs and validation losses are those of complete networks."""
     part = "" if report.part is None else f" ({report.part} of a dataset)"
     print(f"{report.folder}: {report.networks} networks{part}, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
-    table = _table("task", "networks", "complete", "other", "median epochs (5%-95%)", "median loss")
+    rows = []
     for task in report.tasks:
         other = ", ".join(f"{number} {name}" for name, number in task.statuses.items() if name != "complete") or "-"
         complete = task.statuses.get("complete", 0)
         share = complete / max(1, task.networks)
         epochs = "-" if task.epochs is None else f"{task.epochs.median:g} ({task.epochs.low:g}-{task.epochs.high:g})"
         loss = "-" if task.median_loss is None else f"{task.median_loss:.2e}"
-        table.add_row(task.task, str(task.networks), f"{complete} ({share:.1%})", other, epochs, loss)
-    _print(table)
+        rows.append((task.task, task.networks, f"{complete} ({share:.1%})", other, epochs, loss))
+    _print_table(("task", "networks", "complete", "other", "median epochs (5%-95%)", "median loss"), rows)
     print(f"digest {report.digest}")
 
 
@@ -159,23 +150,20 @@ def print_forecast(expected: Forecast) -> None:
 def print_task(report: TaskReport) -> None:
     """Print what the networks of a task do on fresh sequences."""
     print(f"{report.task} ({report.alias}): {report.networks} complete networks")
-    table = _table("share of", "median", "5th percentile", "worst")
-    for row in report.figures:
-        table.add_row(row.meaning, *(f"{v:.4%}" for v in (row.median, row.low, row.worst)))
-    _print(table)
+    rows = ((row.meaning, *(f"{v:.4%}" for v in (row.median, row.low, row.worst))) for row in report.figures)
+    _print_table(("share of", "median", "5th percentile", "worst"), rows)
 
 
 def print_network(report: NetworkReport) -> None:
     """Print a network's row and its answers to a fresh sequence."""
     for key, value in report.row.items():
         print(f"{key:16} {value}")
-    table = _table("step", "command", "expected", "answer", "")
-    for answer in report.answers:
-        values = " ".join(f"{value:.3f}" for value in answer.values)
-        expected = " ".join(str(bit) for bit in answer.expected)
-        table.add_row(str(answer.step), answer.command, expected, values, "ok" if answer.right else "wrong")
     print(f"\nA fresh sequence, output lines {', '.join(map(str, report.live_lines))}:")
-    _print(table)
+    rows = []
+    for answer in report.answers:
+        values, expected = " ".join(f"{value:.3f}" for value in answer.values), " ".join(map(str, answer.expected))
+        rows.append((answer.step, answer.command, expected, values, "ok" if answer.right else "wrong"))
+    _print_table(("step", "command", "expected", "answer", ""), rows)
 
 
 def clear() -> None:
@@ -189,12 +177,12 @@ def print_status(status: FolderStatus) -> None:
     if status.spec.part is not None:
         print(f"{status.spec.scope} of a dataset")
     if page is None:
-        table = _table("task", "complete", "other", "in progress", "total", "parameters", "last update")
+        rows, size = [], status.spec.recipe.architecture.size
         for task, total in status.spec.counts.items():
             complete, waiting = status.complete(task), status.in_progress(task)
-            numbers = complete, total - complete - waiting, waiting, total, status.spec.recipe.architecture.size
-            table.add_row(task, *map(str, numbers), _date(status.updated.get(task)))
-        _print(table)
+            other, updated = total - complete - waiting, _date(status.updated.get(task))
+            rows.append((task, complete, other, waiting, total, size, updated))
+        _print_table(("task", "complete", "other", "in progress", "total", "parameters", "last update"), rows)
     else:
         _print_transducers(page, status)
     for task, index, reason in status.quarantined:
@@ -230,14 +218,14 @@ def _print_run(run: overview.RunStatus | None) -> None:
     at = {unit.worker: unit for unit in activity.under_way if unit.worker}
     made = {member.name: member.networks for member in activity.members}
     names = [*at, *(name for name in made if name not in at)]
-    table = _table("worker", "networks", "works on", "for")
+    rows = []
     for name in names[:_MOST_WORKERS]:
         what, since = "-", "-"
         if unit := at.get(name):
             what, since = f"{unit.task} {unit.start}-{unit.stop - 1}", _duration(max(0.0, time.time() - unit.since))
-        table.add_row(*(one_line(cell) for cell in (name, str(made.get(name, 0)), what, since)))
-    if names:
-        _print(table)
+        rows.append((one_line(name), made.get(name, 0), one_line(what), since))
+    if rows:
+        _print_table(("worker", "networks", "works on", "for"), rows)
     if len(names) > _MOST_WORKERS:
         print(f"… and {len(names) - _MOST_WORKERS} more workers; --json has them all")
 
@@ -249,9 +237,7 @@ def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None
     print(f"{number} transducers: {page.complete} of {page.total} networks complete, {other} other, {waiting} in progress")
     for milestone, done in page.milestones.items():
         print(f"  {number} x {milestone:,}: {done / (number * milestone):.1%}")
-    table = _table(*(f"at {share}" for share in page.shares))
-    table.add_row(*map(str, page.shares.values()))
-    _print(table)
+    _print_table([f"at {share}" for share in page.shares], [page.shares.values()])
     updated = _date(max(status.updated.values(), default=None))
     print(f"{status.spec.recipe.architecture.size} parameters; last update {updated}")
 
@@ -331,11 +317,9 @@ def print_results(results: Results) -> None:
         print(
             f"\n{results.experiment}, {case}: " + (f"{done.metric}, a guess gets {done.chance:.3f}" if done else "skipped")
         )
-        table = _table("rung", "mean", "+-", "", "further", "s")
-        for row in rows:
-            seconds = results.provenance["seconds"][f"{case}/{row.rung}"]
-            table.add_row(row.rung, *_scores(row), *_further(row), f"{seconds:.1f}")
-        _print(table)
+        seconds = results.provenance["seconds"]
+        cells = ((row.rung, *_scores(row), f"{seconds[f'{case}/{row.rung}']:.1f}") for row in rows)
+        _print_table(("rung", "mean", "+-", "", "further", "s"), cells)
         _print_confusion(rows)
         for rung, note in results.notes_of(case):
             print(f"{rung}: {note}")
@@ -346,20 +330,11 @@ def print_results(results: Results) -> None:
     print(f"\n+-: {results.interval}\nagain: {results.command}")
 
 
-def print_again(results: Results, out: str) -> None:
-    """Name the command that asks again, and keeps what comes out in a file for the report."""
-    print(f"next: {results.command} --out {shlex.quote(out)}")
-
-
-def _scores(row: Row) -> tuple[str, str]:
+def _scores(row: Row) -> tuple[str, str, str, str]:
     if row.mean is None or row.half_width is None:
-        return row.status, ""
-    return f"{row.mean:.3f}", f"{row.half_width:.3f}"
-
-
-def _further(row: Row) -> tuple[str, str]:
-    means = {name: sum(values) / len(values) for name, values in (row.others or {}).items()}
-    return "chance" if row.at_chance else "", ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+        return row.status, "", "", ""
+    further = (f"{name} {sum(values) / len(values):.3f}" for name, values in (row.others or {}).items())
+    return f"{row.mean:.3f}", f"{row.half_width:.3f}", "chance" if row.at_chance else "", ", ".join(further)
 
 
 _LARGEST_CONFUSION = 12
@@ -371,20 +346,15 @@ def _print_confusion(rows: list[Row]) -> None:
     best = max(plain, key=lambda row: row.mean or 0.0, default=None)
     if best is None or best.confusion is None or len(best.classes) > _LARGEST_CONFUSION:
         return
-    table = _table(f"{best.rung}: is, taken for", *best.classes)
-    for name, counts in zip(best.classes, best.confusion, strict=True):
-        table.add_row(name, *map(str, counts))
     print()
-    _print(table)
+    counts = zip(best.classes, best.confusion, strict=True)
+    _print_table((f"{best.rung}: is, taken for", *best.classes), ((name, *each) for name, each in counts))
 
 
-def _table(*headers: str) -> Table:
+def _print_table(headers: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, header in enumerate(headers):
         table.add_column(header, justify="left" if number == 0 else "right", no_wrap=True)
-    return table
-
-
-def _print(renderable: Any) -> None:
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width).print(renderable)
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)

@@ -1,6 +1,5 @@
 """Commands that look at dataset folders: how a run stands, checks, reports, single networks, an analysis."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,27 +28,20 @@ def status(
     from tinymlds.cli import console
     from tinymlds.dataset import overview
 
-    found = overview.status(folder, name, subset)
-    while watch and not found.digest:
-        _print_status(found, as_json, watch)
+    while True:
+        found = overview.status(folder, name, subset)
+        if as_json:
+            spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
+            page = {"folder": found.folder, "digest": found.digest, "updated": found.updated, **spec}
+            page |= {"run": overview.describe_run(found.run), "transducers": overview.transducers(found)}
+            print_json(page, one_line=watch)
+        else:
+            console.print_status(found)
+        if not watch or found.digest:
+            return
         time.sleep(every)
         if not as_json:
             console.clear()
-        found = overview.status(folder, name, subset)
-    _print_status(found, as_json, watch)
-
-
-def _print_status(found: Any, as_json: bool, watch: bool) -> None:
-    from tinymlds.cli import console
-    from tinymlds.dataset import overview
-
-    if as_json:
-        spec = {**found.spec.to_dict(), "counts": found.counts, "quarantined": found.quarantined}
-        page = {"folder": str(found.folder), "digest": found.digest, "updated": found.updated, **spec}
-        page |= {"run": overview.describe_run(found.run), "transducers": overview.transducers(found)}
-        print_json(page, one_line=watch)
-    else:
-        console.print_status(found)
 
 
 @command
@@ -75,7 +67,7 @@ def verify(
     progress = console.count_checked(quiet or as_json)
     result = checks.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
     if as_json:
-        print_json({**dataclasses.asdict(result), "ok": result.ok})
+        print_json({**vars(result), "ok": result.ok})
     else:
         console.print_verification(result)
         console.print_next_to_verify(result)
@@ -249,6 +241,6 @@ def analyze(
         return
     console.print_results(results)
     if out is None:
-        console.print_again(results, f"{experiment}.json")
+        print(f"next: {results.command} --out {experiment}.json")  # which keeps what comes out for the report
     else:
         console.print_next("report", folders[0], "--analysis", out)

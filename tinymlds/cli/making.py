@@ -1,6 +1,5 @@
 """Commands that make dataset folders and packages."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,14 +84,14 @@ def train(
         expected = forecast(request, request.folder(out), resources)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
-    with console.TrainProgress(quiet) as progress:
+    with console.train_progress(quiet) as progress:
         result = make(request, out, resources, progress)
     report = summary.folder_report(dataset.Dataset(result.folder))
     run = result.progress
     if as_json:
         made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
         made |= {"damaged": result.damaged} if result.damaged else {}
-        print_json({**dataclasses.asdict(report), "run": made})
+        print_json({**vars(report), "run": made})
         return
     console.print_folder(report)
     if run.made:
@@ -161,7 +160,7 @@ def merge(
     progress = console.count_merged(quiet or as_json)
     result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
     if as_json:
-        print_json({**dataclasses.asdict(result), "problems": result.problems, "ok": result.ok})
+        print_json({**vars(result), "problems": result.problems, "ok": result.ok})
     else:
         console.print_merged(result)
     return 0 if result.ok else 1

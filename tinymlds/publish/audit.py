@@ -31,7 +31,7 @@ from tinymlds.errors import DatasetError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
 from tinymlds.publish.parts import Part
-from tinymlds.spec import Recipe, canonical_json
+from tinymlds.spec import Recipe, Setting, canonical_json
 from tinymlds.tasks import catalog, machines
 from tinymlds.tasks.mealy import INPUT_LINES, Mealy, Symbols, lines
 from tinymlds.training import backends

@@ -95,23 +95,26 @@ def verify(
     if packages.is_package(path):
         if retrain:
             raise UsageError(f"{path} is a package; train networks of one of its datasets again, as in {path}/NAME/full")
-        _check_package(path, progress, workers, result)
+        result.package = True
+        with noting(result):
+            _check_package(path, progress, workers, result)
+        result.problems = list(dict.fromkeys(result.problems))
         return result
     require_dataset(path)
-    try:
+    dataset = None
+    with noting(result):
         if packages.MARKER in reader.read_sums(path):
             result.package = True
             raise DatasetError(f"{path} looks like a package without its {packages.MARKER}; fetch it again")
         _check_files(path, result)
         description = read_description(path)
-        if description["kind"] == "sequences":
-            if retrain:
-                raise UsageError(f"{path} holds sequences without networks; there is nothing to train again")
+        if description["kind"] != "sequences":
+            dataset = Dataset(path)
+        elif retrain:
+            raise UsageError(f"{path} holds sequences without networks; there is nothing to train again")
+        else:
             _check_sequences(path, description, result)
-            return result
-        dataset = Dataset(path)
-    except DatasetError as error:
-        result.problems.append(str(error))
+    if dataset is None:
         return result
     result.digest = dataset.digest
     if _worth_making(path, dataset.spec, result):
@@ -136,7 +139,7 @@ def _check_dataset(dataset: Dataset, progress: Callable[[int, int], None], threa
         _check_data(path, dataset.spec, task, result)
         result.tasks += 1
         for shard in dataset.shards(task):
-            with _noting(result):
+            with noting(result):
                 for _ in _check_shard(dataset, task, shard, threads, result):
                     done += 1
                     progress(done, len(dataset))
@@ -145,7 +148,7 @@ def _check_dataset(dataset: Dataset, progress: Callable[[int, int], None], threa
 
 
 @contextlib.contextmanager
-def _noting(result: Verification) -> Iterator[None]:
+def noting(result: Verification) -> Iterator[None]:
     """Record a DatasetError as a problem, and go on."""
     try:
         yield
@@ -155,24 +158,17 @@ def _noting(result: Verification) -> Iterator[None]:
 
 def _check_package(folder: Path, progress: Callable[[int, int], None], threads: int, result: Verification) -> None:
     """Check the hashes of a package, then its datasets, then what follows from them if those are right."""
-    result.package = True
-    with _noting(result):
-        _check_files(folder, result, depth=_PACKAGE_DEPTH)
-        for packaged in packages.read(folder).datasets:
-            found = verify(reader.folder_inside(folder, packaged.folder), progress, workers=threads)
-            if found.digest:
-                result.digests[packaged.name] = found.digest
-            result.problems += found.problems
-            result.networks += found.networks
-            result.losses_recomputed += found.losses_recomputed
-            result.tasks += found.tasks
-        if result.ok:
-            result.problems += map(one_line, checking.problems(folder, threads))
-    result.problems = list(dict.fromkeys(result.problems))
-
-
-_PACKAGE_DEPTH = 3
-"""Folders inside each other: the dataset, full or a subset, and one for each kind of file."""
+    _check_files(folder, result, depth=3)  # the dataset, full or a subset, and a folder for each kind of file
+    for packaged in packages.read(folder).datasets:
+        found = verify(reader.folder_inside(folder, packaged.folder), progress, workers=threads)
+        if found.digest:
+            result.digests[packaged.name] = found.digest
+        result.problems += found.problems
+        result.networks += found.networks
+        result.losses_recomputed += found.losses_recomputed
+        result.tasks += found.tasks
+    if result.ok:
+        result.problems += map(one_line, checking.problems(folder, threads))
 
 
 def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
@@ -182,7 +178,7 @@ def _check_files(folder: Path, result: Verification, depth: int = 1) -> None:
         result.problems.append(one_line(f"{folder / name} is not listed in {store.SUMS}"))
     for name, wanted in sums.items():
         result.files += 1
-        with _noting(result):
+        with noting(result):
             if reader.file_sha256(folder, name) != wanted:
                 result.problems.append(f"{folder / name} does not match {store.SUMS}; it was changed or damaged")
 
@@ -222,7 +218,7 @@ def _worth_making(folder: Path, spec: Spec, result: Verification) -> bool:
     count, recipe = len(result.problems), spec.recipe
     lengths = {"train": recipe.stored_sequences, "validation": recipe.validation_sequences}
     for name in (store.data_name(task) for task, _ in spec.tasks):
-        with _noting(result):
+        with noting(result):
             found = TensorFile(folder, name).tensors
             for kind, length in lengths.items():
                 shapes = (found.get(f"{kind}.{what}", (None, ()))[1] for what in ("symbols", "outputs"))
@@ -255,7 +251,7 @@ def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> No
     name, found = store.data_name(task), catalog.load(spec.setting(task))
     tensors, metadata = data_tensors(found, task_data(found.setting))
     describe_task(found.setting)  # will be wanted of all tasks together
-    with _noting(result):
+    with noting(result):
         file = TensorFile(folder, name)
         stored = file.read()
         same = stored.keys() == tensors.keys() and all(np.array_equal(stored[key], tensors[key]) for key in tensors)
@@ -279,13 +275,11 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
     replay = Replay(spec, task)
 
     def compute(outcome: Outcome) -> tuple[list[str], Figures]:
-        """Return the problems of a network and its figures, from its written weights; kernels run without Python's lock."""
         return replay.problems(outcome), measure(spec.setting(task), outcome.weights)
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         computed = list(pool.map(compute, outcomes))
-    for k, (row, outcome) in enumerate(zip(rows, outcomes, strict=True)):
-        found, figures = computed[k]
+    for k, (row, outcome, (found, figures)) in enumerate(zip(rows, outcomes, computed, strict=True)):
         columns = columns_of(outcome)
         if columns["weights_sha256"] != row["weights_sha256"]:
             found.append("has other weights than the manifest says")

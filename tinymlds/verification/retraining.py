@@ -19,7 +19,6 @@ class Replay:
     """Checks the networks of a task as far as it is possible without training them."""
 
     def __init__(self, spec: Spec, task: str) -> None:
-        """Draw the validation sequences of a task of the dataset."""
         self._spec = spec
         self._setting = spec.setting(task)
         _, self._validation = task_data(self._setting).sequences()
@@ -75,16 +74,12 @@ def train_again(
 ) -> tuple[dict[tuple[str, int], Row], list[tuple[str, int, str]]]:
     """Train networks; returns their columns (`columns_of`), and (task, index, reason) of those that cannot be trained."""
     units = [Unit(spec.setting(task), "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
-    workers = min(workers, len(units))
-    pool = make_pool(workers, "cpu", spec.recipe)
-    supervisor = Supervisor(units, pool)
+    pool = make_pool(min(workers, len(units)), "cpu", spec.recipe)
+    supervisor, made = Supervisor(units, pool), dict[tuple[str, int], Row]()
     try:
-        made = {
-            (unit.task, outcome.index): columns_of(outcome)
-            for batch in supervisor.run()
-            for unit, outcomes, _ in batch
-            for outcome in outcomes
-        }
+        for batch in supervisor.run():
+            for unit, outcomes, _ in batch:
+                made |= {(unit.task, outcome.index): columns_of(outcome) for outcome in outcomes}
     finally:
         pool.end()
     return made, [(unit.task, unit.start, unit.reason) for unit in supervisor.quarantined]

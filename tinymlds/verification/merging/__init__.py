@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tinymlds.dataset import packages, reopening, sealing, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
@@ -28,8 +29,6 @@ from tinymlds.verification.merging.ledger import Ledger, identity
 from tinymlds.verification.merging.origins import Checks, Origin, Runs, Sealed, Unfinished
 from tinymlds.verification.merging.results import Conflict, Merged, Source, name_missing
 from tinymlds.verification.retraining import train_again
-
-T = TypeVar("T")
 
 _OUT = 0
 """The number of the output folder in the ledger."""
@@ -118,7 +117,6 @@ def _chosen(folders: Sequence[str | Path], target: Path) -> list[Path]:
 
 
 def _open(path: Path, number: int, ledger: Ledger) -> Origin:
-    """Open a folder to take networks from."""
     journal = Journal.open(path) if path.is_dir() else None
     if journal is None:
         return Sealed(number, path, ledger)
@@ -151,7 +149,6 @@ def _require_one_dataset(target: Path, origins: list[Origin]) -> None:
 
 
 def _spec_of(folder: Path) -> Spec | None:
-    """Return the spec of the output folder, if it has one."""
     journal = Journal.open(folder) if folder.is_dir() else None
     if journal is not None:
         with closing(journal):
@@ -240,7 +237,7 @@ def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Le
     if isinstance(journal, Dataset):
         merged.digest, merged.networks, merged.total = journal.digest, len(journal), len(journal)
         return
-    try:
+    with closing(journal):
         for origin in accepted:
             try:
                 origin.source.added = _add(journal, origin, ledger, checks)
@@ -259,8 +256,6 @@ def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Le
                 gaps = missing(journal)
         merged.networks = merged.total - sum(len(indices) for _, indices in gaps)
         merged.missing = name_missing(journal, gaps, specs) if gaps else []
-    finally:
-        journal.close()
 
 
 def _union(specs: list[Spec]) -> Spec:
@@ -271,46 +266,33 @@ def _union(specs: list[Spec]) -> Spec:
 
 
 def _add(journal: Journal, origin: Origin, ledger: Ledger, checks: Checks) -> int:
-    """Put the networks of a folder that the journal lacks into it, about a shard in a transaction. Returns how many."""
-    runs, added = Runs(journal, origin, _noted(origin, checks)), 0
-    for batch in _batches(_lacking(origin, ledger), store.SHARD):
+    """Put the networks of a folder that the journal lacks into it, a shard in a transaction. Returns how many."""
+    runs, lacking, added = Runs(journal, origin, _noted(origin, checks)), _lacking(origin, ledger), 0
+    while batch := list(islice(lacking, store.SHARD)):
         journal.add([runs.ours(entry) for entry, _ in batch])
         ledger.add(_OUT, [(entry.task, entry.outcome.index, digest) for entry, digest in batch])
         added += len(batch)
     return added
 
 
-def _lacking(origin: Origin, ledger: Ledger) -> Iterator[list[tuple[Entry, bytes]]]:
-    """Yield the networks of a folder that the output folder lacks, and their identities, piece by piece."""
+def _lacking(origin: Origin, ledger: Ledger) -> Iterator[tuple[Entry, bytes]]:
+    """Yield the networks of a folder that the output folder lacks, and their identities."""
     for task, indices in origin.pieces():
         there = ledger.held(_OUT, task, indices)
         if all(index in there for index in indices):
             continue
-        checked, found = ledger.held(origin.number, task, indices), []
+        checked = ledger.held(origin.number, task, indices)
         for entry in origin.entries(task, indices):
             index, digest = entry.outcome.index, identity(columns_of(entry.outcome))
             if index in there or index not in checked:  # a run may still be adding to an unfinished folder
                 continue
             if checked[index] != digest:
                 raise DatasetError(f"{origin.folder} changed while it was merged: {task} {index}; merge it again")
-            found.append((entry, digest))
-        yield found
-
-
-def _batches(pieces: Iterable[list[T]], least: int) -> Iterator[list[T]]:
-    """Join lists until each has at least so many items, but for the last; parts of many tasks come in tiny pieces."""
-    batch: list[T] = []
-    for piece in pieces:
-        batch += piece
-        if len(batch) >= least:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            yield entry, digest
 
 
 def _noted(origin: Origin, checks: Checks) -> dict[str, Any]:
-    """Return what the provenance will say of a folder that was merged."""
+    """Return what the provenance says of a folder that was merged."""
     source = origin.source
     noted: dict[str, Any] = {"folder": origin.folder.resolve().name, "networks": source.networks}
     if origin.spec.part is not None:

@@ -139,7 +139,6 @@ _AMONG = 'task = ?1 AND "index" >= ?2 AND "index" < ?3 AND ("index" - ?2) % ?4 =
 
 
 def _among(task: str, indices: range) -> tuple[str, int, int, int]:
-    """The parameters of `_AMONG`."""
     return task, indices.start, indices.stop, indices.step
 
 
