@@ -18,8 +18,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from tinymlds.errors import TinymldsError
-from tinymlds.runs.deadlines import LEAST_SECONDS
-from tinymlds.runs.worker import (
+from tinymlds.runs.units import (
     COMPATIBILITY,
     TOLD,
     Done,
@@ -33,6 +32,8 @@ from tinymlds.spec import Recipe
 
 MOST_FAILED_STARTS = 3
 MOST_BREAKS = 20
+LEAST_SECONDS = 600.0
+"""Least deadline of a unit; it covers the start of its worker, which may have to compile."""
 _SECONDS_TO_NOTICE = 3.0
 
 
@@ -75,11 +76,7 @@ class Pool(ABC):
         return {}
 
     def wait_for_start(self) -> None:
-        """Wait until a worker is ready, if workers start with the pool.
-
-        Raises:
-            TinymldsError: no worker gets that far.
-        """
+        """Wait until a worker is ready, if workers start with the pool; TinymldsError: none gets that far."""
 
     def tend(self) -> None:
         """Maintain the pool; called about twice a second."""
@@ -89,11 +86,7 @@ class Pool(ABC):
         return ()
 
     def restart(self) -> None:
-        """Replace a broken pool.
-
-        Raises:
-            TinymldsError: it cannot be replaced.
-        """
+        """Replace a broken pool; TinymldsError: it cannot be replaced."""
 
     def end(self) -> None:
         """End all workers that came with the pool, now."""
