@@ -38,11 +38,7 @@ class _Entry(NamedTuple):
 
 
 class TensorFile:
-    """A safetensors file of a dataset folder: the whole, or one row of every tensor.
-
-    Raises:
-        DatasetError: anything about the file is not as the format wants it.
-    """
+    """A safetensors file of a dataset folder, exactly as the format wants; read as a whole, or some rows of each tensor."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
@@ -125,12 +121,8 @@ class TensorFile:
             data = file.read(self._size - self._data_start)
         if len(data) != self._size - self._data_start:
             raise self._damaged("it became shorter while it was read")
-        return {
-            key: np.frombuffer(data, entry.dtype, (entry.stop - entry.start) // entry.dtype.itemsize, entry.start).reshape(
-                entry.shape
-            )
-            for key, entry in self._entries.items()
-        }
+        parts = {key: memoryview(data)[entry.start : entry.stop] for key, entry in self._entries.items()}
+        return {key: np.frombuffer(parts[key], entry.dtype).reshape(entry.shape) for key, entry in self._entries.items()}
 
     def read_row(self, row: int) -> dict[str, Array]:
         """Read tensor[row] of every tensor, without the rest."""
