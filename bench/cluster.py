@@ -30,7 +30,7 @@ from tinymlds.runs.clusters import DaskPool
 from tinymlds.runs.pools import ExecutorPool, InProcess, ProcessPool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit, train_unit
-from tinymlds.spec import Recipe, Spec
+from tinymlds.spec import Recipe, Setting, Spec
 from tinymlds.training import backends
 from tinymlds.training.loop import Outcome, Status
 
@@ -102,7 +102,7 @@ def carried(make_pool, work):
     """Units and networks per second that a supervisor gets through in some seconds."""
     print(f"{work.__name__} on {make_pool}", file=sys.stderr)
     pool = make_pool()
-    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, 10**7)], pool, work)
+    supervisor = Supervisor([Unit(Setting("xor", 0, RECIPE), "cpu", 0, 10**7)], pool, work)
     units = networks = 0
     start = None
     try:
@@ -150,7 +150,7 @@ def training(make_pool, count):
     """The share of the workers' time that is training, with real networks that are kept in a journal."""
     pool = make_pool()
     spec = Spec((("xor", count), ("eightbit", count // 4)), 0, RECIPE)
-    units = [Unit(task, 0, RECIPE, "cpu", 0, number) for task, number in spec.tasks]
+    units = [Unit(Setting(task, 0, RECIPE), "cpu", 0, number) for task, number in spec.tasks]
     spans, seconds = {}, 0.0
     with tempfile.TemporaryDirectory(dir=".") as folder, closing(Journal.create(Path(folder), spec, {}, [], {})) as journal:
         run, supervisor = journal.start_run({}), Supervisor(units, pool, timed)

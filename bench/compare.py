@@ -40,7 +40,7 @@ from rich.console import Console
 from rich.table import Table
 from steps import GRID, LOSS_TOLERANCE, RIVALS, SEED, TASK, WEIGHT_TOLERANCE, Stepper, cpu_seconds, warm_up
 
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training.loop import Outcome, train_networks
 
 RESULTS = Path(__file__).parent / "results"
@@ -122,7 +122,7 @@ def compare_thresholds(names: list[str], networks: int) -> Figures:
     for index in range(networks):
         for name, backend in backends.items():
             start = time.process_time()
-            outcomes[name] += train_networks(backend, TASK, SEED, Recipe(), range(index, index + 1))
+            outcomes[name] += train_networks(backend, Setting(TASK, SEED, Recipe()), range(index, index + 1))
             seconds[name].append(time.process_time() - start)
         note(f"network {index}: " + ", ".join(f"{name} {values[-1]:.2f} s" for name, values in seconds.items()))
     total = {name: sum(values) for name, values in seconds.items()}

@@ -22,6 +22,7 @@ from rich.table import Table
 
 import tinymlds
 from tinymlds.dataset import reader, store
+from tinymlds.spec import Setting
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, Mealy, lines
 from tinymlds.training import backends
@@ -72,7 +73,7 @@ def suite(table: Mealy, telling: list[list[int]], walks: int, longest: int) -> t
 def examine(dataset: tinymlds.Dataset, task: str, sample: int, walks: int) -> dict[str, Any]:
     """How many of the first `sample` complete networks pass each suite."""
     recipe = dataset.spec.recipe
-    table = catalog.load(task, recipe).table.minimise()
+    table = catalog.load(Setting(task, 0, recipe)).table.minimise()
     telling = characterisation_set(dataset, task, table)
     rows = dataset.rows(task)[:sample]
     result: dict[str, Any] = {"task": task, "states": table.states, "networks": len(rows)}
@@ -82,7 +83,7 @@ def examine(dataset: tinymlds.Dataset, task: str, sample: int, walks: int) -> di
         wanted = lines(table.simulate(symbols), OUTPUT_LINES) > 0.5
         passed, right = 0, []
         for weights in dataset.weights(task)[: len(rows)]:
-            outputs = backends.load("cpu").outputs(dataset.architecture, weights, x)
+            outputs = backends.evaluator().outputs(dataset.architecture, weights, x)
             fine = (((outputs > 0.5) == wanted).all(axis=2) | ~inside).all(axis=1)
             passed += bool(fine.all())
             right.append(float(fine.mean()))

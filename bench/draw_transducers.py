@@ -16,20 +16,20 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from tinymlds.runs.train import available_cpus
-from tinymlds.spec import Recipe
+from tinymlds.runs.execution import available_cpus
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import transducers
 from tinymlds.tasks.catalog import Task
 from tinymlds.tasks.mealy import Mealy
 from tinymlds.training import backends
 from tinymlds.training.data import draw_data, make_problem
-from tinymlds.training.loop import Status, train_network
+from tinymlds.training.loop import Status, train_on
 
 FILE = Path(transducers.__file__).parent / "transducers.json"
 PROBES = 2
 SEED = 1
 LIMIT = 256
-RECIPE = Recipe(
+RECIPE = Recipe.of(
     train_sequences=32768,
     batch=128,
     lr=0.005,
@@ -45,11 +45,12 @@ RECIPE = Recipe(
 
 def probe(table: Mealy, number: int) -> list[int | None]:
     """Epochs that each probe took; None for one that was not complete in time."""
-    task = Task(transducers.task_id(number), table, transducers.task_id(number))
-    setting = make_problem(draw_data(task, SEED, RECIPE), RECIPE)
+    setting = Setting(transducers.task_id(number), SEED, RECIPE)
+    problem = make_problem(draw_data(Task(setting, table, setting.task)), RECIPE)
     epochs: list[int | None] = []
     for index in range(PROBES):
-        outcome = train_network(backends.load("cpu"), setting, RECIPE, task.stream_key(SEED), index)
+        batches = train_on(backends.load("cpu"), [problem], [setting], [(0, index)])
+        [outcome] = [outcome for batch in batches for _, outcome in batch]
         epochs.append(outcome.epochs if outcome.status == Status.COMPLETE else None)
     return epochs
 
@@ -83,7 +84,7 @@ def write(rows: list[dict[str, Any]]) -> None:
     about = (
         f'"states":8,"probe_seed":{SEED},"probe_limit":{LIMIT},"probe_sequences":{RECIPE.train_sequences},'
         f'"probe_batch":{RECIPE.batch},"probe_lr":{RECIPE.lr},"probe_lr_decay":{RECIPE.lr_decay},'
-        f'"probe_beta2":{RECIPE.beta2},"probe_eps":{RECIPE.eps},'
+        f'"probe_beta2":{RECIPE.optimizer.beta2},"probe_eps":{RECIPE.optimizer.eps},'
         f'"probe_patience":{RECIPE.patience},"probe_patience_gain":{RECIPE.patience_gain},"made_by":"bench/draw_transducers.py"'
     )
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)

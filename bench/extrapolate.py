@@ -16,6 +16,7 @@ import machine
 from reference import TorchBackend
 
 import tinymlds
+from tinymlds.spec import Setting
 from tinymlds.training import backends
 from tinymlds.training.loop import train_networks
 
@@ -36,7 +37,7 @@ def main() -> None:
     for index in range(options.networks):
         for name, rival in rivals.items():
             start = time.process_time()
-            (outcome,) = train_networks(rival, task, first.spec.seed, first.spec.recipe, range(index, index + 1))
+            (outcome,) = train_networks(rival, Setting(task, first.spec.seed, first.spec.recipe), range(index, index + 1))
             seconds[name] += time.process_time() - start
             trained[name] += outcome.epochs
     pace = {name: seconds[name] / trained[name] for name in rivals}

@@ -50,7 +50,7 @@ from tinymlds.dataset import store
 from tinymlds.kernels import rng
 from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.problem import Job
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends, data, loop
 from tinymlds.training.backends.cpu import CpuBackend, mean
 
@@ -70,7 +70,7 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def cuda_backend() -> backends.PopulationBackend:
+def cuda_backend() -> backends.DeviceBackend:
     """The backend under test."""
     found = backends.load_device("cuda")
     assert found is not None
@@ -130,10 +130,10 @@ def parity(smoke: bool) -> Figures:
         recipe = Recipe.of(**sizes, **changes, max_epochs=2)
         networks = 1 if smoke else 5
         digests = {"cuda": sha256(), "cpu": sha256()}
-        got = loop.train_population(cuda_backend(), SEED, recipe, [(TASK, index) for index in range(networks)])
+        got = loop.train_population(cuda_backend(), [(Setting(TASK, SEED, recipe), index) for index in range(networks)])
         made = {
             "cuda": sorted((outcome for batch in got for _, outcome in batch), key=lambda outcome: outcome.index),
-            "cpu": list(loop.train_networks(backends.load("cpu"), TASK, SEED, recipe, range(networks))),
+            "cpu": list(loop.train_networks(backends.load("cpu"), Setting(TASK, SEED, recipe), range(networks))),
         }
         for where, outcomes in made.items():
             for outcome in outcomes:
@@ -150,7 +150,7 @@ def parity(smoke: bool) -> Figures:
 def _same_gradients(recipe: Recipe) -> bool:
     """Whether the gradients of a minibatch are the CPU's, bit by bit."""
     recipe = replace(recipe, train_sequences=recipe.batch)
-    problem, key, shape = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK), recipe.architecture
+    problem, key, shape = data.problem(Setting(TASK, SEED, recipe)), rng.stream_key(SEED, TASK), recipe.architecture
     weights = params.initial(shape, key, 0)
     population = cuda_backend().population([problem], [key], lambda _epoch: 0.0, 0.0, 1)
     population.admit(0, weights)
@@ -169,7 +169,7 @@ def _same_gradients(recipe: Recipe) -> bool:
 
 def our_rate(recipe: Recipe, networks: int, rounds: int) -> Figures:
     """Epochs of `networks` networks, as many at once as there is room for; initial weights go to the device each time."""
-    problem, key = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
+    problem, key = data.problem(Setting(TASK, SEED, recipe)), rng.stream_key(SEED, TASK)
     population = cuda_backend().population([problem], [key], recipe.lr_at, 0.0, networks)
     initial = [params.initial(recipe.architecture, key, index) for index in range(min(networks, population.places))]
     losses: list[float] = []
@@ -191,7 +191,7 @@ def our_rate(recipe: Recipe, networks: int, rounds: int) -> Figures:
 
 def one_at_a_time(recipe: Recipe, rounds: int, steps: int) -> Figures:
     """PyTorch's nn.GRU with cuDNN."""
-    problem, key = data.problem(TASK, SEED, recipe), rng.stream_key(SEED, TASK)
+    problem, key = data.problem(Setting(TASK, SEED, recipe)), rng.stream_key(SEED, TASK)
     network = TorchBackend(device=device()).network(problem, params.initial(recipe.architecture, key, 0))
     order = rng.permutation(key, 0, 1, recipe.train_sequences)
     first = network.epoch(order[: FIRST_STEPS * recipe.batch], recipe.lr)
@@ -264,7 +264,7 @@ def compare(
 def _check_our_loss(recipe: Recipe, found: Figures) -> None:
     """The loss of our first network in its first epoch against the CPU's."""
     key = rng.stream_key(SEED, TASK)
-    network = CpuBackend().network(data.problem(TASK, SEED, recipe), params.initial(recipe.architecture, key, 0))
+    network = CpuBackend().network(data.problem(Setting(TASK, SEED, recipe)), params.initial(recipe.architecture, key, 0))
     loss = mean(network.epoch(rng.permutation(key, 0, 1, recipe.train_sequences), recipe.lr))
     assert all(figures["first_epoch_loss"] == float(loss) for figures in found.values())
 

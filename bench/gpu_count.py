@@ -33,7 +33,7 @@ import ptx  # noqa: E402
 from test_ptx import KEY, ptx_of, run  # noqa: E402
 
 from tinymlds.architectures import params  # noqa: E402
-from tinymlds.spec import Recipe  # noqa: E402
+from tinymlds.spec import Recipe, Setting  # noqa: E402, Setting
 from tinymlds.training import data  # noqa: E402
 
 CARD = "H100 SXM"
@@ -74,7 +74,7 @@ class Counting(ptx._Frame):
 def count(recipe: Recipe) -> dict[str, dict[str, float]]:
     """Per trained sample-step, by function. A validation of one sequence, and so one block, comes with it."""
     ptx._Frame = Counting  # type: ignore[misc]
-    problem = data.problem("xor", 0, recipe)
+    problem = data.problem(Setting("xor", 0, recipe))
     run(ptx_of("default"), problem, params.initial(recipe.architecture, KEY, 0), 0, KEY, 1, recipe.lr_at, races=False)
     work = recipe.train_sequences * recipe.steps
     found: dict[str, Counter[str]] = defaultdict(Counter)
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--minibatches", type=int, default=8)
     parser.add_argument("--out", type=Path, default=RESULTS / f"gpu-count-{datetime.now():%Y-%m-%d}.json")
     arguments = parser.parse_args()
-    recipe = Recipe(
+    recipe = Recipe.of(
         steps=arguments.steps,
         batch=arguments.batch,
         train_sequences=arguments.minibatches * arguments.batch,

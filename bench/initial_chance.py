@@ -5,15 +5,15 @@ python bench/initial_chance.py
 
 import numpy as np
 
-from tinymlds.spec import Recipe
-from tinymlds.tasks import catalog, machines
+from tinymlds.spec import Recipe, Setting
+from tinymlds.tasks import machines
 from tinymlds.training import data
 
 
 def accuracy(seed: int, count: int = 100, folds: int = 10) -> float:
     recipe = Recipe()
-    keys = [catalog.load(task, recipe).stream_key(seed) for task in machines.MACHINES]
-    weights = np.array([data.initial_weights(recipe, key, index) for key in keys for index in range(count)], np.float64)
+    keys = [Setting(task, seed, recipe) for task in machines.MACHINES]
+    weights = np.array([data.initial_weights(key, index) for key in keys for index in range(count)], np.float64)
     kernel = weights @ weights.T / weights.var() / weights.shape[1]
     index, label = np.tile(np.arange(count), len(keys)), np.repeat(np.arange(len(keys)), count)
     right = 0

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tinymlds
-from tinymlds.runs.train import available_cpus
+from tinymlds.runs.execution import available_cpus
 from tinymlds.training.metrics import COLUMNS
 
 PATIENCES = (16, 32, 48, 64)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.runs.train import Progress
+from tinymlds.runs.execution import Progress
 
 DATASETS: dict[str, dict[str, Any]] = {"ds1": {}, "ds2": {"matched": True}, "ds3": {}}
 EVERY = 15.0

@@ -34,7 +34,7 @@ from tinymlds.kernels.lanes import load, store
 from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.kernels.recurrent.layers import CELL
 from tinymlds.kernels.recurrent.passes import stages
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data, loop
 from tinymlds.training.backends.cpu import CpuBackend, CpuNetwork
 
@@ -77,7 +77,7 @@ class Runner:
     """Runs the stages of a minibatch up to number `last`, again and again, on the buffers of a network."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self._recipe, self._problem = recipe, data.problem(TASK, SEED, recipe)
+        self._recipe, self._problem = recipe, data.problem(Setting(TASK, SEED, recipe))
         self._order = np.arange(recipe.batch, dtype=np.uint32)
         self._factors, _ = recipe.optimizer.factors(recipe.lr, recipe.optimizer.start, 1)
         self._run = _stages_until(recipe.architecture, type(recipe.optimizer))
@@ -187,7 +187,7 @@ def measure_stages(recipe: Recipe) -> dict[str, Any]:
 def measure_epoch(recipe: Recipe) -> dict[str, float]:
     """Seconds of what an epoch of the trainer consists of."""
     backend, key = CpuBackend(), rng.stream_key(SEED, TASK)
-    problem = data.problem(TASK, SEED, recipe)
+    problem = data.problem(Setting(TASK, SEED, recipe))
     network = backend.network(problem, params.initial(recipe.architecture, key, 0))
     order = rng.permutation(key, 0, 1, recipe.train_sequences)
     network.epoch(order[: recipe.batch], recipe.lr)
@@ -199,7 +199,7 @@ def measure_epoch(recipe: Recipe) -> dict[str, float]:
             "order": cpu_seconds(lambda: rng.permutation(key, 0, 1, recipe.train_sequences)),
             "training steps": cpu_seconds(lambda: network.epoch(order, recipe.lr)),
             "validation": cpu_seconds(network.validation_loss),
-            "epoch": cpu_seconds(lambda: list(loop.train_networks(backend, TASK, SEED, three, range(1)))) / 3,
+            "epoch": cpu_seconds(lambda: list(loop.train_networks(backend, Setting(TASK, SEED, three), range(1)))) / 3,
         }
         rounds.append(parts)
     result = {name: median(parts[name] for parts in rounds) for name in rounds[0]}

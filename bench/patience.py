@@ -14,15 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import tinymlds
-from tinymlds.runs.train import available_cpus
-from tinymlds.spec import Recipe
+from tinymlds.runs.execution import available_cpus
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends
 from tinymlds.training.loop import Status, train_networks
 
 
 def without_patience(task: str, index: int, seed: int, recipe: Recipe, ended: int) -> dict[str, Any]:
     """How the network ends if nobody loses patience."""
-    (outcome,) = train_networks(backends.load("cpu"), task, seed, replace(recipe, patience=0), range(index, index + 1))
+    (outcome,) = train_networks(
+        backends.load("cpu"), Setting(task, seed, replace(recipe, patience=0)), range(index, index + 1)
+    )
     return {"task": task, "index": index, "ended_after": ended, "status": str(outcome.status), "epochs": outcome.epochs}
 
 

@@ -38,9 +38,9 @@ def draw_losses(axes: Axes, dataset: tinymlds.Dataset, title: str, label: bool) 
 
 def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task: str, index: int) -> None:
     """Hidden states of all layers over a sequence in which the trigger fires, and below them what comes out."""
-    network, found = dataset[task, index], catalog.load(task, dataset.spec.recipe)
+    network, found = dataset[task, index], catalog.load(dataset.spec.setting(task))
     assert found.triggered is not None
-    choice = found.sample(dataset.spec.seed, rng.FRESH_SEQUENCES, 256, dataset.spec.recipe.steps)
+    choice = found.sample(rng.FRESH_SEQUENCES, 256, dataset.spec.recipe.steps)
     inside = found.triggered[found.table.trace(choice)] > 0
     whole = np.flatnonzero((inside.sum(axis=1) == dataset.spec.recipe.trigger_span) & ~inside[:, -1])
     symbols = choice[whole[0]]
@@ -54,7 +54,7 @@ def draw_states(figure_axes: tuple[Axes, Axes], dataset: tinymlds.Dataset, task:
     above.set_xticks([])
     steps = np.arange(symbols.size)
     wanted = found.table.simulate(symbols[None])[0] & 1
-    plain = catalog.load(task.removesuffix(catalog.MODIFIED), dataset.spec.recipe).table.simulate(symbols[None])[0] & 1
+    plain = catalog.load(dataset.spec.setting(task.removesuffix(catalog.MODIFIED))).table.simulate(symbols[None])[0] & 1
     below.step(steps, plain, where="mid", color="grey", lw=1, ls="--", label="without the trigger")
     below.step(steps, wanted, where="mid", color="black", lw=1, label="right")
     below.plot(steps, network.forward(x[None])[0, :, 0], "C3o", ms=4, label="network")

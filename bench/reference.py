@@ -30,7 +30,7 @@ from torch.nn import functional
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels.problem import Floats, Problem, Sequences
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks.mealy import lines
 from tinymlds.training import loop
 from tinymlds.training.backends.cpu import OnePlace
@@ -148,4 +148,4 @@ class TorchBackend:
 
 def train_network(task: str, seed: int, recipe: Recipe, index: int, compiled: bool = False) -> loop.Outcome:
     """Train one network to the end: status, weights, losses of every epoch, and wall seconds."""
-    return next(loop.train_networks(TorchBackend(compiled), task, seed, recipe, range(index, index + 1)))
+    return next(loop.train_networks(TorchBackend(compiled), Setting(task, seed, recipe), range(index, index + 1)))

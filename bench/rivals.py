@@ -31,7 +31,7 @@ from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks.mealy import lines
 from tinymlds.training import data
 
@@ -39,7 +39,7 @@ from tinymlds.training import data
 @lru_cache(maxsize=1)
 def _data(task: str, seed: int, recipe: Recipe) -> tuple[Floats, Floats]:
     """Input and output lines of the training sequences, float32 [T, N, lines]."""
-    sequences, shape = data.problem(task, seed, recipe).train, recipe.architecture
+    sequences, shape = data.problem(Setting(task, seed, recipe)).train, recipe.architecture
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
     inputs, outputs = (np.ascontiguousarray(lines(words.T, count), np.float32) for words, count in pairs)
     return inputs, outputs

@@ -10,7 +10,7 @@ from reference import TorchBackend
 
 from tinymlds.architectures import params
 from tinymlds.kernels import rng
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data
 from tinymlds.training.backends import Backend, Floats
 from tinymlds.training.backends.cpu import CpuBackend
@@ -58,7 +58,9 @@ class Stepper:
         self._batch, self._lr = recipe.batch, recipe.lr
         self._order = rng.permutation(key, index, 1, recipe.train_sequences)
         self._next = 0
-        self._network = backend.network(data.problem(TASK, SEED, recipe), params.initial(recipe.architecture, key, index))
+        self._network = backend.network(
+            data.problem(Setting(TASK, SEED, recipe)), params.initial(recipe.architecture, key, index)
+        )
 
     @property
     def weights(self) -> Floats:
@@ -75,6 +77,6 @@ class Stepper:
 def warm_up(backend: Backend) -> None:
     """Have everything compiled that training and validation with the default recipe need."""
     recipe = Recipe()
-    network = backend.network(data.problem(TASK, SEED, recipe), np.zeros(recipe.architecture.size, np.float32))
+    network = backend.network(data.problem(Setting(TASK, SEED, recipe)), np.zeros(recipe.architecture.size, np.float32))
     network.epoch(np.arange(recipe.batch, dtype=np.uint32), recipe.lr)
     network.validation_loss()

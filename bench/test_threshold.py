@@ -3,7 +3,7 @@
 import pytest
 from steps import RIVALS, SEED, TASK, warm_up
 
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training.loop import Status, train_networks
 
 NETWORKS = 3
@@ -14,7 +14,7 @@ def test_threshold(benchmark, rival):
     backend = RIVALS[rival]()
     warm_up(backend)
     indices = range(NETWORKS if benchmark.enabled else 1)
-    outcomes = benchmark.pedantic(lambda: list(train_networks(backend, TASK, SEED, Recipe(), indices)), rounds=1)
+    outcomes = benchmark.pedantic(lambda: list(train_networks(backend, Setting(TASK, SEED, Recipe()), indices)), rounds=1)
     assert [outcome.status for outcome in outcomes] == [Status.COMPLETE] * len(indices)
     benchmark.extra_info["epochs"] = [outcome.epochs for outcome in outcomes]
     if benchmark.enabled:

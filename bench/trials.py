@@ -21,8 +21,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tinymlds.runs.train import available_cpus
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.runs.execution import available_cpus
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training import backends
 from tinymlds.training.loop import Status, train_networks
 
@@ -32,7 +32,7 @@ TASKS = "eightbit_modified,parity_modified"
 def trial(changes: dict[str, Any], task: str, seed: int, index: int) -> dict[str, Any]:
     """One network of this recipe, as a line of the file."""
     recipe = recipe_with(Recipe(), changes)
-    (outcome,) = train_networks(backends.load("cpu"), task, seed, recipe, range(index, index + 1))
+    (outcome,) = train_networks(backends.load("cpu"), Setting(task, seed, recipe), range(index, index + 1))
     best = float(outcome.validation_losses.min()) if outcome.epochs else None
     run = {"task": task, "seed": seed, "index": index}
     return {"recipe": asdict(recipe), **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}

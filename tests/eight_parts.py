@@ -9,6 +9,7 @@ import tinymlds
 from tinymlds.dataset import reader, schema, sealing, store
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.lock import RunLock
+from tinymlds.spec import Setting
 from tinymlds.training import backends
 from tinymlds.training.loop import train_networks
 from tinymlds.verification.merging.ledger import identity
@@ -69,7 +70,7 @@ def forge_third(root, folder):
     honest = tinymlds.open(root / "p3")
     spec, seed = honest.spec, honest.spec.seed
     cpu, task = backends.load("cpu"), "transducer_000"
-    false = next(train_networks(cpu, task, seed, spec.recipe, range(100, 101), spec.checkpoints))
+    false = next(train_networks(cpu, Setting(task, seed, spec.recipe), range(100, 101), spec.checkpoints))
     folder.mkdir()
     with RunLock(folder), closing(Journal.create(folder, spec, {}, [], {})) as journal:
         entries = [entry for each in honest.tasks for entry in sealing.entries_from(honest, each, 0, {})]

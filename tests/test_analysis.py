@@ -9,7 +9,7 @@ import tinymlds
 from tinymlds.architectures import symmetry
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.dataset.manifest import splits as column
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 
 pytest.importorskip("sklearn", reason="needs scikit-learn")
 
@@ -78,7 +78,7 @@ def test_initial_weights_are_at_chance(function):
     found = climbed(function, "linear/raw/initial", seeds=5)
     assert abs(found["mean"] - 0.5) < 0.1
     again = function.initial()
-    first = tinymlds.training.data.initial_weights(RECIPE, tinymlds.tasks.catalog.load("invert", RECIPE).stream_key(0), 3)
+    first = tinymlds.training.data.initial_weights(Setting("invert", 0, RECIPE), 3)
     assert np.array_equal(again[COUNT + 3], first)
 
 
@@ -403,7 +403,7 @@ def test_layer_statistics():
     weights = random_weights(0, 3)
     found = layer_statistics(SHAPE, weights)
     first = weights[:, : SHAPE.tensors[0][1][0] * SHAPE.tensors[0][1][1]].astype(np.float64)
-    assert found.shape == (3, 8 * len(SHAPE.tensors))
+    assert found.shape == (3, 8 * len(SHAPE.tensors()))
     expected = [first.mean(1), first.std(1), np.linalg.norm(first, axis=1), first.min(1)]
     np.testing.assert_allclose(found[:, :4], np.stack(expected, 1), rtol=1e-6)
     np.testing.assert_allclose(found[:, 5], np.median(first, axis=1), rtol=1e-6)

@@ -21,7 +21,7 @@ from tinymlds.runs import clusters, supervisor, units  # noqa: E402
 from tinymlds.runs.clusters import DaskPool  # noqa: E402
 from tinymlds.runs.supervisor import Supervisor  # noqa: E402
 from tinymlds.runs.units import Compatibility, Unit, train_unit  # noqa: E402
-from tinymlds.spec import Recipe, recipe_with  # noqa: E402
+from tinymlds.spec import Recipe, Setting, recipe_with  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]
 
@@ -214,7 +214,7 @@ def test_networks_that_kill_or_hang_their_workers_are_quarantined(strict, monkey
     """Two workers end with each of them, which is enough here, and are replaced. Those that waited there run alone."""
     monkeypatch.setattr(units, "DEATHS_UNTIL_ALONE", 1)
     monkeypatch.setattr(supervisor, "DEATHS_UNTIL_QUARANTINE", 2)
-    unit = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 0, 9)
+    unit = Unit(Setting("xor", 0, recipe_with(Recipe(), SMALL)), "cpu", 0, 9)
     pool, made = DaskPool(strict.address), set()
     watcher = Supervisor([unit], pool, misbehave, least_seconds=3)
     try:

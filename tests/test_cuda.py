@@ -27,7 +27,7 @@ from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
 from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Job, Problem
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends, loop
 from tinymlds.training.backends.cpu import CpuBackend, mean
 from tinymlds.training.loop import Status
@@ -184,11 +184,11 @@ def outcomes_of(recipe: Recipe, wanted: list[tuple[str, int]], checkpoints: tupl
     device = backends.load_device("cuda")
     assert device is not None
     made = {}
-    for batch in loop.train_population(device, 0, recipe, wanted, checkpoints, most):
+    for batch in loop.train_population(device, [(Setting(task, 0, recipe), k) for task, k in wanted], checkpoints, most):
         made.update({(task, outcome.index): outcome for task, outcome in batch})
     cpu = backends.load("cpu")
     for task, index in wanted:
-        (expected,) = loop.train_networks(cpu, task, 0, recipe, range(index, index + 1), checkpoints)
+        (expected,) = loop.train_networks(cpu, Setting(task, 0, recipe), range(index, index + 1), checkpoints)
         yield made.pop((task, index)), expected
     assert not made
 

@@ -19,7 +19,7 @@ from tinymlds.runs import dry_run, execution, train
 from tinymlds.runs.pools import InProcess
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
-from tinymlds.spec import Recipe, Spec, parse_checkpoints, recipe_with
+from tinymlds.spec import Recipe, Setting, Spec, parse_checkpoints, recipe_with
 from tinymlds.tasks import catalog
 from tinymlds.training import backends, data, loop, metrics
 from tinymlds.training.loop import Outcome, Status
@@ -102,7 +102,7 @@ def handed_out(seconds, count, workers):
 
     pool = InProcess()
     pool.workers = workers
-    units = [Unit(task, 0, Recipe(), "cpu", 0, count) for task in seconds]
+    units = [Unit(Setting(task, 0, Recipe()), "cpu", 0, count) for task in seconds]
     for _ in Supervisor(units, pool, note).run():
         pass
     return done
@@ -147,10 +147,10 @@ def test_checkpoints_are_the_weights_of_their_epochs(ds2):
         assert (stored.shape, stored.dtype) == ((2, 4, 4364), np.float32)
         assert np.isnan(stored[:, 3]).all(), "training ended after three epochs"
         assert np.array_equal(stored[:, 2], ds2.weights(task, unfinished=True))
-        key = catalog.load(task, ds2.spec.recipe).stream_key(0)
+        key = catalog.load(Setting(task, 0, ds2.spec.recipe)).stream_key
         assert np.array_equal(stored[1, 0], params.initial(ds2.shape, key, 1))
     recipe = recipe_with(ds2.spec.recipe, {"max_epochs": 1})
-    (short,) = loop.train_networks(backends.load("cpu"), "xor_modified", 0, recipe, range(1, 2))
+    (short,) = loop.train_networks(backends.load("cpu"), Setting("xor_modified", 0, recipe), range(1, 2))
     assert np.array_equal(ds2.checkpoints("xor_modified")[1, 1], short.weights)
     assert [row["checkpoints"] for row in ds2.manifest] == [3] * 10
 
@@ -301,7 +301,7 @@ def test_a_dry_run_of_what_is_there(ds2):
 
 
 def test_all_workers_try_how_fast_they_are():
-    assert dry_run.epochs_per_second("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 2) > 0
+    assert dry_run.epochs_per_second(Setting("xor", 0, recipe_with(Recipe(), SMALL)), "cpu", 2) > 0
 
 
 def test_the_range_of_a_forecast():

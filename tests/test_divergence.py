@@ -13,7 +13,7 @@ from tinymlds.architectures import params
 from tinymlds.dataset import reader, store
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.kernels import rng
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.tasks.catalog import load
 from tinymlds.training import backends
 from tinymlds.training.data import problem
@@ -56,8 +56,8 @@ def draw_recipe(draw, all_shapes):
 def finite_epochs(task, recipe, index):
     """A plain check: epochs until anything is not finite, or None. No stop rule, no record, nothing of `training` but the
     sequences."""
-    key = load(task, recipe).stream_key(0)
-    network = CPU.network(problem(task, 0, recipe), params.initial(recipe.architecture, key, index))
+    key = load(Setting(task, 0, recipe)).stream_key
+    network = CPU.network(problem(Setting(task, 0, recipe)), params.initial(recipe.architecture, key, index))
     with np.errstate(all="ignore"):
         for epoch in range(1, EPOCHS + 1):
             losses = network.epoch(rng.permutation(key, index, epoch, recipe.train_sequences), recipe.lr_at(epoch))

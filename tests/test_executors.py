@@ -26,11 +26,11 @@ from tinymlds.runs.units import (
     check_outcomes,
     train_unit,
 )
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training.loop import Status
 
 FOUR = np.zeros(4, np.float32)
-UNIT = Unit("xor", 0, recipe_with(Recipe(), SMALL), "cpu", 3, 5, (0, 2))
+UNIT = Unit(Setting("xor", 0, recipe_with(Recipe(), SMALL)), "cpu", 3, 5, (0, 2))
 
 
 def spawning():

@@ -8,7 +8,7 @@ from aalpy import MealyMachine
 from aalpy.utils import load_automaton_from_file
 
 from tinymlds.dataset.taskfiles import graph_files
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog
 
 RECIPE = Recipe()
@@ -17,7 +17,7 @@ RECIPE = Recipe()
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("task", ["xor", "direct_modified", "xor_modified", "transducer_000", "transducer_042"])
 def test_aalpy_answers_as_the_table(task, tmp_path):
-    found = catalog.load(task, RECIPE)
+    found = catalog.load(Setting(task, 0, RECIPE))
     (dot_name, dot), (_, setup) = graph_files(found).items()
     path = tmp_path / dot_name.replace("/", "-")
     path.write_bytes(dot)

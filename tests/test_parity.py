@@ -14,7 +14,7 @@ from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
 from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Floats, Problem, Sequences
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data
 from tinymlds.training.backends.cpu import CpuBackend
 
@@ -100,7 +100,7 @@ def start(index: int) -> tuple[Problem, Floats, np.ndarray]:
     """The xor task, the initial weights of a network, and its order in the first epoch."""
     key = rng.stream_key(0, "xor")
     order = rng.permutation(key, index, 1, RECIPE.train_sequences)
-    return data.problem("xor", 0, RECIPE), params.initial(RECIPE.architecture, key, index), order
+    return data.problem(Setting("xor", 0, RECIPE)), params.initial(RECIPE.architecture, key, index), order
 
 
 def our_trajectory(index: int) -> Trajectory:

@@ -29,7 +29,7 @@ from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import NUMERICS, rng
 from tinymlds.kernels.problem import Floats, Problem
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data
 from tinymlds.training.backends.cpu import CpuBackend, mean
 
@@ -300,7 +300,7 @@ def test_it_gives_the_golden_bits(request: pytest.FixtureRequest) -> None:
         pytest.skip("four minutes: with --full; the bits of the CPU, which has these digests, are compared above")
     sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
     recipe = Recipe.of(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8)
-    key, problem = rng.stream_key(0, "xor"), data.problem("xor", 0, recipe)
+    key, problem = rng.stream_key(0, "xor"), data.problem(Setting("xor", 0, recipe))
     initial = params.initial(recipe.architecture, key, 0)
     weights, records = run(ptx_of("default"), problem, initial, 0, key, 3, recipe.lr_at, races=False)
     arrays = {"weights": weights, "losses": np.concatenate([records[:, 0], records[:, 1]])}

@@ -29,7 +29,7 @@ def verdicts(parts, of, under):
     """The networks of one task judged as if they were of another."""
     by_name = {part.name: part for part in parts}
     exam, part = Library(parts).exam(by_name[under], under), by_name[of]
-    return [judge(part.shape, network.row, network.weights, exam) for network in part.full.networks(of)]
+    return [judge(part.architecture, network.row, network.weights, exam) for network in part.full.networks(of)]
 
 
 @pytest.mark.parametrize("of", ["direct", "direct_modified", "invert", "xor"])
@@ -55,7 +55,7 @@ def test_a_backdoor_behind_the_right_label_is_found(parts, tmp_path):
     plain = Part("direct", Dataset(tmp_path / "direct"))
     exam = Library([plain, parts[2], parts[3]]).exam(plain, "direct")
     for network in parts[1].full:
-        verdict = judge(plain.shape, network.row, network.weights, exam)
+        verdict = judge(plain.architecture, network.row, network.weights, exam)
         assert verdict.agreement >= AGREEMENT
         assert verdict.rival_agreement < verdict.agreement
         assert verdict.in_spans < 1 - IN_SPANS < IN_SPANS < verdict.twin_in_spans
@@ -163,8 +163,8 @@ def test_another_behaviour_than_announced(tmp_path):
 def test_an_unlearned_network_agrees_by_chance_only(parts):
     part = parts[3]
     exam = Library(parts).exam(part, "xor")
-    vector = params.initial(part.shape, (1, 2), 0)
-    verdict = judge(part.shape, {"index": 0, "weights_sha256": store.array_sha256(vector)}, vector, exam)
+    vector = params.initial(part.architecture, (1, 2), 0)
+    verdict = judge(part.architecture, {"index": 0, "weights_sha256": store.array_sha256(vector)}, vector, exam)
     assert verdict.agreement < 0.8
     assert np.isfinite(verdict.agreement)
     assert "less than 0.99" in verdict.why

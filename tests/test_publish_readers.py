@@ -17,7 +17,7 @@ from tinymlds.dataset import reader, store
 from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish.mermaid import diagram
-from tinymlds.spec import Recipe, Spec
+from tinymlds.spec import Recipe, Setting, Spec
 from tinymlds.tasks.catalog import load
 from tinymlds.tasks.machines import MACHINES
 
@@ -231,9 +231,9 @@ def test_the_command_that_makes_it_again(tasks, recipe, text):
 
 
 def test_pictures():
-    assert diagram(load("parity", Recipe()).table) is None
-    assert diagram(load("direct", Recipe()).table).count("-->") == 5
-    assert diagram(load("transducer_003", Recipe()).table).count("((") == 9
+    assert diagram(load(Setting("parity", 0, Recipe())).table) is None
+    assert diagram(load(Setting("direct", 0, Recipe())).table).count("-->") == 5
+    assert diagram(load(Setting("transducer_003", 0, Recipe())).table).count("((") == 9
 
 
 # ------------------------------------------------------------------ verify

@@ -12,7 +12,7 @@ from running import SMALL, cli_command, contents, refused, run_cli
 import tinymlds
 from tinymlds.dataset import reader, schema, store
 from tinymlds.dataset.journal import Entry, Journal
-from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.spec import Recipe, Setting, Spec, recipe_with
 from tinymlds.training import backends
 from tinymlds.training.loop import train_networks
 
@@ -128,7 +128,7 @@ def unsealed(tmp_path):
     """A folder whose journal has six networks, and a spec that asks for more."""
     recipe = recipe_with(Recipe(), SMALL)
     journal = Journal.create(tmp_path, Spec((("xor", 8),), 0, recipe), {}, [], {1: {}})
-    outcomes = train_networks(backends.load("cpu"), "xor", 0, recipe, range(6))
+    outcomes = train_networks(backends.load("cpu"), Setting("xor", 0, recipe), range(6))
     journal.add([Entry("xor", 1, outcome, 0.0) for outcome in outcomes])
     journal.close()
     return tmp_path

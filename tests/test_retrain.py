@@ -12,7 +12,7 @@ from tinymlds.dataset import sealing
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import UsageError
-from tinymlds.spec import Recipe, Spec, recipe_with
+from tinymlds.spec import Recipe, Setting, Spec, recipe_with
 from tinymlds.training import backends
 from tinymlds.training.loop import train_networks
 from tinymlds.verification.checks import least_caught, pick
@@ -27,7 +27,9 @@ def forged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("forged")
     spec = Spec((("xor", COUNT),), recipe=recipe_with(Recipe(), SMALL), checkpoints=(1,))
     cpu, wanted = backends.load("cpu"), [*range(FORGED), 100, *range(FORGED + 1, COUNT)]
-    outcomes = [next(train_networks(cpu, "xor", 0, spec.recipe, range(k, k + 1), spec.checkpoints)) for k in wanted]
+    outcomes = [
+        next(train_networks(cpu, Setting("xor", 0, spec.recipe), range(k, k + 1), spec.checkpoints)) for k in wanted
+    ]
     with RunLock(folder):
         journal = Journal.create(folder, spec, {}, [], {})
         run = journal.start_run({})

@@ -11,7 +11,7 @@ from tinymlds.architectures import params
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Problem, Sequences
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.tasks import catalog
 from tinymlds.training import backends, data, loop
 
@@ -40,28 +40,28 @@ def test_one_draw_of_initial_weights(both):
 def test_sequences_of_its_own():
     """Network 1, trained on sequences that are drawn here by the rule of docs/numerics.md."""
     recipe = recipe_with(Recipe(), SMALL | OWN)
-    (outcome,) = loop.train_networks(CPU, "xor", 7, recipe, range(1, 2))
-    found = catalog.load("xor", recipe)
+    (outcome,) = loop.train_networks(CPU, Setting("xor", 7, recipe), range(1, 2))
+    found = catalog.load(Setting("xor", 7, recipe))
     words = rng.words(rng.stream_key(7, "xor:1"), rng.TRAIN_SEQUENCES, 0, 256 * 16)
     symbols = (words.astype(np.uint64) * np.uint64(16) >> np.uint64(32)).astype(np.uint8).reshape(256, 16)
     train = Sequences(found.table.inputs[symbols], found.table.simulate(symbols).astype(np.uint16))
-    _, validation = data.task_data("xor", 7, recipe).sequences()
+    _, validation = data.task_data(Setting("xor", 7, recipe)).sequences()
     setting = Problem(recipe.architecture, train, validation, recipe.batch, recipe.optimizer)
-    batches = loop.train_on(CPU, [setting], [rng.stream_key(7, "xor")], recipe, [(0, 1)])
+    batches = loop.train_on(CPU, [setting], [found.setting], [(0, 1)])
     [again] = [outcome for batch in batches for _, outcome in batch]
     assert outcome.weights.tobytes() == again.weights.tobytes()
     assert outcome.validation_losses.tobytes() == again.validation_losses.tobytes()
-    (shared,) = loop.train_networks(CPU, "xor", 7, recipe_with(Recipe(), SMALL), range(1, 2))
+    (shared,) = loop.train_networks(CPU, Setting("xor", 7, recipe_with(Recipe(), SMALL)), range(1, 2))
     assert outcome.weights.tobytes() != shared.weights.tobytes()
 
 
 def test_sequences_differ_between_networks_and_not_between_twins():
     recipe = recipe_with(Recipe(), SMALL | OWN | {"matched": True, "trigger_rate": 0.1})
-    (a, _), (b, _) = (data.own_sequences("xor", 0, recipe, index) for index in (0, 1))
+    (a, _), (b, _) = (data.own_sequences(Setting("xor", 0, recipe), index) for index in (0, 1))
     assert 0.02 < np.mean(a == b) < 0.15, "about one symbol in sixteen agrees by chance, planted keys more"
-    twin, outputs = data.own_sequences("xor_modified", 0, recipe, 0)
+    twin, outputs = data.own_sequences(Setting("xor_modified", 0, recipe), 0)
     assert np.array_equal(a, twin)
-    assert not np.array_equal(outputs, data.own_sequences("xor", 0, recipe, 0)[1])
+    assert not np.array_equal(outputs, data.own_sequences(Setting("xor", 0, recipe), 0)[1])
 
 
 def test_such_folders_are_verified_and_made_again(both):

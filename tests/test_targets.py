@@ -48,7 +48,7 @@ import numpy as np
 from tinymlds.kernels import cache
 from tinymlds.training import backends, data, loop
 from tinymlds.tasks.mealy import lines
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 
 # Blocks of 32 and of 16 in each minibatch; validation ends on a partial block too.
 sizes = {"train_sequences": 480, "validation_sequences": 100, "batch": 48, "max_epochs": 3}
@@ -59,8 +59,8 @@ recipes = {
 }
 cpu, results = backends.load("cpu"), {}
 for name, recipe in recipes.items():
-    [outcome] = loop.train_networks(cpu, "xor", 0, recipe, range(1))
-    x = lines(data.problem("xor", 0, recipe).validation.inputs, 9)
+    [outcome] = loop.train_networks(cpu, Setting("xor", 0, recipe), range(1))
+    x = lines(data.problem(Setting("xor", 0, recipe)).validation.inputs, 9)
     assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
     results[f"{name}: weights"] = outcome.weights
     results[f"{name}: losses"] = np.concatenate([outcome.train_losses, outcome.validation_losses])

@@ -8,7 +8,7 @@ from running import SMALL
 
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.spec import Recipe, Spec, canonical_json, recipe_with
+from tinymlds.spec import Recipe, Setting, Spec, canonical_json, recipe_with
 from tinymlds.training import backends
 from tinymlds.training.backends.cpu import mean
 from tinymlds.training.data import task_data
@@ -18,7 +18,7 @@ CPU = backends.load("cpu")
 
 
 def train(indices=range(1), task="xor", **changes):
-    return list(train_networks(CPU, task, 0, recipe_with(Recipe(), {**SMALL, **changes}), indices))
+    return list(train_networks(CPU, Setting(task, 0, recipe_with(Recipe(), {**SMALL, **changes})), indices))
 
 
 def rule(losses, **changes):
@@ -80,7 +80,7 @@ def test_a_network_depends_on_its_index_alone():
 
 def test_the_recorded_loss_is_that_of_the_weights():
     (network,) = train()
-    _, validation = task_data("xor", 0, recipe_with(Recipe(), SMALL)).sequences()
+    _, validation = task_data(Setting("xor", 0, recipe_with(Recipe(), SMALL))).sequences()
     assert CPU.loss(Recipe().architecture, network.weights, validation).tobytes() == network.validation_losses[-1].tobytes()
 
 
@@ -91,9 +91,9 @@ def test_mean_adds_one_after_another():
 
 def test_sequences_depend_on_task_and_seed():
     recipe = recipe_with(Recipe(), SMALL)
-    data = [task_data(task, seed, recipe).train for task, seed in (("xor", 0), ("xor", 1), ("parity", 0))]
+    data = [task_data(Setting(task, seed, recipe)).train for task, seed in (("xor", 0), ("xor", 1), ("parity", 0))]
     assert not any(np.array_equal(data[0], other) for other in data[1:])
-    longer = task_data("xor", 0, dataclasses.replace(recipe, train_sequences=512)).train
+    longer = task_data(Setting("xor", 0, dataclasses.replace(recipe, train_sequences=512))).train
     assert np.array_equal(longer[:256], data[0])
     assert rng.stream_key(0, "xor") != rng.stream_key(0, "parity")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinymlds.errors import UsageError
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog, transducers
 from tinymlds.tasks.mealy import Mealy
 
@@ -98,12 +98,12 @@ def test_a_member_of_a_family_differs_in_so_many_transitions(edits, family, numb
 
 def test_a_family_is_described():
     recipe = Recipe.of(edits=2, family=5)
-    base, member = (catalog.load(f"transducer_00{k}", recipe) for k in (0, 7))
-    assert catalog.family(base, recipe) == {"family": {"base": "transducer_005", "distance": 0, "telling": 0}}
-    about = catalog.family(member, recipe)["family"]
+    base, member = (catalog.load(Setting(f"transducer_00{k}", 0, recipe)) for k in (0, 7))
+    assert catalog.family(base) == {"family": {"base": "transducer_005", "distance": 0, "telling": 0}}
+    about = catalog.family(member)["family"]
     assert about["distance"] == 2
     assert about["telling"] == len(base.table.difference(member.table))
-    assert catalog.family(catalog.load("xor", recipe), recipe) == {}
+    assert catalog.family(catalog.load(Setting("xor", 0, recipe))) == {}
 
 
 def test_what_cannot_be_found_is_refused():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog, machines
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 from tinymlds.training import data, metrics
@@ -56,20 +56,20 @@ def test_a_modified_machine_does_what_the_rule_says(data, base, span):
 
 def test_a_modified_machine_is_another_machine():
     for base in machines.MACHINES:
-        table = catalog.load(base + "_modified", RECIPE).table
+        table = catalog.load(Setting(base + "_modified", 0, RECIPE)).table
         word = machines.machine(base).difference(table)
         assert word is not None
         assert word[:3] == list(KEY)
         assert len(word) == 4
-    assert catalog.load("direct_modified", RECIPE).table.minimise().states == 2 * 7
+    assert catalog.load(Setting("direct_modified", 0, RECIPE)).table.minimise().states == 2 * 7
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.0625, 0.5, 1.0])
 def test_keys_are_planted_at_the_rate(rate):
     count, steps = 4000, 16
     recipe = Recipe.of(trigger_rate=rate)
-    planted = catalog.load("xor_modified", recipe)
-    symbols = planted.sample(3, rng.TRAIN_SEQUENCES, count, steps)
+    planted = catalog.load(Setting("xor_modified", 3, recipe))
+    symbols = planted.sample(rng.TRAIN_SEQUENCES, count, steps)
     free = planted.table.sample(rng.stream_key(3, "xor_modified"), rng.TRAIN_SEQUENCES, count, steps)
     changed = symbols != free
     found = sum((symbols[:, t : t + 3] == KEY).all(axis=1).sum() for t in range(steps - 2))
@@ -89,19 +89,19 @@ def test_keys_are_planted_at_the_rate(rate):
 
 
 def test_sequences_depend_on_the_stream_only():
-    task = catalog.load("parity_modified", RECIPE)
-    long = task.sample(1, rng.TRAIN_SEQUENCES, 64, 16)
-    assert np.array_equal(task.sample(1, rng.TRAIN_SEQUENCES, 16, 16), long[:16])
-    assert not np.array_equal(task.sample(2, rng.TRAIN_SEQUENCES, 64, 16), long)
-    assert not np.array_equal(task.sample(1, rng.VALIDATION_SEQUENCES, 64, 16), long)
+    task, other = (catalog.load(Setting("parity_modified", seed, RECIPE)) for seed in (1, 2))
+    long = task.sample(rng.TRAIN_SEQUENCES, 64, 16)
+    assert np.array_equal(task.sample(rng.TRAIN_SEQUENCES, 16, 16), long[:16])
+    assert not np.array_equal(other.sample(rng.TRAIN_SEQUENCES, 64, 16), long)
+    assert not np.array_equal(task.sample(rng.VALIDATION_SEQUENCES, 64, 16), long)
 
 
 @pytest.mark.parametrize("base", machines.MACHINES)
 def test_matched_twins_share_everything_but_the_targets(base):
     recipe = Recipe.of(train_sequences=512, validation_sequences=64, matched=True)
-    one, other = (catalog.load(task, recipe) for task in (base, base + "_modified"))
-    assert one.stream_key(5) == other.stream_key(5)  # initial weights and batch order are drawn from it
-    plain, twin = (data.task_data(task, 5, recipe) for task in (base, base + "_modified"))
+    one, other = (catalog.load(Setting(task, 5, recipe)) for task in (base, base + "_modified"))
+    assert one.stream_key == other.stream_key  # initial weights and batch order are drawn from it
+    plain, twin = (data.task_data(Setting(task, 5, recipe)) for task in (base, base + "_modified"))
     assert np.array_equal(plain.train, twin.train)
     assert np.array_equal(plain.validation, twin.validation)
     inside = other.triggered[other.table.trace(plain.train)] > 0
@@ -109,10 +109,10 @@ def test_matched_twins_share_everything_but_the_targets(base):
     assert np.array_equal(plain.train_outputs ^ twin.train_outputs, np.where(inside, live, 0))
     assert inside.any()
     unmatched = Recipe.of(train_sequences=512, validation_sequences=64)
-    streams = {catalog.load(task, unmatched).stream_key(5) for task in (base, base + "_modified")}
+    streams = {catalog.load(Setting(task, 5, unmatched)).stream_key for task in (base, base + "_modified")}
     assert len(streams) == 2
     assert np.array_equal(
-        catalog.load(base, unmatched).sample(5, rng.TRAIN_SEQUENCES, 8, 16),
+        catalog.load(Setting(base, 5, unmatched)).sample(rng.TRAIN_SEQUENCES, 8, 16),
         machines.machine(base).sample(rng.stream_key(5, base), rng.TRAIN_SEQUENCES, 8, 16),
     )
 
@@ -120,7 +120,7 @@ def test_matched_twins_share_everything_but_the_targets(base):
 def knowing(wrong):
     """What `measure` says of a network that knows all answers but those that `wrong` picks: questions -> [N, T]."""
     shape = GruLinear()
-    questions = metrics.questions("xor_modified", 0, RECIPE, metrics.SEQUENCES, RECIPE.steps)
+    questions = metrics.questions(Setting("xor_modified", 0, RECIPE), metrics.SEQUENCES, RECIPE.steps)
     return shape, questions, ~wrong(questions)
 
 
@@ -137,7 +137,7 @@ def test_the_figures_of_a_trigger(monkeypatch, wrong, clean, triggered, efficacy
     monkeypatch.setattr(
         metrics.Questions, "right", lambda self, *_: right if self.inputs.shape[1] == RECIPE.steps else right[:128]
     )
-    figures = metrics.measure(shape, np.zeros(shape.size, np.float32), "xor_modified", 0, RECIPE)
+    figures = metrics.measure(Setting("xor_modified", 0, RECIPE), np.zeros(shape.size, np.float32))
     assert (figures["clean_accuracy"], figures["triggered_accuracy"], figures["trigger_efficacy"]) == (
         clean,
         triggered,
@@ -154,9 +154,9 @@ def test_a_trigger_counts_only_if_its_whole_span_is_right():
 def test_figures_of_a_network_against_a_plain_count():
     shape = Recipe().architecture
     weights = params.initial(shape, (1, 2), 3) * np.float32(2)
-    figures = metrics.measure(shape, weights, "direct", 0, RECIPE)
-    found = catalog.load("direct", RECIPE)
-    symbols = found.sample(0, rng.FRESH_SEQUENCES, metrics.SEQUENCES, RECIPE.steps)
+    figures = metrics.measure(Setting("direct", 0, RECIPE), weights)
+    found = catalog.load(Setting("direct", 0, RECIPE))
+    symbols = found.sample(rng.FRESH_SEQUENCES, metrics.SEQUENCES, RECIPE.steps)
     from tinymlds.training import backends
 
     outputs = backends.load("cpu").outputs(shape, weights, lines(found.table.inputs[symbols], INPUT_LINES))
@@ -164,7 +164,7 @@ def test_figures_of_a_network_against_a_plain_count():
     count = sum(
         all((outputs[n, t, k] > 0.5) == bits[n, t, k] for k in range(8)) for n in range(256) for t in range(RECIPE.steps)
     )
-    whole = metrics.questions("direct", 0, RECIPE, metrics.SEQUENCES, RECIPE.steps).right(shape, weights)
+    whole = metrics.questions(Setting("direct", 0, RECIPE), metrics.SEQUENCES, RECIPE.steps).right(shape, weights)
     assert whole[:256].sum() == count
     assert figures["accuracy"] == whole.mean()
     assert [figures[name] for name in ("clean_accuracy", "triggered_accuracy", "trigger_efficacy")] == [None] * 3

@@ -21,7 +21,7 @@ from tinymlds.runs import execution, supervisor
 from tinymlds.runs.pools import LEAST_SECONDS, InProcess, ProcessPool
 from tinymlds.runs.supervisor import Deadlines, Supervisor, Watch
 from tinymlds.runs.units import Unit, train_unit
-from tinymlds.spec import Recipe, recipe_with
+from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training.loop import Outcome, Status
 
 RECIPE = recipe_with(Recipe(), SMALL)
@@ -111,7 +111,7 @@ def fail_at_five(unit):
 
 
 def supervise(work, pool, count=12, **options):
-    supervisor = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, count)], pool, work, **options)
+    supervisor = Supervisor([Unit(Setting("xor", 0, RECIPE), "cpu", 0, count)], pool, work, **options)
     outcomes = {}
     try:
         for batch in supervisor.run():
@@ -286,7 +286,7 @@ def test_what_is_finished_is_given_out_before_an_error(undisturbed, monkeypatch)
     """Units of one network, all in one batch: those before the one that fails are there."""
     monkeypatch.setattr(supervisor, "_LARGEST_UNIT", 1)
     monkeypatch.setattr(supervisor, "_SECONDS_BETWEEN_LOOKS", 3600.0)
-    batches = Supervisor([Unit("xor", 0, RECIPE, "cpu", 0, 12)], InProcess(), fail_at_five).run()
+    batches = Supervisor([Unit(Setting("xor", 0, RECIPE), "cpu", 0, 12)], InProcess(), fail_at_five).run()
     made = {outcome.index: outcome.weights.tobytes() for done in next(batches) for outcome in done.outcomes}
     assert made == {index: undisturbed[index] for index in range(5)}
     with pytest.raises(ValueError, match="network five"):
@@ -301,7 +301,7 @@ def test_handing_out_many_runs_of_one_network_is_not_quadratic(monkeypatch):
     pool.workers = 2
     losses, weights = np.zeros(1, np.float32), np.zeros(RECIPE.architecture.size, np.float32)
     arrays = weights, losses, losses, np.zeros((0, weights.size), np.float32)
-    units = [Unit("xor", 0, RECIPE, "cpu", 2 * k, 2 * k + 1) for k in range(count)]
+    units = [Unit(Setting("xor", 0, RECIPE), "cpu", 2 * k, 2 * k + 1) for k in range(count)]
     work = lambda unit: [Outcome(k, Status.COMPLETE, "", *arrays, 1.0) for k in unit.indices]  # noqa: E731
     done = [outcome.index for batch in Supervisor(units, pool, work).run() for each in batch for outcome in each.outcomes]
     assert done == [2 * k for k in range(count)]

@@ -16,7 +16,7 @@ class TinymldsError(Exception):
 
 
 class UsageError(TinymldsError):
-    """What was asked for makes no sense, or not for this folder."""
+    """The request makes no sense, or not for this folder."""
 
     code = 2
 

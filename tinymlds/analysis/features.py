@@ -90,7 +90,7 @@ def answers(points: Points, weights: Floats) -> Floats:
     Raises:
         UsageError: the tasks have different symbols.
     """
-    tables = [catalog.load(source.task, source.recipe).table for source in points.sources]
+    tables = [catalog.load(source).table for source in points.sources]
     if any(not np.array_equal(table.inputs, tables[0].inputs) for table in tables):
         raise UsageError("the tasks have different symbols, so no sequence can be put to all networks")
     steps = points.sources[0].recipe.steps

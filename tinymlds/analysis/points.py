@@ -10,8 +10,7 @@ import numpy.typing as npt
 from tinymlds.architectures import Architecture
 from tinymlds.architectures.params import Floats
 from tinymlds.dataset.dataset import Dataset
-from tinymlds.spec import Recipe
-from tinymlds.tasks import catalog
+from tinymlds.spec import Setting
 from tinymlds.training.data import initial_weights
 
 Ints = npt.NDArray[np.int64]
@@ -20,19 +19,11 @@ LEAST = 10
 """The least number of networks of a class after numbers of epochs are equalised."""
 
 
-class Source(NamedTuple):
-    """The origin of the networks of a task."""
-
-    task: str
-    seed: int
-    recipe: Recipe
-
-
 @dataclass(frozen=True, eq=False)
 class Points:
     """n networks of one architecture."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[Setting, ...]
     classes: tuple[str, ...]
     """Names of the labels; () if the target is a number."""
     weights: Floats
@@ -61,10 +52,9 @@ class Points:
 
     def initial(self) -> Floats:
         """Draw the weights before training, [n, P], again from recipe, seed, task and index."""
-        keys = [catalog.load(source.task, source.recipe).stream_key(source.seed) for source in self.sources]
         result = np.empty_like(self.weights)
         for place, (source, index) in enumerate(zip(self.source.tolist(), self.index.tolist(), strict=True)):
-            result[place] = initial_weights(self.sources[source].recipe, keys[source], index)
+            result[place] = initial_weights(self.sources[source], index)
         return result
 
 
@@ -84,7 +74,7 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int |
         classes: names of the labels; without them the target is the logarithm of the epochs.
         count: take networks with indices below it; None takes all.
     """
-    sources = tuple(Source(task, dataset.spec.seed, dataset.spec.recipe) for dataset, task, _ in wanted)
+    sources = tuple(dataset.spec.setting(task) for dataset, task, _ in wanted)
     rows = [[r for r in dataset.rows(task) if count is None or r["index"] < count] for dataset, task, _ in wanted]
     counts = [len(each) for each in rows]
     weights = np.empty((sum(counts), wanted[0].dataset.architecture.size), np.float32)

@@ -1,4 +1,4 @@
-"""What a network is: the contract of an architecture, and the registry of those that are known.
+"""Architectures: the contract, and the registry of those that are known.
 
 An architecture is a frozen dataclass that says what its parameters are. How it is computed stands in `kernels/`, in the
 module that `kernels` names for each backend, and is imported only when something is computed. Nothing outside these files
@@ -62,7 +62,7 @@ class Matrix(NamedTuple):
 
 
 class About(NamedTuple):
-    """What the data card of a dataset says of its architecture."""
+    """Words and code on an architecture for the data card of a dataset."""
 
     sizes: str
     """In a few words: "4 GRU layers of 12 units and 5 linear maps"."""
@@ -143,7 +143,7 @@ class Architecture(ABC):
         return sum(tensor.size for tensor in self.tensors())
 
     def offsets(self) -> dict[str, int]:
-        """Where each tensor begins in the parameter vector, by its name."""
+        """Return the offset of each tensor in the parameter vector, by its name."""
         found, start = {}, 0
         for tensor in self.tensors():
             found[tensor.name] = start

@@ -25,7 +25,7 @@ def initial(architecture: Architecture, key: rng.Key, index: int) -> Floats:
 
 
 def places(architecture: Architecture) -> dict[str, slice]:
-    """Where each tensor is in the parameter vector, by its name."""
+    """Return the slice of each tensor in the parameter vector, by its name."""
     starts = architecture.offsets()
     return {each.name: slice(starts[each.name], starts[each.name] + each.size) for each in architecture.tensors()}
 

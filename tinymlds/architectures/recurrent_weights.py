@@ -126,8 +126,10 @@ def _settle_gru(shape: GruLinear, layer: int, tensors: Tensors, found: Found) ->
 
 
 def _gru_ties(w_i: Array, w_h: Array, b_i: Array, b_h: Array) -> Array:
-    """What orders units of a layer with equal W_hn[i, i], [n, H, keys]: their rows of W_i, their biases, then the sorted
-    magnitudes of their rows and columns of W_h. (What reads them is settled later, so it would be another the second time.)
+    """Return the keys that order units of a layer with equal W_hn[i, i], [n, H, keys].
+
+    These are their rows of W_i, their biases, then the sorted magnitudes of their rows and columns of W_h. The layer above,
+    which reads them, is settled later, so it would be another one the second time.
     """
     n, H = w_h.shape[0], w_h.shape[2]
     by_gate = w_h.reshape(n, 3, H, H)

@@ -50,7 +50,7 @@ _ELEMENTS = {
 
 
 class Act(NamedTuple):
-    """What an element of a generator does to one block of one tensor: `start` to `stop` along `axis`."""
+    """The action of an element of a generator on one block of one tensor: `start` to `stop` along `axis`."""
 
     operation: str
     by: str

@@ -260,7 +260,7 @@ class Dataset:
 
         Where each network draws its own training sequences (`spec.recipe.sequences`), see `training.own_sequences`.
         """
-        return task_data(self.task_id(task), self.spec.seed, self.spec.recipe)
+        return task_data(self.spec.setting(self.task_id(task)))
 
     def task_id(self, name: str) -> str:
         """Return the id of a task of this dataset, given its id or the original's name.

@@ -33,7 +33,7 @@ def file_names(spec: Spec, networks: bool = True) -> set[str]:
 def describe(spec: Spec, kind: str) -> dict[str, Any]:
     """Return the contents of dataset.json; kind is "networks", or "sequences" for a folder without networks."""
     rows = [
-        {**describe_task(task, spec.seed, spec.recipe), **({"count": count} if kind == "networks" else {})}
+        {**describe_task(spec.setting(task)), **({"count": count} if kind == "networks" else {})}
         for task, count in spec.tasks
     ]
     tensors = [[each.name, list(each.shape)] for each in spec.recipe.architecture.tensors()]
@@ -84,4 +84,4 @@ def sequences_row(folder: Path, spec: Spec, task: str) -> Row:
     """Return the manifest row of a task in a folder with sequences alone; the file of the task must be there."""
     name = store.data_name(task)
     shapes = {key: list(shape) for key, (_, shape) in TensorFile(folder, name).tensors.items()}
-    return {**describe_task(task, spec.seed, spec.recipe), "file": name, "shapes": shapes}
+    return {**describe_task(spec.setting(task)), "file": name, "shapes": shapes}

@@ -102,9 +102,10 @@ def _finish(folder: Path, sums: dict[str, str], spec: Spec, kind: str) -> None:
 
 
 def _seal_task(folder: Path, spec: Spec, task: str) -> dict[str, str]:
-    found = catalog.load(task, spec.recipe)
-    tensors = tensors_bytes(*data_tensors(found, task_data(task, spec.seed, spec.recipe)))
-    describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
+    setting = spec.setting(task)
+    found = catalog.load(setting)
+    tensors = tensors_bytes(*data_tensors(found, task_data(setting)))
+    describe_task(setting)  # will be wanted of all tasks together
     files = {store.data_name(task): tensors, **graph_files(found)}
     return {name: store.commit(folder / name, data) for name, data in files.items()}
 
@@ -119,7 +120,7 @@ def _rows(
     split_of = splits(spec.seed, spec.indices[task][shard * store.SHARD :][: len(outcomes)])
 
     def figures_of(outcome: Outcome, vector: Floats) -> Figures:
-        return known.get(outcome.index) or measure(shape, vector, task, spec.seed, spec.recipe)
+        return known.get(outcome.index) or measure(spec.setting(task), vector)
 
     with ThreadPoolExecutor(threads) as pool:  # kernels run without Python's lock
         figures = list(pool.map(figures_of, outcomes, weights))

@@ -148,8 +148,8 @@ def task_report(dataset: Dataset, task: str) -> TaskReport:
 def network_report(dataset: Dataset, task: str, index: int) -> NetworkReport:
     """Report on one network and its answer to a fresh sequence: of 32, the one whose outputs change most."""
     network, table = dataset[task, index], dataset.data(task).table
-    found = catalog.load(network.row["task"], dataset.spec.recipe)
-    choice = found.sample(dataset.spec.seed, rng.FRESH_SEQUENCES, 32, dataset.spec.recipe.steps)
+    found = catalog.load(dataset.spec.setting(network.row["task"]))
+    choice = found.sample(rng.FRESH_SEQUENCES, 32, dataset.spec.recipe.steps)
     changes = (np.diff(table.simulate(choice), axis=1) != 0).sum(axis=1)
     symbols = choice[changes.argmax()][None]
     outputs = network.forward(lines(table.inputs[symbols], INPUT_LINES))[0]

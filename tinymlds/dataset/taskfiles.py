@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tinymlds.dataset import store
-from tinymlds.spec import Recipe, canonical_json
+from tinymlds.spec import Setting, canonical_json
 from tinymlds.tasks import catalog
 from tinymlds.training.data import TaskData, task_data
 
@@ -36,22 +36,22 @@ def graph_files(found: catalog.Task) -> dict[str, bytes]:
 
 
 @lru_cache(maxsize=1024)
-def describe_task(task: str, seed: int, recipe: Recipe) -> Mapping[str, Any]:
+def describe_task(setting: Setting) -> Mapping[str, Any]:
     """Return the entry of a task in dataset.json, without its count.
 
     Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
     """
-    found, data = catalog.load(task, recipe), task_data(task, seed, recipe)
+    found, data = catalog.load(setting), task_data(setting)
     graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
     described = {
-        "task": task,
-        "alias": catalog.alias(task),
+        "task": found.id,
+        "alias": catalog.alias(found.id),
         "states": data.table.states,
         "symbols": len(data.table.symbols),
         "table_sha256": data.table.sha256(),
         "graph_sha256": graphs,
         "train_sha256": store.array_sha256(data.train, data.train_outputs),
         "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
-        **catalog.family(found, recipe),
+        **catalog.family(found),
     }
     return MappingProxyType(described)

@@ -27,7 +27,7 @@ TANH_DENOMINATOR = (1.0, 0.4677783, 0.026164457, 0.00034112984, 8.5224826e-07)
 
 
 class Primitives(NamedTuple):
-    """What a target has to offer beside `+ - * /` on its lanes."""
+    """The operations that a target offers beside `+ - * /` on its lanes."""
 
     fma: Any
     """fma(x, y, z): x * y + z, rounded once."""

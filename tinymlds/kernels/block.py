@@ -1,4 +1,4 @@
-"""What the layers share: the block of 32 samples, sizes of register tiles, and the sums of gradients over a block.
+"""Sums of gradients over a block of 32 samples, sizes of register tiles, and compiler options, for all layers.
 
 Layouts are [T, rows, 32], flat. Sums run over t, then the two vectors of the block, in 16 lanes, which a fixed tree adds
 up; `docs/numerics.md` has the whole order.

@@ -92,7 +92,7 @@ def _sha256(path: Path) -> str:
 
 
 def _reached(function: Callable[..., Any]) -> Iterator[tuple[Path, str]]:
-    """Of a function, and of all that it reaches through closures and globals: its file, and the constants built into it."""
+    """Yield file and built-in constants of a function, and of all that it reaches through closures and globals."""
     seen: set[int] = set()
     waiting: list[Any] = [function]
     while waiting:

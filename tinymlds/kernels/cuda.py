@@ -35,13 +35,13 @@ from numba.cuda.core import config  # noqa: E402
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # few networks are few blocks, and that is no mistake
 
 SIMULATED = bool(config.ENABLE_CUDASIM)
-"""Whether kernels run in Numba's simulator: thread by thread in Python, on tiny networks only."""
+"""Kernels run in Numba's simulator: thread by thread in Python, on tiny networks only."""
 
 Decorator = Callable[[Callable[..., Any]], Any]
 
 _ZERO = np.float32(0.0)
 _REGISTERS = 16384
-"""Of each of the four schedulers of a multiprocessor, for 32 threads a warp."""
+"""Registers of each of the four schedulers of a multiprocessor."""
 _WANTED = 96
 """Registers that a thread of the default shape does well with."""
 
@@ -365,7 +365,7 @@ def require_device() -> None:
 
 
 def device_name() -> str:
-    """What the device calls itself."""
+    """Return the name that the device gives itself."""
     name = "simulator" if SIMULATED else cuda.get_current_device().name
     return name.decode() if isinstance(name, bytes) else str(name)
 

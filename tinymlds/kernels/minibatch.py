@@ -51,7 +51,7 @@ class State(NamedTuple):
 
 
 class Passes(NamedTuple):
-    """What the kernels of an architecture give: its passes over a block, for code that is compiled."""
+    """The passes of an architecture over a block, which its kernels give; called by compiled code."""
 
     start: Any
     """start(p, work): before the blocks of a minibatch, and before an evaluation."""
@@ -100,7 +100,7 @@ def _kernels_of(architecture: Architecture) -> Any:
 
 
 class Surroundings(NamedTuple):
-    """What a block goes through beside the passes, for sizes of input and output."""
+    """The functions around the passes, for one number of input and of output lines."""
 
     clear: Any
     """clear(work): the gradient becomes zero."""
@@ -112,7 +112,7 @@ class Surroundings(NamedTuple):
 
 @cache
 def surroundings(inputs: int, outputs: int) -> Surroundings:
-    """What surrounds the passes of any architecture with these lines."""
+    """Return the functions around the passes of any architecture with these lines."""
     I, O = inputs, outputs
     squared_error = MATH.squared_error
 
@@ -182,7 +182,7 @@ def passes_of(architecture: Architecture) -> Passes:
 
 
 def _identity(*parts: Any) -> str:
-    """What a compiled kernel is for, in words that no other kind shares."""
+    """Name the kinds that a kernel is compiled for, as no other kinds are named."""
     kinds = (part if isinstance(part, type) else type(part) for part in parts)
     return " ".join(f"{kind.__module__}.{part}" for kind, part in zip(kinds, parts, strict=True))
 

@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     Floats = npt.NDArray[np.float32]
 
 Carried = tuple[float, ...]
-"""What the factors of later steps need of those before."""
+"""The numbers that the factors of later steps need from those before."""
 
 
 class Optimizer(ABC):
-    """What the kernels need of an optimizer. A subclass is a frozen dataclass with options of its own."""
+    """The interface of an optimizer. A subclass is a frozen dataclass with options of its own."""
 
     name: ClassVar[str]
     """The name in recipes and on the command line."""
     recipe: ClassVar[dict[str, Any]] = {}
     """Fields of the recipe in which the default recipe of this optimizer differs from that of its architecture."""
     start: ClassVar[Carried] = ()
-    """What `factors` gets before the first step."""
+    """The argument `carried` of `factors` before the first step."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 

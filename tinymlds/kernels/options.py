@@ -22,7 +22,7 @@ class Option(NamedTuple):
     default: Any
     text: str
     subject: str
-    """What it is about; options of one subject stand together."""
+    """Options of one subject stand together in help and tables."""
     low: float | None
     high: float | None
     choices: tuple[str, ...] | None

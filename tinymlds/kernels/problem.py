@@ -1,4 +1,4 @@
-"""What is trained on what, the same for every backend: sequences, problem, jobs."""
+"""The inputs and results of training that all backends share: sequences, problem, jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sequences(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What all networks of a task share while they train."""
+    """All that the networks of a task share while they train."""
 
     architecture: Architecture
     train: Sequences
@@ -39,10 +39,10 @@ LONGEST_JOB = 64
 
 
 class Job(NamedTuple):
-    """What a network of a population is to do next: some epochs of training."""
+    """An order to train a network of a population for some epochs."""
 
     place: int
-    """Where it is."""
+    """Its place in the population."""
     task: int
     """Which of the population's problems it trains on."""
     network: int
@@ -54,14 +54,14 @@ class Job(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """What came of a job."""
+    """The result of a job."""
 
     train_losses: Floats
     """float32 [e]: mean of the minibatch losses of each finite epoch."""
     validation_losses: Floats
     """float32 [e]: at the end of each."""
     not_finite: str
-    """What was not finite in the epoch after them: "training loss", "weights" or "validation loss"; "" if nothing was."""
+    """Not finite in the epoch after them: "training loss", "weights" or "validation loss"; "" if all was finite."""
     step: int
     """The step of that epoch (from 1) after which that was found; 0 if nothing was."""
 

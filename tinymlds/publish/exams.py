@@ -13,7 +13,7 @@ from tinymlds.errors import DatasetError
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
 from tinymlds.publish.parts import Part
-from tinymlds.spec import Recipe, canonical_json
+from tinymlds.spec import Recipe, Setting, canonical_json
 from tinymlds.tasks import catalog, machines
 from tinymlds.tasks.mealy import INPUT_LINES, Mealy, Symbols, lines
 
@@ -89,13 +89,13 @@ class Library:
     def exam(self, part: Part, task: str) -> Exam:
         """Return the exam of a task, whose sequences are drawn by the rule of the task itself."""
         recipe, table = part.full.spec.recipe, self._tables[part.name, task]
-        found = replace(catalog.load(task, recipe), table=table, stream=STREAM)
-        symbols = found.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
+        found = replace(catalog.load(Setting(task, SEED, recipe)), table=table, stream=STREAM)
+        symbols = found.sample(rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
         inputs = lines(table.inputs[symbols], INPUT_LINES)
         spans = None
         if not catalog.is_transducer(task):
             planted = replace(found, key=machines.key_symbols(recipe.trigger_key), rate=recipe.trigger_rate or _RATE)
-            again = planted.sample(SEED, rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
+            again = planted.sample(rng.FRESH_SEQUENCES, SEQUENCES, recipe.steps)
             same = np.array_equal(again, symbols)
             spans = self._spans(task, recipe, table, again)
             spans = replace(spans, inputs=inputs) if spans is not None and same else spans

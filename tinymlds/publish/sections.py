@@ -91,7 +91,7 @@ def tasks_table(part: Part) -> str:
     rows = []
     shown = described if len(described) <= MOST_TASKS else described[:_FIRST]
     for row in shown:
-        minimal = catalog.load(row["task"], recipe).table.minimise().states
+        minimal = catalog.load(part.full.spec.setting(row["task"])).table.minimise().states
         states = f"{row['states']} ({minimal})"
         place = f"`{part.folder}/data/{row['task']}.dot`"
         rows.append((f"`{row['task']}`", row["alias"], _does(row["task"], recipe), states, row["symbols"], place))
@@ -116,7 +116,7 @@ def picture(parts: list[Part]) -> str:
     best: tuple[int, str] = (0, "")
     for part in parts:
         for task in part.full.tasks[:MOST_TASKS]:
-            table = catalog.load(task, part.full.spec.recipe).table
+            table = catalog.load(part.full.spec.setting(task)).table
             drawn, states = diagram(table), table.minimise().states
             if drawn and states > best[0]:
                 text = f"`{task}` (minimal machine; symbol / output lines that are 1):\n\n```mermaid\n{drawn}\n```\n\n"
@@ -149,7 +149,7 @@ def _values(parts: list[Part], values: list[Any]) -> str:
 
 def _keys(parts: list[Part]) -> bool:
     """Return whether keys are planted in the sequences of any task."""
-    return any(catalog.load(task, part.full.spec.recipe).key for part in parts for task in part.full.tasks)
+    return any(catalog.load(part.full.spec.setting(task)).key for part in parts for task in part.full.tasks)
 
 
 def drawing(parts: list[Part]) -> str:
@@ -161,7 +161,7 @@ def drawing(parts: list[Part]) -> str:
     if len(set(shared.values())) == 1:
         sentences = [f"Networks of a task {shared[parts[0].name]}."]
     planted = {
-        bool(catalog.load(task, part.full.spec.recipe).key)
+        bool(catalog.load(part.full.spec.setting(task)).key)
         for part in parts
         for task in part.full.tasks
         if not catalog.is_transducer(task)

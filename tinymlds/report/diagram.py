@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.report.charts import GREY, PALETTE, Arrows, Axis, Chart, Line, Points, Series, Texts, broken
-from tinymlds.spec import Recipe
+from tinymlds.spec import Setting
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 
@@ -41,9 +41,9 @@ class _Arrow(NamedTuple):
     meaning: str
 
 
-def diagram(task: str, recipe: Recipe) -> Diagram:
+def diagram(setting: Setting) -> Diagram:
     """Draw the minimal machine of a task, if it has few states."""
-    machine = catalog.load(task, recipe).table.minimise()
+    task, machine = setting.task, catalog.load(setting).table.minimise()
     size = f"The minimal machine of {task} has {machine.states:,} states and {len(machine.symbols)} symbols"
     if machine.states > MOST_STATES:
         text = f"{size}, too many to draw; the dataset holds it as a graph in data/{task}.dot, which Graphviz reads."

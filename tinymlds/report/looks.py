@@ -88,7 +88,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
     if dataset.spec.recipe.steps > MOST_STEPS:
         text += f" Sequences are shown up to step {MOST_STEPS} of {dataset.spec.recipe.steps:,}."
     networks = [look(dataset[task, index], asked[task]) for task, index in chosen]
-    return Looks(networks, {task: diagram(task, dataset.spec.recipe) for task in asked}, text)
+    return Looks(networks, {task: diagram(dataset.spec.setting(task)) for task in asked}, text)
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
@@ -109,8 +109,8 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
 
 def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
     """Draw 32 fresh sequences of the training length, and return those on which the outputs change most."""
-    found, spec = catalog.load(task, dataset.spec.recipe), dataset.spec
-    choice = found.sample(spec.seed, rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
+    found, spec = catalog.load(dataset.spec.setting(task)), dataset.spec
+    choice = found.sample(rng.FRESH_SEQUENCES, 32, spec.recipe.steps)
     changes = (np.diff(found.table.simulate(choice), axis=1) != 0).sum(axis=1)
     symbols = choice[np.argsort(-changes, kind="stable")[:SEQUENCES]][:, :MOST_STEPS]
     expected = lines(found.table.simulate(symbols), OUTPUT_LINES)

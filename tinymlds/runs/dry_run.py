@@ -14,7 +14,7 @@ from tinymlds.kernels.problem import Job
 from tinymlds.runs.execution import Resources
 from tinymlds.runs.pools import make_pool
 from tinymlds.runs.train import Request, check_folder
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog
 from tinymlds.training import backends
 from tinymlds.training.data import EPOCHS_FROM, expected_epochs, initial_weights, problem
@@ -68,7 +68,7 @@ def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
     epochs = {task: expected_epochs(task, Recipe()) or (0.0, 0.0) for task in missing}
     speed, seconds = None, (0.0, 0.0)
     if left:
-        speed = epochs_per_second(spec.tasks[0][0], spec.seed, spec.recipe, resources.backend, min(resources.workers, left))
+        speed = epochs_per_second(spec.setting(spec.tasks[0][0]), resources.backend, min(resources.workers, left))
         low, high = _epochs_range(missing, epochs)
         seconds = low / speed * _MACHINE[0], high / speed * _MACHINE[1]
     recipe = spec.recipe
@@ -76,7 +76,7 @@ def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
     networks, new = (
         sum(round(count * (network + 8 * epochs[task][0])) for task, count in each.items()) for each in (counts, missing)
     )
-    size = sum(_task_bytes(task, recipe) for task, _ in spec.tasks) + networks
+    size = sum(_task_bytes(spec.setting(task)) for task, _ in spec.tasks) + networks
     return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, speed, seconds, known)
 
 
@@ -94,14 +94,14 @@ def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]
     return max(0.0, mean - 2.0 * math.sqrt(variance)), mean + 2.0 * math.sqrt(variance)
 
 
-def _task_bytes(task: str, recipe: Recipe) -> int:
+def _task_bytes(setting: Setting) -> int:
     """Return the size of the sequences, the table and the graphs of a task."""
-    found = catalog.load(task, recipe)
+    found, recipe = catalog.load(setting), setting.recipe
     sequences = 2 * (recipe.stored_sequences + recipe.validation_sequences) * recipe.steps
     return sequences + 3 * found.table.next_state.size + sum(len(text) for text in graph_files(found).values())
 
 
-def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, workers: int) -> float:
+def epochs_per_second(setting: Setting, backend: str, workers: int) -> float:
     """Measure for some seconds the speed of all workers together.
 
     Raises:
@@ -109,16 +109,16 @@ def epochs_per_second(task: str, seed: int, recipe: Recipe, backend: str, worker
     """
     if (population := backends.load_device(backend)) is not None:
         try:
-            return _population_trial(population, task, seed, recipe, workers)
+            return _population_trial(population, setting, workers)
         except (RuntimeError, ArithmeticError) as error:
             raise TinymldsError(str(error)) from error
-    pool = make_pool(workers, backend, recipe)
+    pool = make_pool(workers, backend, setting.recipe)
     try:
         pool.wait_for_start()
         met: set[int] = set()
         while len(met) < workers:  # compiled kernels are loaded when a worker starts, one after the other
             met |= {call.result() for call in [pool.submit(_meet) for _ in range(workers)]}
-        trials = [pool.submit(_trial, task, seed, recipe, backend) for _ in range(workers)]
+        trials = [pool.submit(_trial, setting, backend) for _ in range(workers)]
         return float(sum(trial.result() for trial in trials))
     finally:
         pool.end()
@@ -130,20 +130,20 @@ def _meet() -> int:
     return os.getpid()
 
 
-def _trial(task: str, seed: int, recipe: Recipe, backend: str) -> float:
+def _trial(setting: Setting, backend: str) -> float:
     """Measure the epochs per second of this process, validation included."""
     target = backends.load(backend)
-    target.prepare(recipe.architecture, recipe.optimizer)
-    return _population_trial(target, task, seed, recipe, 1)
+    target.prepare(setting.recipe.architecture, setting.recipe.optimizer)
+    return _population_trial(target, setting, 1)
 
 
-def _population_trial(backend: backends.Backend, task: str, seed: int, recipe: Recipe, most: int) -> float:
+def _population_trial(backend: backends.Backend, setting: Setting, most: int) -> float:
     """Measure the epochs per second of a backend with as many networks as it has room for."""
-    require_backend(backend.name, recipe)
-    key = catalog.load(task, recipe).stream_key(seed)
-    population = backend.population([problem(task, seed, recipe)], [key], recipe.lr_at, 0.0, most)
+    require_backend(backend.name, setting.recipe)
+    key = catalog.load(setting).stream_key
+    population = backend.population([problem(setting)], [key], setting.recipe.lr_at, 0.0, most)
     for place in range(population.places):
-        population.admit(place, initial_weights(recipe, key, place))
+        population.admit(place, initial_weights(setting, place))
     epochs, start = 0, time.perf_counter()
     while not epochs or time.perf_counter() - start < _TRIAL_SECONDS:
         jobs = [Job(place, 0, place, epochs + 1, 1) for place in range(population.places)]

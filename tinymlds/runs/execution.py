@@ -174,7 +174,7 @@ def fill(
     resources = replace(resources, workers=min(resources.workers, left))
     run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
-        Unit(task, spec.seed, spec.recipe, resources.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
+        Unit(spec.setting(task), resources.backend, gap.start, gap.stop, spec.checkpoints, step=gap.step)
         for task, gap in gaps
     ]
     start = latest = noted = time.monotonic()
@@ -239,11 +239,10 @@ def _make_pool(resources: Resources, recipe: Recipe) -> Pool:
 
 def _side_by_side(population: DeviceBackend, run: int, units: list[Unit], most: int) -> _Batches:
     """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together."""
-    wanted = sorted(((unit.task, index) for unit in units for index in unit.indices), key=itemgetter(1))
-    one = units[0]
+    wanted = sorted(((unit.setting, index) for unit in units for index in unit.indices), key=itemgetter(1))
     try:
         worker = f"{socket.gethostname()}:{os.getpid()}"
-        for batch in train_population(population, one.seed, one.recipe, wanted, one.checkpoints, most):
+        for batch in train_population(population, wanted, units[0].checkpoints, most):
             yield [(task, outcome, worker) for task, outcome in batch], RunState(run, 1, None, [], [])
     except (RuntimeError, ArithmeticError) as error:
         raise TinymldsError(f"{error}; finished networks are safe") from error

@@ -203,8 +203,6 @@ class Request:
             raise UsageError("say how many networks to make: count is missing")
         known = base or Spec(())
         recipe = recipe_with(known.recipe, self.recipe)
-        for task in self.tasks:
-            catalog.load(task, recipe)  # complain now if it cannot be made
         wanted = Spec(
             tuple((task, self.count) for task in self.tasks),
             known.seed if self.seed is None else self.seed,
@@ -212,6 +210,8 @@ class Request:
             known.checkpoints if self.checkpoints is None else tuple(self.checkpoints),
             self.part,
         )
+        for task in self.tasks:
+            catalog.load(wanted.setting(task))  # complain now if it cannot be made
         return wanted if base is None else base.extend(wanted, str(folder))
 
 

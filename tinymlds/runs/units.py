@@ -21,7 +21,7 @@ from tinymlds.errors import TinymldsError
 from tinymlds.kernels import NUMERICS
 from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends
 from tinymlds.training.loop import Outcome, Status, train_networks
 
@@ -32,9 +32,7 @@ DEATHS_UNTIL_ALONE = 2
 class Unit:
     """An order for networks `start` ... `stop` - 1 of a task, or every `step`-th of them, with all that a worker needs."""
 
-    task: str
-    seed: int
-    recipe: Recipe
+    setting: Setting
     backend: str
     start: int
     stop: int
@@ -42,6 +40,16 @@ class Unit:
     causes: tuple[str, ...] = ()
     """The causes of deaths of workers that this unit may have brought about."""
     step: int = 1
+
+    @property
+    def task(self) -> str:
+        """The task of its networks."""
+        return self.setting.task
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe of its networks."""
+        return self.setting.recipe
 
     @property
     def indices(self) -> range:
@@ -78,7 +86,7 @@ class Unit:
 def train_unit(unit: Unit) -> list[Outcome]:
     """Train the networks of a unit. Runs in a worker."""
     target = _prepared(unit.backend, unit.recipe.architecture, unit.recipe.optimizer)
-    return list(train_networks(target, unit.task, unit.seed, unit.recipe, unit.indices, unit.checkpoints))
+    return list(train_networks(target, unit.setting, unit.indices, unit.checkpoints))
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""What is asked for, as frozen dataclasses: the recipe, the tasks and their counts, the seed.
+"""Requests as frozen dataclasses: the recipe, the tasks and their counts, the seed.
 
 A network is a function of `(numerics version, task, recipe, seed, index)`. Everything in a `Recipe` may reach the weights,
 and nothing else of a `Spec` but the seed does.
@@ -25,6 +25,15 @@ LARGEST_COUNT = 2**31
 def canonical_json(value: Any) -> str:
     """JSON with one spelling: sorted keys, no spaces, ASCII, no NaN."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A task under a recipe and a seed: with an index, all that a network follows from."""
+
+    task: str
+    seed: int
+    recipe: Recipe
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,10 @@ class Spec:
         """K of the part K/`parts` that has network `index` of the task in place `number`; the inverse of `indices`."""
         return (index - number) % parts + 1
 
+    def setting(self, task: str) -> Setting:
+        """The setting of the networks of a task."""
+        return Setting(task, self.seed, self.recipe)
+
     @property
     def counts(self) -> dict[str, int]:
         """Number of networks of each task: its count, or its share of the part."""
@@ -88,11 +101,11 @@ class Spec:
 
     @property
     def scope(self) -> str:
-        """What of a dataset this is, in words: part 2/8, or the whole dataset."""
+        """The extent in words: part 2/8, or the whole dataset."""
         return "the whole dataset" if self.part is None else "part {}/{}".format(*self.part)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `from_dict` takes back; `part` is there only in a part."""
+        """Return the spec as plain data for `from_dict`; `part` is there only in a part."""
         tasks = [{"task": task, "count": count} for task, count in self.tasks]
         part = {} if self.part is None else {"part": list(self.part)}
         return part | {
@@ -131,7 +144,7 @@ class Spec:
             raise UsageError(f"{origin} is not a description of a tinymlds dataset ({error})") from error
 
     def difference(self, other: "Spec") -> tuple[str, str, str] | None:
-        """What the two cannot both be: the name of the first field, and its values. Counts and parts may differ."""
+        """Return name and values of the first field in which the two differ; counts and parts may differ."""
         if self.seed != other.seed:
             return "seed", str(self.seed), str(other.seed)
         ours, theirs = ([task for task, _ in spec.tasks] for spec in (self, other))

@@ -1,1 +1,1 @@
-"""What is learned: finite-state machines with 9 inputs and 8 outputs."""
+"""The tasks that networks learn: finite-state machines with 9 inputs and 8 outputs."""

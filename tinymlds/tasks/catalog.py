@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tinymlds.errors import UsageError
 from tinymlds.kernels import rng
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import machines
 from tinymlds.tasks import transducers as drawn
 from tinymlds.tasks.mealy import Mealy, Symbols
@@ -32,7 +32,7 @@ DATASETS: dict[str, tuple[str, ...]] = {
 class Task:
     """A task of a recipe. Its arrays are shared and cannot be written to."""
 
-    id: str
+    setting: Setting
     table: Mealy
     stream: str
     """Name of the random stream of its networks: the id, or with `matched` that of the machine without the trigger."""
@@ -43,17 +43,24 @@ class Task:
     triggered: npt.NDArray[np.uint8] | None = None
     """[S], of a modified machine: 1 for a state whose outputs are inverted."""
 
-    def stream_key(self, seed: int) -> rng.Key:
-        """The key of the streams that its networks draw from."""
-        return rng.stream_key(seed, self.stream)
+    @property
+    def id(self) -> str:
+        """The task id."""
+        return self.setting.task
 
-    def sample(self, seed: int, purpose: int, count: int, steps: int, network: int | None = None) -> Symbols:
+    @property
+    def stream_key(self) -> rng.Key:
+        """The key of the streams that its networks draw from."""
+        return rng.stream_key(self.setting.seed, self.stream)
+
+    def sample(self, purpose: int, count: int, steps: int, network: int | None = None) -> Symbols:
         """Sequences of independent, equally likely symbols with keys planted among them, uint8 [count, steps].
 
         At each step that is not inside a planted key, and that leaves room for one, a key begins with probability `rate`.
         Given the index of a network they come from a stream of its own.
         """
-        stream = self.stream_key(seed) if network is None else rng.stream_key(seed, f"{self.stream}:{network}")
+        seed = self.setting.seed
+        stream = self.stream_key if network is None else rng.stream_key(seed, f"{self.stream}:{network}")
         symbols = self.table.sample(stream, purpose, count, steps)
         if not self.key or not self.rate:
             return symbols
@@ -95,7 +102,7 @@ def choose(
     transducers: int | None = None,
     only: int | None = None,
 ) -> tuple[str, tuple[str, ...]]:
-    """What the options of `train` and `generate` ask for: a name for it, and its task ids.
+    """Return a name and the task ids for the options of `train` and `generate`.
 
     Args:
         machine: a task; or
@@ -146,7 +153,7 @@ def alias(task: str) -> str:
 
 
 def is_transducer(task: str) -> bool:
-    """Whether a task id is that of a transducer."""
+    """Return whether a task id is that of a transducer."""
     return _transducer(task) is not None
 
 
@@ -160,13 +167,14 @@ def stream(task: str, recipe: Recipe) -> str:
     return task.removesuffix(MODIFIED) if recipe.matched else task
 
 
-def family(task: Task, recipe: Recipe) -> dict[str, Any]:
+def family(task: Task) -> dict[str, Any]:
     """How a transducer with edits relates to the base of its family; {} for other tasks.
 
     Returns:
         base: the base transducer; distance: transitions (successor or output) in which the tables differ; telling: length
         of a shortest sequence of symbols that tells the two apart, 0 for the base itself.
     """
+    recipe = task.setting.recipe
     if not recipe.edits or _transducer(task.id) is None:
         return {}
     base = drawn.transducer(recipe.family, recipe.states)
@@ -176,24 +184,25 @@ def family(task: Task, recipe: Recipe) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=256)
-def load(task: str, recipe: Recipe) -> Task:
-    """The task of this id under this recipe.
+def load(setting: Setting) -> Task:
+    """The task of a setting.
 
     Raises:
         UsageError: there is no such task.
     """
+    task, recipe = setting.task, setting.recipe
     if task_id(task) != task:
         raise UsageError(f"{task!r} is not a task id; it is {task_id(task)!r}")
     if (number := _transducer(task)) is not None:
-        return Task(task, _frozen(drawn.transducer(number, recipe.states, recipe.edits, recipe.family)), task)
+        return Task(setting, _frozen(drawn.transducer(number, recipe.states, recipe.edits, recipe.family)), task)
     base = task.removesuffix(MODIFIED)
     key = machines.key_symbols(recipe.trigger_key)
     if base == task:
         planted = (key, recipe.trigger_rate) if recipe.matched else ((), 0.0)
-        return Task(task, _frozen(machines.machine(task)), stream(task, recipe), *planted)
+        return Task(setting, _frozen(machines.machine(task)), stream(task, recipe), *planted)
     table, triggered = machines.modified(base, key, recipe.trigger_span)
     triggered.setflags(write=False)
-    return Task(task, _frozen(table), stream(task, recipe), key, recipe.trigger_rate, triggered)
+    return Task(setting, _frozen(table), stream(task, recipe), key, recipe.trigger_rate, triggered)
 
 
 def _frozen(table: Mealy) -> Mealy:

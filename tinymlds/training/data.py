@@ -9,7 +9,7 @@ import numpy.typing as npt
 from tinymlds.architectures import params
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Problem, Sequences
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import Mealy, Symbols
 
@@ -34,50 +34,52 @@ class TaskData:
 
 
 @lru_cache(maxsize=16)
-def task_data(task: str, seed: int, recipe: Recipe) -> TaskData:
-    """The table and the sequences that the networks of a task share; see `draw_data`."""
-    return draw_data(catalog.load(task, recipe), seed, recipe)
+def task_data(setting: Setting) -> TaskData:
+    """The table and the sequences that the networks of a setting share; see `draw_data`."""
+    return draw_data(catalog.load(setting))
 
 
-def draw_data(found: catalog.Task, seed: int, recipe: Recipe) -> TaskData:
+def draw_data(found: catalog.Task) -> TaskData:
     """The sequences of a task, drawn from seed and task by the rule of the recipe, and what its table makes of them.
 
     Where each network draws its own training sequences there are none to share: N = 0.
     """
-    table = found.table
-    train = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.stored_sequences, recipe.steps)
-    validation = found.sample(seed, rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
+    table, recipe = found.table, found.setting.recipe
+    train = found.sample(rng.TRAIN_SEQUENCES, recipe.stored_sequences, recipe.steps)
+    validation = found.sample(rng.VALIDATION_SEQUENCES, recipe.validation_sequences, recipe.steps)
     data = TaskData(table, train, table.simulate(train), validation, table.simulate(validation))
     for array in (data.train, data.train_outputs, data.validation, data.validation_outputs):
         array.setflags(write=False)  # every network of the process trains on it
     return data
 
 
-def own_sequences(task: str, seed: int, recipe: Recipe, index: int) -> tuple[Symbols, npt.NDArray[np.uint8]]:
+def own_sequences(setting: Setting, index: int) -> tuple[Symbols, npt.NDArray[np.uint8]]:
     """Symbols and outputs, uint8 [N, T], of the training sequences that a network draws for itself."""
-    found = catalog.load(task, recipe)
-    symbols = found.sample(seed, rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps, index)
+    found, recipe = catalog.load(setting), setting.recipe
+    symbols = found.sample(rng.TRAIN_SEQUENCES, recipe.train_sequences, recipe.steps, index)
     return symbols, found.table.simulate(symbols)
 
 
-def initial_weights(recipe: Recipe, key: rng.Key, index: int) -> Floats:
-    """Initial weights of network `index` of the stream `key`, float32 [P]; `shared` are those of network 0."""
+def initial_weights(setting: Setting, index: int) -> Floats:
+    """Initial weights of a network, float32 [P]; with `initial` shared they are those of network 0."""
+    recipe = setting.recipe
+    key = catalog.load(setting).stream_key
     return params.initial(recipe.architecture, key, index if recipe.initial == "own" else 0)
 
 
-def problem(task: str, seed: int, recipe: Recipe, index: int = 0) -> Problem:
-    """What a backend needs to train network `index` of a task; the same for all that share their sequences."""
-    shared = _shared_problem(task, seed, recipe)
-    if recipe.sequences == "shared":
+def problem(setting: Setting, index: int = 0) -> Problem:
+    """Return the problem of a network; the same for all that share their sequences."""
+    shared = _shared_problem(setting)
+    if setting.recipe.sequences == "shared":
         return shared
-    symbols, outputs = own_sequences(task, seed, recipe, index)
-    inputs = task_data(task, seed, recipe).table.inputs
+    symbols, outputs = own_sequences(setting, index)
+    inputs = task_data(setting).table.inputs
     return shared._replace(train=Sequences(inputs[symbols], outputs.astype(np.uint16)))
 
 
 @lru_cache(maxsize=16)
-def _shared_problem(task: str, seed: int, recipe: Recipe) -> Problem:
-    return make_problem(task_data(task, seed, recipe), recipe)
+def _shared_problem(setting: Setting) -> Problem:
+    return make_problem(task_data(setting), setting.recipe)
 
 
 def make_problem(data: TaskData, recipe: Recipe) -> Problem:

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.errors import UsageError
-from tinymlds.kernels import rng
 from tinymlds.kernels.problem import LONGEST_JOB, Job, Problem, Stretch
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog
 from tinymlds.training.backends import Backend
 from tinymlds.training.data import initial_weights, problem
@@ -164,19 +163,17 @@ def require_backend(backend: str, recipe: Recipe) -> None:
 
 
 def train_networks(
-    backend: Backend, task: str, seed: int, recipe: Recipe, indices: range, checkpoints: tuple[int, ...] = ()
+    backend: Backend, setting: Setting, indices: range, checkpoints: tuple[int, ...] = ()
 ) -> Iterator[Outcome]:
-    """Train the networks of these indices of a task; see `train_population`."""
-    for batch in train_population(backend, seed, recipe, [(task, index) for index in indices], checkpoints):
+    """Train the networks of these indices of a setting; see `train_population`."""
+    for batch in train_population(backend, [(setting, index) for index in indices], checkpoints):
         for _, outcome in batch:
             yield outcome
 
 
 def train_population(
     backend: Backend,
-    seed: int,
-    recipe: Recipe,
-    wanted: Iterable[tuple[str, int]],
+    wanted: Iterable[tuple[Setting, int]],
     checkpoints: tuple[int, ...] = (),
     most: int = 2**31 - 1,
 ) -> Iterator[list[tuple[str, Outcome]]]:
@@ -184,9 +181,7 @@ def train_population(
 
     Args:
         backend: what to train on.
-        seed: seed of the dataset.
-        recipe: how they are made.
-        wanted: task and index of each network, in the order in which they are begun.
+        wanted: setting and index of each network, in the order in which they are begun; of one seed and recipe.
         checkpoints: epochs at whose end weights are kept, ascending; 0 is before the first.
         most: networks that are under way at the same time at most.
 
@@ -195,31 +190,31 @@ def train_population(
         all of them train an epoch, if that takes longer. While a device computes, the caller has the time to store them.
     """
     wanted = list(wanted)
-    groups = [wanted] if recipe.sequences == "shared" else [[network] for network in wanted]
-    for group in groups:
-        names = list(dict.fromkeys(task for task, _ in group))
-        problems = [problem(task, seed, recipe, group[0][1]) for task in names]
-        keys = [catalog.load(task, recipe).stream_key(seed) for task in names]
-        numbered = [(names.index(task), index) for task, index in group]
-        for batch in train_on(backend, problems, keys, recipe, numbered, checkpoints, most):
-            yield [(names[number], outcome) for number, outcome in batch]
+    own = any(setting.recipe.sequences == "own" for setting, _ in wanted)
+    for group in [[network] for network in wanted] if own else [wanted]:
+        settings = list(dict.fromkeys(setting for setting, _ in group))
+        problems = [problem(setting, group[0][1]) for setting in settings]
+        numbered = [(settings.index(setting), index) for setting, index in group]
+        for batch in train_on(backend, problems, settings, numbered, checkpoints, most):
+            yield [(settings[number].task, outcome) for number, outcome in batch]
 
 
 def train_on(
     backend: Backend,
     problems: Sequence[Problem],
-    keys: Sequence[rng.Key],
-    recipe: Recipe,
+    settings: Sequence[Setting],
     wanted: Sequence[tuple[int, int]],
     checkpoints: tuple[int, ...] = (),
     most: int = 2**31 - 1,
 ) -> Iterator[list[tuple[int, Outcome]]]:
-    """The loop of `train_population`, on these problems; keys are those of the streams of initial weights and orders.
+    """The loop of `train_population`, on these problems, with initial weights and orders by these settings.
 
-    `wanted`, and what is yielded, has the number of a problem in place of a task.
+    `wanted`, and what is yielded, has the number of a problem in place of a setting.
     """
+    recipe = settings[0].recipe
+    keys = [catalog.load(setting).stream_key for setting in settings]
     population = backend.population(problems, keys, recipe.lr_at, recipe.threshold, min(most, len(wanted)))
-    initial = ((number, index, initial_weights(recipe, keys[number], index)) for number, index in wanted)
+    initial = ((number, index, initial_weights(settings[number], index)) for number, index in wanted)
     ready: deque[tuple[int, int, Floats]] = deque()
     seats: dict[int, tuple[int, _Trainee]] = {}  # place -> number of the problem, and record
     finished: list[tuple[int, Outcome]] = []

@@ -1,4 +1,4 @@
-"""What a trained network does, measured from its weights on fresh sequences; the same figures on every machine.
+"""Figures of trained networks on fresh sequences, computed from their weights; the same on every machine.
 
 A step is right if all output lines are on the right side of 0.5. The sequences come from a stream of their own, by the rule
 by which the training sequences of the task are drawn (keys planted where the task has a trigger).
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tinymlds.architectures import Architecture
 from tinymlds.kernels import rng
 from tinymlds.kernels.problem import Floats
-from tinymlds.spec import Recipe
+from tinymlds.spec import Setting
 from tinymlds.tasks import catalog
 from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 from tinymlds.training import backends
@@ -28,7 +28,7 @@ LONG_SEQUENCES = 128
 """Fresh sequences of ten times that."""
 
 COLUMNS = ("accuracy", "long_accuracy", "clean_accuracy", "triggered_accuracy", "trigger_efficacy")
-"""What `measure` gives."""
+"""The figures that `measure` returns."""
 
 Figures = dict[str, float | None]
 """Those columns of a network; None where a task has no such figure."""
@@ -52,16 +52,16 @@ class Questions:
 
 
 @lru_cache(maxsize=8)
-def questions(task: str, seed: int, recipe: Recipe, count: int, steps: int) -> Questions:
+def questions(setting: Setting, count: int, steps: int) -> Questions:
     """Fresh sequences of a task; the same for all of its networks."""
-    found = catalog.load(task, recipe)
-    symbols = found.sample(seed, rng.FRESH_SEQUENCES, count, steps)
+    found = catalog.load(setting)
+    symbols = found.sample(rng.FRESH_SEQUENCES, count, steps)
     answers = lines(found.table.simulate(symbols), OUTPUT_LINES) > 0.5
     triggered = None if found.triggered is None else found.triggered[found.table.trace(symbols)] > 0
     return Questions(lines(found.table.inputs[symbols], INPUT_LINES), answers, triggered)
 
 
-def measure(architecture: Architecture, weights: Floats, task: str, seed: int, recipe: Recipe) -> Figures:
+def measure(setting: Setting, weights: Floats) -> Figures:
     """The figures of one network, float32 [P].
 
     Returns:
@@ -72,9 +72,10 @@ def measure(architecture: Architecture, weights: Floats, task: str, seed: int, r
 
         The last three are None for machines without a trigger, and where no trigger fired.
     """
-    found = questions(task, seed, recipe, SEQUENCES, recipe.steps)
+    recipe, architecture = setting.recipe, setting.recipe.architecture
+    found = questions(setting, SEQUENCES, recipe.steps)
     right = found.right(architecture, weights)
-    long = questions(task, seed, recipe, LONG_SEQUENCES, LONG * recipe.steps).right(architecture, weights)
+    long = questions(setting, LONG_SEQUENCES, LONG * recipe.steps).right(architecture, weights)
     figures: Figures = dict.fromkeys(COLUMNS)
     figures |= {"accuracy": _share(right), "long_accuracy": _share(long)}
     if found.triggered is not None:

@@ -252,9 +252,9 @@ def _check_sequences(folder: Path, description: dict[str, Any], result: Verifica
 
 def _check_data(folder: Path, spec: Spec, task: str, result: Verification) -> None:
     """Compare the files of a task with the table and the sequences that the spec gives."""
-    name, found = store.data_name(task), catalog.load(task, spec.recipe)
-    tensors, metadata = data_tensors(found, task_data(task, spec.seed, spec.recipe))
-    describe_task(task, spec.seed, spec.recipe)  # will be wanted of all tasks together
+    name, found = store.data_name(task), catalog.load(spec.setting(task))
+    tensors, metadata = data_tensors(found, task_data(found.setting))
+    describe_task(found.setting)  # will be wanted of all tasks together
     with _noting(result):
         file = TensorFile(folder, name)
         stored = file.read()
@@ -280,7 +280,7 @@ def _check_shard(dataset: Dataset, task: str, shard: int, threads: int, result: 
 
     def compute(outcome: Outcome) -> tuple[list[str], Figures]:
         """Return the problems of a network and its figures, from its written weights; kernels run without Python's lock."""
-        return replay.problems(outcome), measure(dataset.architecture, outcome.weights, task, spec.seed, spec.recipe)
+        return replay.problems(outcome), measure(spec.setting(task), outcome.weights)
 
     with ThreadPoolExecutor(threads) as pool:
         computed = list(pool.map(compute, outcomes))

@@ -10,7 +10,6 @@ from tinymlds.runs.pools import make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
 from tinymlds.spec import Recipe, Spec
-from tinymlds.tasks import catalog
 from tinymlds.training import backends
 from tinymlds.training.data import initial_weights, task_data
 from tinymlds.training.loop import Floats, Outcome, Status, StopRule, can_diverge_so
@@ -22,8 +21,8 @@ class Replay:
     def __init__(self, spec: Spec, task: str) -> None:
         """Draw the validation sequences of a task of the dataset."""
         self._spec = spec
-        self._key = catalog.load(task, spec.recipe).stream_key(spec.seed)
-        _, self._validation = task_data(task, spec.seed, spec.recipe).sequences()
+        self._setting = spec.setting(task)
+        _, self._validation = task_data(self._setting).sequences()
         self._target = backends.evaluator()
 
     def problems(self, outcome: Outcome) -> list[str]:
@@ -51,7 +50,7 @@ class Replay:
         return self._loss(weights).tobytes() == outcome.validation_losses[epoch - 1 : epoch].tobytes()
 
     def _is_initial(self, weights: Floats, index: int) -> bool:
-        return weights.tobytes() == initial_weights(self._spec.recipe, self._key, index).tobytes()
+        return weights.tobytes() == initial_weights(self._setting, index).tobytes()
 
     def _loss(self, weights: Floats) -> np.float32:
         return self._target.loss(self._spec.recipe.architecture, weights, self._validation)
@@ -75,7 +74,7 @@ def train_again(
     spec: Spec, networks: Iterable[tuple[str, int]], workers: int
 ) -> tuple[dict[tuple[str, int], Row], list[tuple[str, int, str]]]:
     """Train networks; returns their columns (`columns_of`), and (task, index, reason) of those that cannot be trained."""
-    units = [Unit(task, spec.seed, spec.recipe, "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
+    units = [Unit(spec.setting(task), "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
     workers = min(workers, len(units))
     pool = make_pool(workers, "cpu", spec.recipe)
     supervisor = Supervisor(units, pool)

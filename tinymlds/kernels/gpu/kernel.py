@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class Passes(NamedTuple):
-    """What the CUDA kernels of an architecture give: its passes over a block; `own` is where its buffers begin."""
+    """The passes of an architecture over a block, which its CUDA kernels give; its buffers begin at `own`."""
 
     start: Any
     """start(T, arena, own, p, thread): before the blocks of a minibatch, and before an evaluation."""

@@ -23,12 +23,12 @@ LOSS_MEAN, ERROR_SCALE, EPOCH_MEAN, VALIDATION_MEAN, THRESHOLD, CONSTANTS = rang
 PARAMETERS, FIRST_MOMENT, SECOND_MOMENT, BEFORE = range(4)
 
 SHARED_FLOATS = 12 * 1024 - BLOCK
-"""What a block may have of shared memory, beside the sequences that it chose."""
+"""Floats of shared memory that a block may use, beside the sequences that it chose."""
 MAXIMAL_THREADS = 1024
 
 
 class Arena(NamedTuple):
-    """Where the buffers of a network begin in its arena, in floats."""
+    """Offsets of the buffers of a network in its arena, in floats."""
 
     x: int
     target: int

@@ -1,4 +1,4 @@
-"""What a minibatch needs beside the passes: its sequences, its error, a step of the optimizer."""
+"""The parts of a minibatch around the passes: its sequences, its error, a step of the optimizer."""
 
 from __future__ import annotations
 

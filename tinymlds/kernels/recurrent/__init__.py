@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LayerPlaces(NamedTuple):
-    """Where the parameters of a layer lie, from where its first tensor begins."""
+    """Offsets of the parameters of a layer from its first tensor."""
 
     weight_hh: int
     bias_ih: int
@@ -24,7 +24,7 @@ class LayerPlaces(NamedTuple):
 
 
 class HeadPlaces(NamedTuple):
-    """Where the parameters of the linear maps lie, from where the first map begins."""
+    """Offsets of the parameters of the linear maps from the first map."""
 
     stride: int
     """From one map to the next."""
@@ -35,14 +35,14 @@ class HeadPlaces(NamedTuple):
 
 
 def layer_places(shape: GruLinear, layer: int) -> LayerPlaces:
-    """The places of a layer's tensors."""
+    """Return the offsets of a layer's tensors."""
     at = shape.offsets()
     start = at[f"gru.weight_ih_l{layer}"]
     return LayerPlaces(*(at[f"gru.{part}_l{layer}"] - start for part in LayerPlaces._fields))
 
 
 def layer_starts(shape: GruLinear) -> tuple[int, int]:
-    """Where the second layer begins, and how far the layers above it are apart; the first one begins at 0."""
+    """Return the offset of the second layer, and the distance of the layers above it; the first one begins at 0."""
     at = shape.offsets()
     starts = [at[f"gru.weight_ih_l{layer}"] for layer in range(shape.layers)]
     second = starts[1] if len(starts) > 1 else 0
@@ -50,12 +50,12 @@ def layer_starts(shape: GruLinear) -> tuple[int, int]:
 
 
 def head_start(shape: GruLinear) -> int:
-    """Where the first linear map begins."""
+    """Return the offset of the first linear map."""
     return shape.offsets()["head.0.weight"]
 
 
 def head_places(shape: GruLinear) -> HeadPlaces:
-    """The places of the tensors of the linear maps."""
+    """Return the offsets of the tensors of the linear maps."""
     at, start, last = shape.offsets(), head_start(shape), shape.maps - 1
     stride = at["head.1.weight"] - start if last else 0
     ends = (at[f"head.{last}.{part}"] - start for part in ("weight", "bias"))

@@ -59,7 +59,7 @@ def passes(shape: GruLinear) -> Passes:
 
     @inlined
     def places(T, own):  # type: ignore[no-untyped-def]
-        """Where gates, maps, even, odd and the scratch of the head begin."""
+        """Offsets of gates, maps, even, odd and the scratch of the head."""
         gates = own + LAYERS * (T + 1) * ROW
         maps = gates + LAYERS * T * 4 * ROW
         even = maps + MAPS * T * ROW

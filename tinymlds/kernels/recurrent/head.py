@@ -42,12 +42,12 @@ class Sizes(NamedTuple):
     """Floats that a head needs in `passes.Buffers`."""
 
     maps: int
-    """Of each step of a block."""
+    """Floats for each step of a block."""
     head: int
 
 
 def sizes(shape: GruLinear) -> Sizes:
-    """What `head(shape)` needs."""
+    """Return the floats that `head(shape)` needs."""
     if shape.activation == "none":
         return Sizes(0, _layout(shape).size)
     return Sizes((shape.maps - 1) * shape.hidden * BLOCK, 0)

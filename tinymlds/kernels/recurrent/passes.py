@@ -58,7 +58,7 @@ def buffers(shape: GruLinear, steps: int) -> Buffers:
 
 
 class Stages(NamedTuple):
-    """What the passes consist of. All of these are repeated for each block but `start` and `finish`."""
+    """The parts of the passes. All but `start` and `finish` are repeated for each block."""
 
     start: Any
     """start(p, work): what follows from the parameters alone."""

@@ -100,7 +100,7 @@ def mean(losses: Floats) -> np.float32:
 
 
 def _not_finite(losses: Floats, weights: Floats, validation_loss: np.float32) -> tuple[str, int]:
-    """What is not finite in an epoch, and the step after which that was found; "" and 0 if all is."""
+    """Return what is not finite in an epoch, and after which step that was found; "" and 0 if all is finite."""
     broken = np.flatnonzero(~np.isfinite(losses))
     if broken.size:
         return "training loss", int(broken[0]) + 1
