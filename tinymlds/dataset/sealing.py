@@ -19,7 +19,7 @@ from tinymlds.dataset import reader, schema, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.manifest import Row, splits
-from tinymlds.dataset.taskfiles import data_tensors, describe_task, graph_files
+from tinymlds.dataset.schema import data_tensors, describe_task, graph_files
 from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec, canonical_json

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymlds.dataset import overview
-from tinymlds.dataset.taskfiles import graph_files
+from tinymlds.dataset.schema import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels.problem import Job
 from tinymlds.runs.execution import Resources
