@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -185,15 +186,14 @@ class Journal:
             raise damaged(self._path, f"an index of {task} that is no whole number")
         return found
 
-    def counts(self) -> dict[str, dict[Status, int]]:
+    def counts(self) -> dict[str, Counter[str]]:
         """Count the networks in the journal by task and status."""
-        result: dict[str, dict[Status, int]] = {}
-        known = dict(self.spec.tasks)
+        result: dict[str, Counter[str]] = {task: Counter() for task, _ in self.spec.tasks}
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
             with self._reading():
-                if task not in known:
+                if task not in result:
                     raise ValueError(f"networks of {task!r}, which it does not ask for")
-                result.setdefault(task, {})[Status(status)] = count
+                result[task][Status(status).value] = count
         return result
 
     def updated(self) -> dict[str, float]:

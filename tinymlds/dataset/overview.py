@@ -95,9 +95,7 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
         return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
     with contextlib.closing(journal), reader.reading(path):
-        counts = {task: Counter() for task, _ in journal.spec.tasks}
-        for task, found in journal.counts().items():
-            counts[task].update({status.value: number for status, number in found.items()})
+        counts = journal.counts()
         below = sealing.limits(journal.spec, journal.base)
         for row in sealing.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1

@@ -50,7 +50,13 @@ class TensorFile:
             raise self._damaged("its metadata is not that of a tinymlds file")
         self.metadata: dict[str, Any] = parse_json(text, f"{folder / name}, metadata")
         self._entries = {key: self._entry(key, value) for key, value in entries.items()}
-        self._check_ranges()
+        position = 0
+        for entry in sorted(self._entries.values(), key=lambda entry: (entry.start, entry.stop)):
+            if entry.start != position:
+                raise self._damaged("its tensors overlap or leave a gap")
+            position = entry.stop
+        if self._data_start + position != self._size:
+            raise self._damaged(f"{self._size} bytes where {self._data_start + position} were announced")
 
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self._folder / self._name} is damaged: {why}")
@@ -79,15 +85,6 @@ class TensorFile:
         if math.prod(shape) * dtype.itemsize != stop - start:
             raise self._damaged(f"tensor {key!r} of shape {shape} does not fill bytes {start} to {stop}")
         return _Entry(dtype, shape, start, stop)
-
-    def _check_ranges(self) -> None:
-        position = 0
-        for entry in sorted(self._entries.values(), key=lambda entry: (entry.start, entry.stop)):
-            if entry.start != position:
-                raise self._damaged("its tensors overlap or leave a gap")
-            position = entry.stop
-        if self._data_start + position != self._size:
-            raise self._damaged(f"{self._size} bytes where {self._data_start + position} were announced")
 
     @property
     def tensors(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:

@@ -65,10 +65,7 @@ class Pool(ABC):
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
         """Hand a unit to a worker.
 
-        Raises:
-            BrokenExecutor: the pool is broken.
-            LostError: it cannot be reached at the moment.
-            TinymldsError: it takes no calls any more.
+        BrokenExecutor: the pool is broken; LostError: it cannot be reached at the moment; TinymldsError: it is closed.
         """
 
     def begun(self) -> dict[Future[Done], str]:

@@ -173,8 +173,7 @@ class Supervisor:
     def run(self) -> Iterator[list[Finished]]:
         """Yield what has finished, about twice a second, also when that is nothing.
 
-        Raises:
-            TinymldsError: workers die again and again without finishing anything, or give back what is no network.
+        Workers that die again and again and finish nothing, or give back what is no network, are a TinymldsError.
         """
         last, batch = time.monotonic(), []
         while self._pending or self._running:
