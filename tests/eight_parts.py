@@ -6,7 +6,7 @@ from dataclasses import replace
 from forging import TINY
 
 import tinymlds
-from tinymlds.dataset import reader, reopening, schema, sealing, store
+from tinymlds.dataset import reader, schema, sealing, store
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Setting
@@ -57,7 +57,7 @@ def held(folder):
 
 def networks_in(folder, journal):
     """Task, index and identity of all networks of an unfinished folder."""
-    rows = reopening.rows_below(folder, reopening.limits(journal.spec, journal.base))
+    rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
     found = [(row["task"], row["index"], identity(row)) for row in rows]
     for task, indices in journal.spec.indices.items():
         outcomes = [entry.outcome for entry in journal.entries(task, indices)]
@@ -73,7 +73,7 @@ def forge_third(root, folder):
     false = next(train_networks(cpu, Setting(task, seed, spec.recipe), range(100, 101), spec.checkpoints))
     folder.mkdir()
     with RunLock(folder), closing(Journal.create(folder, spec, {}, [], {})) as journal:
-        entries = [entry for each in honest.tasks for entry in reopening.entries_from(honest, each, 0, {})]
+        entries = [entry for each in honest.tasks for entry in sealing.entries_from(honest, each, 0, {})]
         run = journal.start_run({"host": "elsewhere"})
         for entry in entries:
             outcome = replace(false, index=2) if (entry.task, entry.outcome.index) == (task, 2) else entry.outcome

@@ -23,7 +23,7 @@ GUIDED = (
     "tinymlds.dataset.tensorfile",
     "tinymlds.dataset.dataset",
     "tinymlds.dataset.manifest",
-    "tinymlds.dataset.taskfiles",
+    "tinymlds.dataset.schema",
     "tinymlds.spec",
     "tinymlds.verification.checks",
     "tinymlds.architectures.params",

@@ -20,8 +20,7 @@ from tinymlds.errors import TinymldsError  # noqa: E402
 from tinymlds.runs import clusters, supervisor, units  # noqa: E402
 from tinymlds.runs.clusters import DaskPool  # noqa: E402
 from tinymlds.runs.supervisor import Supervisor  # noqa: E402
-from tinymlds.runs.units import Unit, train_unit  # noqa: E402
-from tinymlds.runs.worker import Compatibility  # noqa: E402
+from tinymlds.runs.units import Compatibility, Unit, train_unit  # noqa: E402
 from tinymlds.spec import Recipe, Setting, recipe_with  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]

@@ -15,7 +15,7 @@ from tinymlds.dataset import overview, reader, store
 from tinymlds.dataset.journal import Entry
 from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
 from tinymlds.errors import UsageError
-from tinymlds.runs import dry_run, eta, execution, train
+from tinymlds.runs import dry_run, execution, train
 from tinymlds.runs.pools import InProcess
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
@@ -329,7 +329,7 @@ def test_the_forecast_of_a_run():
     gaps = [("xor", range(10)), ("parity", range(4)), ("direct", range(6, 8))]
     made = [entry("xor", 10, 1.0), entry("xor", 30, 3.0), entry("parity", 200, 20.0)]
     for recipe in (recipe_with(Recipe(), {"lr": 0.1}), Recipe()):
-        found = eta.Eta(gaps, recipe)
+        found = execution.Eta(gaps, recipe)
         assert found.networks_left == 16
         assert found.seconds_left(2) == float("inf")
         found.add(made)

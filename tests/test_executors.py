@@ -17,8 +17,15 @@ from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.runs import clusters
 from tinymlds.runs.pools import ExecutorPool
 from tinymlds.runs.supervisor import Supervisor
-from tinymlds.runs.units import Unit, check_outcomes, train_unit
-from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
+from tinymlds.runs.units import (
+    COMPATIBILITY,
+    Compatibility,
+    Done,
+    Unit,
+    check_compatibility,
+    check_outcomes,
+    train_unit,
+)
 from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training.loop import Status
 

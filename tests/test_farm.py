@@ -9,7 +9,7 @@ import pytest
 from running import SMALL, run_cli
 
 import tinymlds
-from tinymlds.dataset import reader, reopening, store
+from tinymlds.dataset import reader, sealing, store
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError
@@ -191,5 +191,5 @@ def test_generate_refuses_a_folder_with_networks(tmp_path):
 def test_rows_below_the_base_are_kept_as_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "SHARD", 2)
     tinymlds.train("xor", 3, tmp_path, workers=1, **SMALL)
-    rows = reopening.rows_below(tmp_path, {"xor": 2})
+    rows = sealing.rows_below(tmp_path, {"xor": 2})
     assert [row["index"] for row in rows] == [0, 1]

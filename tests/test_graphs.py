@@ -7,7 +7,7 @@ import pytest
 from aalpy import MealyMachine
 from aalpy.utils import load_automaton_from_file
 
-from tinymlds.dataset.taskfiles import graph_files
+from tinymlds.dataset.schema import graph_files
 from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import catalog
 

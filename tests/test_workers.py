@@ -18,9 +18,8 @@ import tinymlds
 from tinymlds.dataset.journal import Journal
 from tinymlds.errors import TinymldsError
 from tinymlds.runs import execution, supervisor
-from tinymlds.runs.deadlines import LEAST_SECONDS, Deadlines, Watch
-from tinymlds.runs.pools import InProcess, ProcessPool
-from tinymlds.runs.supervisor import Supervisor
+from tinymlds.runs.pools import LEAST_SECONDS, InProcess, ProcessPool
+from tinymlds.runs.supervisor import Deadlines, Supervisor, Watch
 from tinymlds.runs.units import Unit, train_unit
 from tinymlds.spec import Recipe, Setting, recipe_with
 from tinymlds.training.loop import Outcome, Status

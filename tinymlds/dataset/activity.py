@@ -22,8 +22,8 @@ CREATE TABLE deaths (
     cause TEXT NOT NULL);
 CREATE TABLE minutes (
     minute INTEGER PRIMARY KEY, run INTEGER NOT NULL, since REAL NOT NULL, latest REAL NOT NULL, networks INTEGER NOT NULL,
-    workers INTEGER NOT NULL, seconds_left REAL);
-"""
+    workers INTEGER NOT NULL, seconds_left REAL)
+""".strip().split(";\n")
 
 _MINUTES = 5
 """The rate of a run is measured over this many minutes."""
@@ -153,58 +153,48 @@ class ActivityWriter:
         return self._numbers[run, name]
 
 
-def read(connection: sqlite3.Connection) -> RunActivity | None:
-    """Read the activity of the latest run; None if no run has started.
+_MOST_ROWS = 20_000
+"""Workers, and units under way, that are read: more than any cluster has. A journal may come from a stranger."""
 
-    Raises:
-        ValueError: the tables hold something that `ActivityWriter` does not write.
-    """
-    minutes = _rows(connection, _READ_MINUTES, _MINUTE)
+
+def read(connection: sqlite3.Connection) -> RunActivity | None:
+    """Read the activity of the latest run; None if no run has started. ValueError: a row that no run writes."""
+
+    def rows(types: tuple[Any, ...], query: str, *values: Any) -> list[Any]:
+        found = connection.execute(f"SELECT {query}", values).fetchall()
+        for row in found:  # SQLite itself lets a column hold anything
+            if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
+                raise ValueError("a row about workers that no run writes")
+        return found
+
+    minutes = rows(
+        (int, int, float, float, int, int, float | None),
+        f"* FROM minutes WHERE run = (SELECT max(run) FROM runs) ORDER BY minute DESC LIMIT {_MINUTES}",
+    )
     if not minutes:
         return None
     newest, run, _, latest, _, workers, seconds_left = minutes[0]
     recent = [row for row in minutes if row[0] > newest - _MINUTES]
     seconds = latest - recent[-1][2]
-    [(since,)] = _rows(connection, "SELECT min(since) FROM minutes WHERE run = ?", (float,), (run,))
-    [(deaths,)] = _rows(connection, "SELECT count(*) FROM deaths WHERE time >= ?", (int,), (since,))
-    return RunActivity(
-        run,
-        since,
-        latest,
-        workers,
-        sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0,
-        seconds_left,
-        [WorkerActivity(*row) for row in _rows(connection, _READ_MEMBERS, (str, int, float), (run,))],
-        [UnderWay(*row) for row in _rows(connection, _READ_UNDER_WAY, (str, int, int, str, float))],
-        deaths,
-        [Death(*row) for row in reversed(_rows(connection, _READ_DEATHS, _DEATH, (since,)))],
+    rate = sum(row[4] for row in recent) / seconds if seconds > 0 else 0.0
+    [(since,)] = rows((float,), "min(since) FROM minutes WHERE run = ?", run)
+    members = rows(
+        (str, int, float),
+        "substr(name, 1, 200), networks, latest FROM workers WHERE run = ? ORDER BY networks DESC, name LIMIT ?",
+        *(run, _MOST_ROWS),
     )
-
-
-_MOST_ROWS = 20_000
-"""Workers, and units under way, that are read: more than any cluster has. A journal may come from a stranger."""
-
-_READ_MINUTES = f"SELECT * FROM minutes WHERE run = (SELECT max(run) FROM runs) ORDER BY minute DESC LIMIT {_MINUTES}"
-_READ_MEMBERS = (
-    "SELECT substr(name, 1, 200), networks, latest FROM workers WHERE run = ? ORDER BY networks DESC, name "
-    f"LIMIT {_MOST_ROWS}"
-)
-_READ_UNDER_WAY = (
-    "SELECT substr(task, 1, 200), start, stop, substr(worker, 1, 200), since FROM under_way ORDER BY since "
-    f"LIMIT {_MOST_ROWS}"
-)
-_READ_DEATHS = (
-    "SELECT time, substr(task, 1, 200), start, stop, substr(worker, 1, 200), substr(cause, 1, 500) FROM deaths "
-    f"WHERE time >= ? ORDER BY time DESC LIMIT {_LATEST_DEATHS}"
-)
-_MINUTE = (int, int, float, float, int, int, float | None)
-_DEATH = (float, str, int, int, str, str)
-
-
-def _rows(connection: sqlite3.Connection, query: str, types: tuple[Any, ...], values: tuple[Any, ...] = ()) -> list[Any]:
-    """The rows of a query; SQLite itself lets a column hold anything."""
-    rows = connection.execute(query, values).fetchall()
-    for row in rows:
-        if not all(isinstance(value, kind) for value, kind in zip(row, types, strict=True)):
-            raise ValueError("a row about workers that no run writes")
-    return rows
+    under_way = rows(
+        (str, int, int, str, float),
+        "substr(task, 1, 200), start, stop, substr(worker, 1, 200), since FROM under_way ORDER BY since LIMIT ?",
+        _MOST_ROWS,
+    )
+    [(deaths,)] = rows((int,), "count(*) FROM deaths WHERE time >= ?", since)
+    latest_deaths = rows(
+        (float, str, int, int, str, str),
+        "time, substr(task, 1, 200), start, stop, substr(worker, 1, 200), substr(cause, 1, 500) FROM deaths "
+        "WHERE time >= ? ORDER BY time DESC LIMIT ?",
+        *(since, _LATEST_DEATHS),
+    )
+    lists = [WorkerActivity(*row) for row in members], [UnderWay(*row) for row in under_way]
+    told = [Death(*row) for row in reversed(latest_deaths)]
+    return RunActivity(run, since, latest, workers, rate, seconds_left, *lists, deaths, told)

@@ -37,7 +37,6 @@ def train_command(spec: Spec, out: str | None = None) -> str:
 
 
 def _tasks(ids: tuple[str, ...]) -> dict[str, Any]:
-    """Return the option of `tinymlds train` that chooses these tasks."""
     named = {tasks: name for name, tasks in catalog.DATASETS.items()}
     if ids in named:
         return {"dataset": named[ids]}

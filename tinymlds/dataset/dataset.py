@@ -72,11 +72,7 @@ class Dataset:
         return store.dataset_digest(self.sums)
 
     def require_whole(self) -> "Dataset":
-        """Return this dataset, unless it is a part of one.
-
-        Raises:
-            UsageError: it is.
-        """
+        """Return this dataset, unless it is a part of one, which is a UsageError."""
         if self.spec.part is not None:
             raise UsageError(f"{self.folder} is {self.spec.scope} of a dataset; `tinymlds merge` all of its parts first")
         return self
@@ -172,11 +168,10 @@ class Dataset:
                 raise UsageError(f"split must be one of {', '.join(SPLITS)}, not {split!r}")
             picked = picked & self.manifest.in_split(place, split)
         if epoch is not None:
-            picked = picked & (self.manifest.checkpoints(place) > self._checkpoint(epoch))
+            picked = picked & (self.manifest.columns["checkpoints"][place] > self._checkpoint(epoch))
         return np.flatnonzero(picked)
 
     def _checkpoint(self, epoch: int) -> int:
-        """Return the number of the checkpoint of an epoch."""
         if not self.spec.checkpoints:
             raise UsageError(f"{self.folder} has no checkpoints, so no weights of epoch {epoch}; see `train --checkpoints`")
         if isinstance(epoch, bool) or epoch not in self.spec.checkpoints:
@@ -215,7 +210,7 @@ class Dataset:
 
     def _check_weights(self, task: str, places: _Places, weights: Floats) -> None:
         """Raise DatasetError unless these are the weights [n, P] whose hashes the manifest has."""
-        wanted = self.manifest.weights_sha256(self.manifest.place(task).start + places)
+        wanted = self.manifest.columns["weights_sha256"][self.manifest.place(task).start + places].tolist()
         for place, vector, digest in zip(places.tolist(), weights.astype("<f4", copy=False), wanted, strict=True):
             if hashlib.sha256(vector).digest() != digest:
                 name, index = store.shard_name("networks", task, place // store.SHARD), self.spec.indices[task][place]
@@ -233,7 +228,7 @@ class Dataset:
         """Return the `losses` of the networks in one shard."""
         arrays = self.tensor_file("losses", task, shard).read()
         offsets = arrays["offsets"]
-        epochs = self.manifest.epochs(self._shard_place(task, shard))
+        epochs = self.manifest.columns["epochs"][self._shard_place(task, shard)]
         if not np.array_equal(offsets, np.cumsum([0, *epochs.tolist()])):
             name = self.folder / store.shard_name("losses", task, shard)
             raise DatasetError(f"{name} is damaged: its offsets do not divide its losses as {store.MANIFEST} says")
@@ -304,7 +299,7 @@ class Dataset:
                 leading = (count,) if kind == "networks" else (count, len(self.spec.checkpoints))
                 file.expect({name: ("F32", (*leading, *shape)) for name, shape, *_ in self.architecture.tensors()})
             else:
-                epochs = int(self.manifest.epochs(self._shard_place(task, shard)).sum(dtype=np.int64))
+                epochs = int(self.manifest.columns["epochs"][self._shard_place(task, shard)].sum(dtype=np.int64))
                 flat = ("F32", (epochs,))
                 file.expect({"offsets": ("I64", (count + 1,)), "train": flat, "validation": flat})
             self._files[key] = file
@@ -343,11 +338,7 @@ def require_dataset(folder: Path) -> None:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Read dataset.json of a folder; its "kind" is "networks" or "sequences".
-
-    Raises:
-        DatasetError: it is damaged, or describes something else.
-    """
+    """Read dataset.json of a folder; its "kind" is "networks" or "sequences"."""
     name = folder / store.DESCRIPTION
     description = reader.parse_json(reader.read_bytes(folder, store.DESCRIPTION), str(name))
     if not isinstance(description, dict) or description.get("kind") not in ("networks", "sequences"):
@@ -378,7 +369,6 @@ def _by_shard(places: _Places) -> Iterator[tuple[int, _Places]]:
 
 
 def _described(indices: range) -> str:
-    """Describe the networks of a task, for a message."""
     if indices.step == 1:
         return f"networks {indices[0]} to {indices[-1]}"
     shown = [str(index) for index in indices[:3]]

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinymlds.dataset import activity, store
+from tinymlds.dataset.lock import cannot_write, damaged, require_plain
 from tinymlds.dataset.reader import parse_json
-from tinymlds.dataset.sqlitefile import cannot_write, damaged, require_plain
 from tinymlds.dataset.store import JOURNAL
 from tinymlds.errors import DatasetError
 from tinymlds.spec import Spec, canonical_json
@@ -32,15 +33,12 @@ CREATE TABLE networks (
     run INTEGER NOT NULL, seconds REAL NOT NULL, weights BLOB NOT NULL, train_losses BLOB NOT NULL,
     validation_losses BLOB NOT NULL, checkpoints BLOB NOT NULL, finished REAL NOT NULL, sha256 TEXT NOT NULL,
     PRIMARY KEY (task, "index"));
-CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"));
-"""
+CREATE TABLE quarantine (task TEXT NOT NULL, "index" INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (task, "index"))
+""".strip().split(";\n")
 
 
 class DamagedNetworkError(DatasetError):
     """A network in a journal is not what was written; the others may be."""
-
-
-_MENDS = "the command that makes its dataset makes that network again"
 
 
 class Entry(NamedTuple):
@@ -66,8 +64,10 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self._connection, self._path = connection, path
         tables = {(kind, sql) for kind, sql in self._query("SELECT type, sql FROM sqlite_master") if sql is not None}
-        self._activity = activity.ActivityWriter(connection) if tables == _schema(_TABLES + activity.TABLES) else None
-        if self._activity is None and tables != _schema(_TABLES):
+        self._activity: activity.ActivityWriter | None = None
+        if tables == {("table", sql) for sql in _TABLES + activity.TABLES}:
+            self._activity = activity.ActivityWriter(connection)
+        elif tables != {("table", sql) for sql in _TABLES}:
             raise damaged(path, "it has other tables")
         about = dict(self._query("SELECT key, value FROM about"))
         if about.keys() != {"spec", "base"} or not all(isinstance(text, str) for text in about.values()):
@@ -83,11 +83,7 @@ class Journal:
 
     @staticmethod
     def open(folder: Path) -> "Journal | None":
-        """Open the journal of a folder; returns None if no work is under way there.
-
-        Raises:
-            DatasetError: there is a file, and it is not a journal, or it cannot be read.
-        """
+        """Open the journal of a folder; returns None if no work is under way there."""
         path = folder / JOURNAL
         if not path.exists() and not path.is_symlink():
             return None
@@ -119,7 +115,8 @@ class Journal:
             _configure(connection)
             with connection:
                 connection.execute("BEGIN IMMEDIATE")
-                _make_tables(connection, _TABLES + activity.TABLES)
+                for statement in _TABLES + activity.TABLES:
+                    connection.execute(statement)
                 about = {"spec": canonical_json(spec.to_dict()), "base": canonical_json(base)}
                 connection.executemany("INSERT INTO about VALUES (?, ?)", about.items())
                 connection.executemany(
@@ -148,7 +145,8 @@ class Journal:
         writer = self._activity or activity.ActivityWriter(self._connection)
         with self._writing():
             if self._activity is None:
-                _make_tables(self._connection, activity.TABLES)
+                for statement in activity.TABLES:
+                    self._connection.execute(statement)
             self._connection.execute("INSERT INTO runs VALUES (?, ?)", (run, canonical_json(info)))
             writer.start(run)
         self._activity = writer
@@ -157,10 +155,7 @@ class Journal:
     def add(self, entries: list[Entry], state: activity.RunState | None = None) -> None:
         """Keep finished networks, and the state of the run that finished them; when this returns they are safe.
 
-        One transaction.
-
-        Raises:
-            TinymldsError: the file system refused; nothing of this call is kept, everything before is.
+        One transaction: if the file system refuses, nothing of this call is kept, and everything before is.
         """
         with self._writing():
             _insert(self._connection, self._activity, entries)
@@ -191,15 +186,14 @@ class Journal:
             raise damaged(self._path, f"an index of {task} that is no whole number")
         return found
 
-    def counts(self) -> dict[str, dict[Status, int]]:
+    def counts(self) -> dict[str, Counter[str]]:
         """Count the networks in the journal by task and status."""
-        result: dict[str, dict[Status, int]] = {}
-        known = dict(self.spec.tasks)
+        result: dict[str, Counter[str]] = {task: Counter() for task, _ in self.spec.tasks}
         for task, status, count in self._query("SELECT task, status, count(*) FROM networks GROUP BY task, status"):
             with self._reading():
-                if task not in known:
+                if task not in result:
                     raise ValueError(f"networks of {task!r}, which it does not ask for")
-                result.setdefault(task, {})[Status(status)] = count
+                result[task][Status(status).value] = count
         return result
 
     def updated(self) -> dict[str, float]:
@@ -214,15 +208,13 @@ class Journal:
         return latest
 
     def entries(self, task: str, indices: range) -> Iterator[Entry]:
-        """Yield the finished networks among these indices, ascending.
-
-        Raises:
-            DamagedNetworkError: one that is not what was written.
-            DatasetError: the journal is damaged.
-        """
+        """Yield the finished networks among these indices, ascending; DamagedNetworkError: one is not what was written."""
         for index, entry in self._read(task, indices):
             if entry is None:
-                raise DamagedNetworkError(f"{self._path} is damaged ({task} {index} is not what was written); {_MENDS}")
+                raise DamagedNetworkError(
+                    f"{self._path} is damaged ({task} {index} is not what was written); the command that makes its dataset "
+                    f"makes that network again"
+                )
             yield entry
 
     def forget_damaged(self) -> int:
@@ -315,22 +307,13 @@ _SECONDS_FOR_READERS = 600.0
 """A reader holds up the writer while it reads: seconds for millions of networks, more on a slow disk."""
 
 
-def _schema(tables: str) -> set[tuple[str, str]]:
-    """Return the entries of `sqlite_master` that these statements give."""
-    return {("table", statement.strip()) for statement in tables.split(";")[:-1]}
-
-
-def _make_tables(connection: sqlite3.Connection, tables: str) -> None:
-    for statement in tables.strip().split(";")[:-1]:
-        connection.execute(statement)
-
-
 def _insert(connection: sqlite3.Connection, writer: activity.ActivityWriter | None, entries: Iterable[Entry]) -> None:
     """Insert networks; one that was made again replaces the one that was there."""
     made = []
     for entry in entries:
         task, run, done, finished, worker = entry
-        blobs = _blobs(done)
+        arrays = done.weights, done.train_losses, done.validation_losses, done.checkpoints
+        blobs = [array.astype("<f4").tobytes() for array in arrays]
         sha256 = _row_sha256(task, done.index, done.status.value, done.reason, blobs)
         row = task, done.index, done.status.value, done.reason, done.epochs, run, done.seconds, *blobs, finished, sha256
         connection.execute(f"INSERT OR REPLACE INTO networks VALUES ({', '.join('?' * len(row))})", row)
@@ -338,11 +321,6 @@ def _insert(connection: sqlite3.Connection, writer: activity.ActivityWriter | No
     connection.executemany('DELETE FROM quarantine WHERE task = ? AND "index" = ?', (network[:2] for network in made))
     if writer is not None:
         writer.add_makers(made)
-
-
-def _blobs(outcome: Outcome) -> list[bytes]:
-    arrays = outcome.weights, outcome.train_losses, outcome.validation_losses, outcome.checkpoints
-    return [array.astype("<f4").tobytes() for array in arrays]
 
 
 def _row_sha256(task: str, index: int, status: str, reason: str, blobs: list[bytes]) -> str:

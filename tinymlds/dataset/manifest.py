@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import msgspec
 import numpy as np
@@ -45,9 +45,15 @@ ROW_TYPES: dict[str, Any] = {
 
 SPLITS = ("train", "validation", "test")
 _STATUSES = tuple(status.value for status in Status)
-_NUMBERS = ("train_loss", "validation_loss", *COLUMNS)
 _PLACE = ("task", "index", "shard", "row")
 _HASHES = ("weights_sha256", "losses_sha256", "checkpoints_sha256")
+_PACKED = {
+    **dict.fromkeys(("status", "split"), "u1"),
+    **dict.fromkeys(("reason", "epochs", "checkpoints"), "i4"),
+    **dict.fromkeys(("train_loss", "validation_loss", *COLUMNS), "f8"),
+    **dict.fromkeys(_HASHES, "V32"),
+}
+"""The columns that do not follow from the place of a row, and how they are kept."""
 _LARGEST_LOSS = float(np.finfo(np.float32).max)
 _KEYS = tuple(sorted(ROW_TYPES))
 
@@ -72,23 +78,25 @@ class Manifest(Sequence[Row]):
         self._starts = np.cumsum([0, *map(len, spec.indices.values())], dtype=np.int64)
         self._firsts = np.array([indices.start for indices in spec.indices.values()], np.int64)
         self._step = 1 if spec.part is None else spec.part[1]
-        self._reasons: dict[str, int] = {}
-        parts: list[list[Any]] = [[array] for array in self._packed(dict.fromkeys(_KEYS, ()))]
+        texts: dict[str, tuple[str, ...]] = {"status": _STATUSES, "split": SPLITS, "reason": ()}
+        self._codes = {key: {text: code for code, text in enumerate(values)} for key, values in texts.items()}
+        parts = {key: [array] for key, array in self._packed(dict.fromkeys(_KEYS, ())).items()}
         done = 0
         for block in reader.read_blocks(folder, store.MANIFEST):  # grows by what the file has: is the count true?
-            for part, array in zip(parts, self._read(block, done), strict=True):
-                part.append(array)
-            done += parts[0][-1].shape[1]
+            for key, array in self._read(block, done).items():
+                parts[key].append(array)
+            done += block.count(b"\n")
         if done < len(self):
             task, index, _, _ = self._places(np.array([done]))
             raise self._damaged(f"it ends before {task[0]} {index[0]}")
-        self._columns = _Columns(*map(_joined, parts))
-        self._reason_texts = list(self._reasons)
+        self._texts = {key: list(codes) for key, codes in self._codes.items()}
+        self.columns = {key: np.concatenate(parts.pop(key)) for key in _PACKED}
+        """Numbers, NaN for None; raw hashes; codes of status, split and reason. No two copies of everything are alive."""
 
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self._name} is damaged: {why}")
 
-    def _read(self, block: bytes, first: int) -> "_Columns":
+    def _read(self, block: bytes, first: int) -> dict[str, store.Array]:
         """Check and pack the rows of whole lines of the file, column by column; `first` is the place of the first row."""
         lines = block.split(b"\n")[:-1]
         try:
@@ -110,7 +118,6 @@ class Manifest(Sequence[Row]):
         return all(list(columns[key]) == wanted for key, wanted in places) and is_possible(columns, self._spec)
 
     def _checked(self, row: Row, k: int) -> Row:
-        """Return the row if it belongs to this place in the file."""
         if k == len(self):
             raise self._damaged("it has more rows than its tasks have networks")
         place = [value for (value,) in self._places(np.array([k]))]
@@ -125,17 +132,14 @@ class Manifest(Sequence[Row]):
             raise self._damaged(f"{name} has values that no network has")
         return line
 
-    def _packed(self, columns: dict[str, tuple[Any, ...]]) -> "_Columns":
-        """Pack the columns of rows that have been checked."""
-        codes = [list(map(values.index, columns[key])) for key, values in (("status", _STATUSES), ("split", SPLITS))]
-        reasons = [self._reasons.setdefault(text, len(self._reasons)) for text in columns["reason"]]
-        hashes = bytes.fromhex("".join(chain.from_iterable(columns[key] for key in _HASHES)))
-        return _Columns(
-            np.array(codes, np.uint8),
-            np.array([columns["epochs"], columns["checkpoints"], reasons], np.int32),
-            np.array([columns[key] for key in _NUMBERS], np.float64),
-            np.frombuffer(hashes, np.uint8).reshape(len(_HASHES), -1, 32),
-        )
+    def _packed(self, columns: dict[str, tuple[Any, ...]]) -> dict[str, store.Array]:
+        packed = {}
+        for key, kind in _PACKED.items():
+            values: Any = columns[key]
+            if (codes := self._codes.get(key)) is not None:
+                values = [codes.setdefault(text, len(codes)) for text in values]
+            packed[key] = np.frombuffer(bytes.fromhex("".join(values)), kind) if key in _HASHES else np.array(values, kind)
+        return packed
 
     def _places(self, numbers: Numbers) -> tuple[list[str], list[int], list[str], list[int]]:
         """Return task, index, shard and row in the shard, of rows by their places in the file."""
@@ -171,14 +175,14 @@ class Manifest(Sequence[Row]):
     def rows(self, places: Numbers) -> list[Row]:
         """Return rows by their places in the file."""
         columns: dict[str, Sequence[Any]] = dict(zip(_PLACE, self._places(places), strict=True))
-        statuses, splits = self._columns.codes[:, places].tolist()
-        columns["status"], columns["split"] = [_STATUSES[n] for n in statuses], [SPLITS[n] for n in splits]
-        columns["epochs"], columns["checkpoints"], reasons = self._columns.integers[:, places].tolist()
-        columns["reason"] = [self._reason_texts[n] for n in reasons]
-        for key, numbers in zip(_NUMBERS, self._columns.numbers[:, places].tolist(), strict=True):
-            columns[key] = [None if number != number else number for number in numbers]
-        for key, hashes in zip(_HASHES, self._columns.hashes[:, places], strict=True):
-            columns[key] = [raw.hex() for raw in hashes.view("V32")[:, 0].tolist()]
+        for key, array in self.columns.items():
+            values = array[places].tolist()
+            if key in self._texts:
+                columns[key] = [self._texts[key][code] for code in values]
+            elif key in _HASHES:
+                columns[key] = [raw.hex() for raw in values]
+            else:
+                columns[key] = [None if number != number else number for number in values]
         return [dict(zip(_KEYS, values, strict=True)) for values in zip(*(columns[key] for key in _KEYS), strict=True)]
 
     def place(self, task: str) -> slice:
@@ -188,53 +192,16 @@ class Manifest(Sequence[Row]):
 
     def complete(self, where: slice) -> npt.NDArray[np.bool_]:
         """Return a mask of these networks: those that reached the threshold."""
-        return np.asarray(self._columns.codes[0, where] == _STATUSES.index(Status.COMPLETE))
+        return np.asarray(self.columns["status"][where] == _STATUSES.index(Status.COMPLETE))
 
     def in_split(self, where: slice, split: str) -> npt.NDArray[np.bool_]:
         """Return a mask of these networks: those in the split."""
-        return np.asarray(self._columns.codes[1, where] == SPLITS.index(split))
-
-    def checkpoints(self, where: slice) -> npt.NDArray[np.int32]:
-        """Return the number of checkpoints of each of these networks."""
-        return np.asarray(self._columns.integers[1, where])
-
-    def weights_sha256(self, places: Numbers) -> list[bytes]:
-        """Return the sha256 of the weights of the networks in these places of the file."""
-        hashes = self._columns.hashes[_HASHES.index("weights_sha256"), places]
-        return [digest.tobytes() for digest in hashes]
+        return np.asarray(self.columns["split"][where] == SPLITS.index(split))
 
     def statuses(self, where: slice) -> Counter[str]:
         """Count these networks by status."""
-        numbers = np.bincount(self._columns.codes[0, where], minlength=len(_STATUSES)).tolist()
+        numbers = np.bincount(self.columns["status"][where], minlength=len(_STATUSES)).tolist()
         return Counter({status: number for status, number in zip(_STATUSES, numbers, strict=True) if number})
-
-    def epochs(self, where: slice) -> npt.NDArray[np.int32]:
-        """Return the epochs of these networks."""
-        return np.asarray(self._columns.integers[0, where])
-
-    def validation_losses(self, where: slice) -> npt.NDArray[np.float64]:
-        """Return the last validation losses of these networks; NaN where there is none."""
-        return np.asarray(self._columns.numbers[_NUMBERS.index("validation_loss"), where])
-
-
-class _Columns(NamedTuple):
-    """The columns of rows, packed, without those that follow from the place of a row."""
-
-    codes: npt.NDArray[np.uint8]
-    """[2, n]: status and split."""
-    integers: npt.NDArray[np.int32]
-    """[3, n]: epochs, checkpoints, and the number of the reason."""
-    numbers: npt.NDArray[np.float64]
-    """[7, n]: losses and figures, NaN for None."""
-    hashes: npt.NDArray[np.uint8]
-    """[3, n, 32]: weights, losses, checkpoints."""
-
-
-def _joined(part: list[Any]) -> Any:
-    """Join the arrays and empty the list, so that no two copies of everything are alive."""
-    array = np.concatenate(part, axis=1)
-    part.clear()
-    return array
 
 
 def is_possible(columns: Mapping[str, tuple[Any, ...]], spec: Spec) -> bool:

@@ -1,5 +1,7 @@
 """One trained network: its weights by PyTorch's names, its outputs, a file of its own."""
 
+import io
+import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import numpy.typing as npt
 
 from tinymlds.architectures import Architecture, params
 from tinymlds.architectures.params import Floats
-from tinymlds.dataset import saving
+from tinymlds.dataset import store
 from tinymlds.dataset.manifest import Row
-from tinymlds.errors import UsageError
+from tinymlds.dataset.tensorfile import tensors_bytes
+from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.spec import FORMAT
 from tinymlds.training import backends
 
@@ -62,5 +65,35 @@ class Network:
             UsageError: the path ends otherwise, or there is a file and no `force`.
             TinymldsError: the file system refused.
         """
+        target = Path(path)
+        if target.suffix not in (".safetensors", ".npz"):
+            raise UsageError(f"{target} must end with .safetensors or .npz, which says the format")
+        try:
+            target.lstat()
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise TinymldsError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}") from error
+        else:
+            if not force:
+                raise UsageError(f"{target} is there already; to overwrite it, say force (--force)")
         metadata = {"format": FORMAT, "kind": "network", "row": self.row, "shape": asdict(self.architecture)}
-        return saving.save(path, self.state_dict(), metadata, force)
+        tensors = self.state_dict()
+        store.commit(target, tensors_bytes(tensors, metadata) if target.suffix == ".safetensors" else _npz_bytes(tensors))
+        return target
+
+
+_DATE = (1980, 1, 1, 0, 0, 0)
+"""The first that a zip file can have: the same network gives the same bytes at any time."""
+
+
+def _npz_bytes(tensors: dict[str, Floats]) -> bytes:
+    """Return the bytes that `numpy.savez` writes, without the time and the operating system."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in tensors.items():
+            member = zipfile.ZipInfo(f"{name}.npy", _DATE)
+            member.create_system = 3
+            with archive.open(member, "w") as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(array, "<f4"), allow_pickle=False)
+    return buffer.getvalue()

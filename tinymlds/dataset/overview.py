@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import packages, reader, reopening, store
+from tinymlds.dataset import packages, reader, sealing
 from tinymlds.dataset.activity import RunActivity
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
@@ -95,13 +95,11 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         counts = {task: dataset.manifest.statuses(dataset.manifest.place(task)) for task in dataset.tasks}
         return FolderStatus(path, dataset.spec, counts, dataset.digest, [], _last(path, dict(dataset.spec.tasks)))
     with contextlib.closing(journal), reader.reading(path):
-        counts = {task: Counter() for task, _ in journal.spec.tasks}
-        for task, found in journal.counts().items():
-            counts[task].update({status.value: number for status, number in found.items()})
-        below = reopening.limits(journal.spec, journal.base)
-        for row in reopening.rows_below(path, below):
+        counts = journal.counts()
+        below = sealing.limits(journal.spec, journal.base)
+        for row in sealing.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
-        updated = (_last(path, below) if below else {}) | journal.updated()
+        updated = _last(path, below) | journal.updated()
         activity, run = journal.read_activity(), None
         if activity is not None:
             run = RunStatus(RunLock.holder(path), journal.runs()[activity.run], activity)
@@ -120,12 +118,9 @@ def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
 def _last(folder: Path, counts: dict[str, int]) -> dict[str, float]:
     """Return when the latest of the first `counts[task]` networks of each task was finished, by the provenance."""
     updated: dict[str, float] = {}
-    for line in reader.read_lines(folder, store.PROVENANCE):
-        task, index, finished = (line.get(name) for name in ("task", "index", "finished"))
-        if not (isinstance(task, str) and isinstance(index, int) and isinstance(finished, float)):
-            continue
-        if index < counts.get(task, 0):
-            updated[task] = max(finished, updated.get(task, 0.0))
+    for line in sealing.provenance_below(folder, counts):
+        if isinstance(finished := line.get("finished"), float):
+            updated[line["task"]] = max(finished, updated.get(line["task"], 0.0))
     return updated
 
 

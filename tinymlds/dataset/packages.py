@@ -73,11 +73,7 @@ class _Format(msgspec.Struct):
 
 
 def is_package(folder: Path) -> bool:
-    """Return whether the folder has a tinymlds.json, or something of that name, which `read` then refuses.
-
-    Raises:
-        DatasetError: the file system refused.
-    """
+    """Return whether the folder has a tinymlds.json, or something of that name, which `read` then refuses."""
     try:
         with reader.reading(folder), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             (folder / MARKER).lstat()
@@ -88,12 +84,7 @@ def is_package(folder: Path) -> bool:
 
 
 def read(folder: str | Path) -> Package:
-    """The description of a package.
-
-    Raises:
-        DatasetError: it is damaged.
-        UsageError: it has another format version.
-    """
+    """Return the description of a package; UsageError: it has another format version."""
     path = Path(folder)
     name = str(path / MARKER)
     data = reader.read_bytes(path, MARKER, _MARKER_LIMIT)
@@ -131,14 +122,9 @@ def _damaged(origin: str, why: str) -> NoReturn:
 
 
 def locate(path: str | Path, name: str | None = None, subset: int | None = None) -> Path:
-    """Return the dataset folder that is meant by the arguments of `tinymlds.open`.
+    """Return the dataset folder that is meant by the arguments of `tinymlds.open`, which says what this raises.
 
     A folder of a package is checked for the digest that the package gives for it.
-
-    Raises:
-        UsageError: the package has several datasets and none is named, or not the one that is asked for; or there is no
-            package to choose from.
-        DatasetError: the package is damaged.
     """
     folder = Path(path)
     if not is_package(folder):

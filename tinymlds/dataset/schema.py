@@ -1,7 +1,13 @@
-"""The contents of a dataset folder: its files, dataset.json, the bytes of shards, the columns of the manifest."""
+"""The contents of a dataset folder: its files, dataset.json, the bytes of shards, the columns of the manifest.
 
-from collections.abc import Iterator
+The files of a task beside its networks (table, sequences, graphs) follow from the spec; anyone can remake them.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,9 +15,10 @@ import numpy as np
 from tinymlds.architectures import params
 from tinymlds.dataset import store
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.taskfiles import describe_task
 from tinymlds.dataset.tensorfile import TensorFile, tensors_bytes
-from tinymlds.spec import FORMAT, Spec
+from tinymlds.spec import FORMAT, Setting, Spec, canonical_json
+from tinymlds.tasks import catalog
+from tinymlds.training.data import TaskData, task_data
 from tinymlds.training.loop import Outcome
 
 
@@ -28,6 +35,51 @@ def file_names(spec: Spec, networks: bool = True) -> set[str]:
         shards = [(task, shard) for task, count in spec.counts.items() for shard in range(-(-count // store.SHARD))]
         names |= {store.PROVENANCE, *(store.shard_name(kind, *shard) for kind in kinds(spec) for shard in shards)}
     return names
+
+
+def data_tensors(found: catalog.Task, data: TaskData) -> tuple[dict[str, store.Array], dict[str, Any]]:
+    """Return the tensors and metadata of data/TASK.safetensors."""
+    tensors: dict[str, store.Array] = {
+        "table.inputs": data.table.inputs,
+        "table.next_state": data.table.next_state,
+        "table.output": data.table.output,
+        "train.symbols": data.train,
+        "train.outputs": data.train_outputs,
+        "validation.symbols": data.validation,
+        "validation.outputs": data.validation_outputs,
+    }
+    if found.triggered is not None:
+        tensors["table.triggered"] = found.triggered
+    return tensors, {"symbols": list(data.table.symbols)}
+
+
+def graph_files(found: catalog.Task) -> dict[str, bytes]:
+    """Return data/TASK.dot and data/TASK.json: the minimal machine of a task, for other tools; AALpy loads both."""
+    machine = found.table.minimise()
+    dot, setup = store.graph_names(found.id)
+    return {dot: machine.to_dot(found.id).encode(), setup: (canonical_json(machine.state_setup()) + "\n").encode()}
+
+
+@lru_cache(maxsize=1024)
+def describe_task(setting: Setting) -> Mapping[str, Any]:
+    """Return the entry of a task in dataset.json, without its count.
+
+    Remembered for more tasks than their sequences are, so whoever needs both asks for this while the sequences are there.
+    """
+    found, data = catalog.load(setting), task_data(setting)
+    graphs = {name.rsplit(".", 1)[1]: hashlib.sha256(text).hexdigest() for name, text in graph_files(found).items()}
+    described = {
+        "task": found.id,
+        "alias": catalog.alias(found.id),
+        "states": data.table.states,
+        "symbols": len(data.table.symbols),
+        "table_sha256": data.table.sha256(),
+        "graph_sha256": graphs,
+        "train_sha256": store.array_sha256(data.train, data.train_outputs),
+        "validation_sha256": store.array_sha256(data.validation, data.validation_outputs),
+        **catalog.family(found),
+    }
+    return MappingProxyType(described)
 
 
 def describe(spec: Spec, kind: str) -> dict[str, Any]:

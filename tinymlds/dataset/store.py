@@ -66,11 +66,6 @@ def commit(path: Path, data: bytes | Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def commit_inside(folder: Path, name: str, data: bytes | Iterable[bytes]) -> str:
-    """Apply `commit` to a file of a folder, given its path with "/" inside it."""
-    return commit(folder.joinpath(*name.split("/")), data)
-
-
 def commit_sums(folder: Path, sums: dict[str, str]) -> None:
     """Write SHA256SUMS, the last file of a dataset."""
     text = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
@@ -133,7 +128,6 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _doing(verb: str, path: Path) -> Iterator[None]:
-    """Turn an error of the file system into a TinymldsError that says what could not be done."""
     try:
         yield
     except OSError as error:

@@ -116,9 +116,9 @@ def folder_report(dataset: Dataset) -> FolderReport:
         manifest, place = dataset.manifest, dataset.manifest.place(task)
         complete, epochs, median_loss = manifest.complete(place), None, None
         if complete.any():
-            low, median, high = np.percentile(manifest.epochs(place)[complete], [5, 50, 95])
+            low, median, high = np.percentile(manifest.columns["epochs"][place][complete], [5, 50, 95])
             epochs = Spread(float(median), float(low), float(high))
-            median_loss = float(np.median(manifest.validation_losses(place)[complete]))
+            median_loss = float(np.median(manifest.columns["validation_loss"][place][complete]))
         tasks.append(TaskSummary(task, dataset.counts[task], dict(manifest.statuses(place)), epochs, median_loss))
     size = sum((dataset.folder / name).stat().st_size for name in dataset.sums)
     part = None if dataset.spec.part is None else dataset.spec.scope

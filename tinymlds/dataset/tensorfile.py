@@ -38,11 +38,7 @@ class _Entry(NamedTuple):
 
 
 class TensorFile:
-    """A safetensors file of a dataset folder: the whole, or one row of every tensor.
-
-    Raises:
-        DatasetError: anything about the file is not as the format wants it.
-    """
+    """A safetensors file of a dataset folder, exactly as the format wants; read as a whole, or some rows of each tensor."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self._name = folder, name
@@ -54,7 +50,13 @@ class TensorFile:
             raise self._damaged("its metadata is not that of a tinymlds file")
         self.metadata: dict[str, Any] = parse_json(text, f"{folder / name}, metadata")
         self._entries = {key: self._entry(key, value) for key, value in entries.items()}
-        self._check_ranges()
+        position = 0
+        for entry in sorted(self._entries.values(), key=lambda entry: (entry.start, entry.stop)):
+            if entry.start != position:
+                raise self._damaged("its tensors overlap or leave a gap")
+            position = entry.stop
+        if self._data_start + position != self._size:
+            raise self._damaged(f"{self._size} bytes where {self._data_start + position} were announced")
 
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self._folder / self._name} is damaged: {why}")
@@ -83,15 +85,6 @@ class TensorFile:
         if math.prod(shape) * dtype.itemsize != stop - start:
             raise self._damaged(f"tensor {key!r} of shape {shape} does not fill bytes {start} to {stop}")
         return _Entry(dtype, shape, start, stop)
-
-    def _check_ranges(self) -> None:
-        position = 0
-        for entry in sorted(self._entries.values(), key=lambda entry: (entry.start, entry.stop)):
-            if entry.start != position:
-                raise self._damaged("its tensors overlap or leave a gap")
-            position = entry.stop
-        if self._data_start + position != self._size:
-            raise self._damaged(f"{self._size} bytes where {self._data_start + position} were announced")
 
     @property
     def tensors(self) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
@@ -125,12 +118,8 @@ class TensorFile:
             data = file.read(self._size - self._data_start)
         if len(data) != self._size - self._data_start:
             raise self._damaged("it became shorter while it was read")
-        return {
-            key: np.frombuffer(data, entry.dtype, (entry.stop - entry.start) // entry.dtype.itemsize, entry.start).reshape(
-                entry.shape
-            )
-            for key, entry in self._entries.items()
-        }
+        parts = {key: memoryview(data)[entry.start : entry.stop] for key, entry in self._entries.items()}
+        return {key: np.frombuffer(parts[key], entry.dtype).reshape(entry.shape) for key, entry in self._entries.items()}
 
     def read_row(self, row: int) -> dict[str, Array]:
         """Read tensor[row] of every tensor, without the rest."""

@@ -94,7 +94,7 @@ def package(
         parts = [_add(folder, name, dataset, counts, hosts, sums) for name, dataset in sources.items()]
         audit = auditing.audit(parts, metadata.version, workers, progress)
         if audit.failures and not tolerate:
-            store.commit_inside(folder, AUDIT, indented(audit.report))
+            store.commit(folder / AUDIT, indented(audit.report))
             raise AuditFailedError(_complaint(audit, folder))
         _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
         size = sum(_sizes(folder, sums).values())
@@ -153,12 +153,12 @@ def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bo
 def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
     """Write all files beside the datasets, SHA256SUMS last."""
     for name, data in derived(contents).items():
-        sums[name] = store.commit_inside(folder, name, data)
+        sums[name] = store.commit(folder / name, data)
     if (rows := parquet(contents)) is not None:
-        sums[PARQUET] = store.commit_inside(folder, PARQUET, rows)
+        sums[PARQUET] = store.commit(folder / PARQUET, rows)
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
-        sums[name] = store.commit_inside(folder, name, text.encode())
+        sums[name] = store.commit(folder / name, text.encode())
     store.commit_sums(folder, sums)
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import reader, reopening, schema, store
+from tinymlds.dataset import reader, schema, sealing, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, canonical_json
@@ -28,7 +28,7 @@ def write(dataset: Dataset, count: int | None, folder: Path, hosts: bool) -> dic
     """
     sums = {}
     for name, source in _sources(dataset, count, hosts):
-        sums[name] = store.commit_inside(folder, name, _copied(dataset, name) if source is None else source)
+        sums[name] = store.commit(folder / name, _copied(dataset, name) if source is None else source)
     store.commit_sums(folder, sums)
     return sums | {store.SUMS: reader.file_sha256(folder, store.SUMS)}
 
@@ -73,7 +73,7 @@ def _sources(dataset: Dataset, count: int | None, hosts: bool) -> Iterator[tuple
             yield from ((store.shard_name(kind, task, shard), None) for kind in schema.kinds(spec))
         if count % store.SHARD:
             shard, networks = divmod(count, store.SHARD)
-            entries = reopening.entries_from(dataset, task, count - networks, {})
+            entries = sealing.entries_from(dataset, task, count - networks, {})
             outcomes = [entry.outcome for entry in islice(entries, networks)]
             yield from ((name, [data]) for name, data in schema.shard_files(spec, task, shard, outcomes))
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.runs.pools import LostError, Pool, WorkerDiedError, free_locks
-from tinymlds.runs.worker import COMPATIBILITY, Compatibility, Done, check_compatibility
+from tinymlds.runs.units import COMPATIBILITY, Compatibility, Done, check_compatibility
 
 try:
     import distributed
@@ -118,17 +118,14 @@ class DaskPool(Pool):
         self.workers = 0
         self._say(f"the Dask scheduler at {self._address} has gone; waiting for one there")
         self._link.end()
-        for call in self._take_calls():
-            call.set_exception(LostError("the scheduler has gone"))
+        for key in list(self._calls):
+            if (call := self._calls.pop(key, None)) is not None:
+                call.set_exception(LostError("the scheduler has gone"))
         try:
             self._link = _Link(self._address, self._calls, self._told.put, _SECONDS_TO_TRY_AGAIN)
         except OSError:
             return
         self._counted = 0.0
-
-    def _take_calls(self) -> list[Future[Done]]:
-        calls = [self._calls.pop(key, None) for key in list(self._calls)]
-        return [call for call in calls if call is not None]
 
     def _say(self, what: str) -> None:
         """Print a message, but not the same one twice in a row."""
@@ -230,7 +227,6 @@ class _Link:
 
 
 def _error_of(future: Any) -> BaseException:
-    """Return the error of a call that has no result."""
     if future.status != "error":
         return LostError(f"Dask calls it {future.status}")
     error = future.exception()
@@ -248,11 +244,7 @@ def _error_of(future: Any) -> BaseException:
 
 
 def require_address(scheduler: str) -> None:
-    """Make sure that Dask is installed and this can be the address of a scheduler.
-
-    Raises:
-        UsageError: it is not, or cannot.
-    """
+    """Make sure that Dask is installed and this can be the address of a scheduler; else raise UsageError."""
     if distributed is None:
         raise UsageError("executor dask needs Dask: pip install 'tinymlds[dask]'")
     if not re.fullmatch(r"([a-z]+://)?[^\s/]+:\d+", scheduler) and not scheduler.startswith("inproc://"):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinymlds.dataset import overview
-from tinymlds.dataset.taskfiles import graph_files
+from tinymlds.dataset.schema import graph_files
 from tinymlds.errors import TinymldsError
 from tinymlds.kernels.problem import Job
 from tinymlds.runs.execution import Resources
@@ -51,12 +51,7 @@ class Forecast:
 
 
 def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
-    """Forecast what `train` would make of a request; trains for some seconds on every worker, and writes nothing.
-
-    Raises:
-        UsageError: as `train` would.
-        DatasetError: the folder is damaged.
-    """
+    """Forecast what `train` would make of a request; trains for some seconds on every worker, and writes nothing."""
     check_folder(folder)
     found = overview.status(folder) if folder.is_dir() and any(folder.iterdir()) else None
     spec = request.spec_for(found.spec if found else None, folder)
@@ -102,11 +97,7 @@ def _task_bytes(setting: Setting) -> int:
 
 
 def epochs_per_second(setting: Setting, backend: str, workers: int) -> float:
-    """Measure for some seconds the speed of all workers together.
-
-    Raises:
-        TinymldsError: a device failed.
-    """
+    """Measure for some seconds the speed of all workers together."""
     if (population := backends.load_device(backend)) is not None:
         try:
             return _population_trial(population, setting, workers)

@@ -5,25 +5,26 @@ import os
 import platform
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from operator import itemgetter
 from typing import Any
 
-from tinymlds.dataset.activity import Death, RunState, UnderWay
+from tinymlds.dataset.activity import RunState
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.errors import TinymldsError, UsageError
 from tinymlds.kernels.problem import check_arithmetic
-from tinymlds.runs.eta import Eta
 from tinymlds.runs.pools import ExecutorPool, Pool, make_pool
 from tinymlds.runs.supervisor import Supervisor
 from tinymlds.runs.units import Unit
 from tinymlds.spec import LARGEST_COUNT, Recipe
 from tinymlds.training import backends
 from tinymlds.training.backends import DeviceBackend
+from tinymlds.training.data import EPOCHS_FROM, expected_epochs
 from tinymlds.training.loop import Outcome, train_population
 
 EXECUTORS = ("processes", "threads", "dask")
@@ -70,20 +71,13 @@ class Resources:
     executor: str | Executor
     scheduler: str | None = None
 
-    @property
-    def name(self) -> str:
-        """Name of the executor."""
-        return self.executor if isinstance(self.executor, str) else type(self.executor).__name__
-
 
 def check_resources(
     backend: str = "cpu", workers: int | None = None, executor: str | Executor = "processes", scheduler: str | None = None
 ) -> Resources:
     """Check and complete resources; `workers` None is one for each CPU, or as many as a device or an executor has.
 
-    Raises:
-        UsageError: no such backend or executor, no device or package for it, less than one worker, or a process that does
-            not do IEEE arithmetic.
+    What there is not, and a process that does not do IEEE arithmetic, is a UsageError.
     """
     if backend != "cpu" and executor != "processes":
         raise UsageError(f"with backend {backend} networks train side by side in this process; leave out executor")
@@ -105,7 +99,9 @@ def check_resources(
         if workers is not None:
             raise UsageError("a Dask cluster works with all workers that it has; leave out workers")
     if workers is None:
-        workers = _most_workers(executor) if population is None else LARGEST_COUNT
+        own = getattr(executor, "_max_workers", None)  # of an executor that says so
+        most = own if isinstance(own, int) and own > 0 else available_cpus()
+        workers = most if population is None else LARGEST_COUNT
     if type(workers) is not int:
         raise UsageError(f"workers must be a whole number, not {workers!r}")
     if workers < 1:
@@ -113,15 +109,54 @@ def check_resources(
     return Resources(backend, workers, executor, scheduler)
 
 
-def _most_workers(executor: str | Executor) -> int:
-    """Return the number of workers of an executor if it says so, or else of CPUs."""
-    known = getattr(executor, "_max_workers", None)
-    return known if isinstance(known, int) and known > 0 else available_cpus()
-
-
 def available_cpus() -> int:
     """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Eta:
+    """Forecasts the rest of a run from its pace and from the epochs that networks of a task take.
+
+    Few networks say little about a task where one network in thirty takes as long as all others together. So what is known
+    of the default recipe counts too, as the networks that it comes from.
+    """
+
+    def __init__(self, gaps: list[tuple[str, range]], recipe: Recipe) -> None:
+        self._left: Counter[str] = Counter()
+        self._made: Counter[str] = Counter()
+        self._epochs: Counter[str] = Counter()
+        self._seconds = 0.0
+        for task, indices in gaps:
+            self._left[task] += len(indices)
+        self._known = {task: expected_epochs(task, recipe) for task in self._left}
+
+    @property
+    def networks_left(self) -> int:
+        """Networks that are missing."""
+        return self._left.total()
+
+    def add(self, entries: list[Entry]) -> None:
+        """Learn from finished networks."""
+        for entry in entries:
+            self._left[entry.task] -= 1
+            self._made[entry.task] += 1
+            self._epochs[entry.task] += entry.outcome.epochs
+            self._seconds += entry.outcome.seconds
+
+    def seconds_left(self, workers: int, waited: float = 0.0) -> float:
+        """Forecast the seconds left, `waited` seconds after the latest network; infinite before the first one."""
+        if not self._made:
+            return math.inf
+        pace = self._seconds / max(1, self._epochs.total())
+        work = pace * sum(number * self._epochs_of(task) for task, number in self._left.items())
+        return max(0.0, work / max(1, min(workers, self.networks_left)) - waited)
+
+    def _epochs_of(self, task: str) -> float:
+        """Mean epochs of a network; a task of which nothing is known counts as the mean of the others."""
+        made, epochs = self._made[task], float(self._epochs[task])
+        if known := self._known[task]:
+            return (EPOCHS_FROM * known[0] + epochs) / (EPOCHS_FROM + made)
+        return epochs / made if made else self._epochs.total() / self._made.total()
 
 
 def fill(
@@ -145,21 +180,20 @@ def fill(
     start = latest = noted = time.monotonic()
     report(state)
     if population is None:
-        batches = _on_workers(journal, units, resources)
+        batches = _on_workers(journal, run, units, resources)
     else:
-        batches = _side_by_side(population, units, resources.workers)
+        batches = _side_by_side(population, run, units, resources.workers)
     with closing(batches):
-        for batch in batches:
-            now = time.time()
-            entries = [Entry(task, run, outcome, now, worker) for task, outcome, worker in batch.made]
+        for made, now in batches:
+            finished = time.time()
+            entries = [Entry(task, run, outcome, finished, worker) for task, outcome, worker in made]
             eta.add(entries)
             if entries:
                 latest = time.monotonic()
-            seconds_left = eta.seconds_left(batch.workers, time.monotonic() - latest)
-            if entries or batch.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
+            seconds_left = eta.seconds_left(now.workers, time.monotonic() - latest)
+            if entries or now.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
-                left_or_none = seconds_left if math.isfinite(seconds_left) else None
-                journal.add(entries, RunState(run, batch.workers, left_or_none, batch.under_way, batch.deaths))
+                journal.add(entries, now._replace(seconds_left=seconds_left if math.isfinite(seconds_left) else None))
             state = Progress(
                 state.done + len(entries),
                 total,
@@ -167,36 +201,24 @@ def fill(
                 state.epochs + sum(entry.outcome.epochs for entry in entries),
                 time.monotonic() - start,
                 seconds_left,
-                batch.workers,
+                now.workers,
             )
             report(state)
     return state
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """The networks finished since the last batch, and the state of the run."""
-
-    made: list[tuple[str, Outcome, str]]
-    """Task, outcome, and the worker's name."""
-    workers: int = 1
-    under_way: list[UnderWay] = field(default_factory=list)
-    deaths: list[Death] = field(default_factory=list)
+_Batches = Generator[tuple[list[tuple[str, Outcome, str]], RunState]]
+"""About two a second: task, outcome and worker's name of each network finished since the last, and how the run goes."""
 
 
-_Batches = Generator[_Batch]
-"""Batches, about two a second."""
-
-
-def _on_workers(journal: Journal, units: list[Unit], resources: Resources) -> _Batches:
-    """Train on a pool of workers, each one network at a time."""
+def _on_workers(journal: Journal, run: int, units: list[Unit], resources: Resources) -> _Batches:
     pool = _make_pool(resources, units[0].recipe)
     supervisor = Supervisor(units, pool)
     try:
         for finished in supervisor.run():
             made = [(done.unit.task, outcome, done.worker) for done in finished for outcome in done.outcomes]
             deaths, supervisor.deaths = supervisor.deaths, []
-            yield _Batch(made, pool.workers, supervisor.under_way(), deaths)
+            yield made, RunState(run, pool.workers, None, supervisor.under_way(), deaths)
     finally:
         pool.end()
         for unit in supervisor.quarantined:
@@ -215,13 +237,13 @@ def _make_pool(resources: Resources, recipe: Recipe) -> Pool:
     return make_pool(resources.workers, resources.backend, recipe)
 
 
-def _side_by_side(population: DeviceBackend, units: list[Unit], most: int) -> _Batches:
+def _side_by_side(population: DeviceBackend, run: int, units: list[Unit], most: int) -> _Batches:
     """Train up to `most` networks at once on a device; the lowest index first, so that all tasks advance together."""
     wanted = sorted(((unit.setting, index) for unit in units for index in unit.indices), key=itemgetter(1))
     try:
         worker = f"{socket.gethostname()}:{os.getpid()}"
         for batch in train_population(population, wanted, units[0].checkpoints, most):
-            yield _Batch([(task, outcome, worker) for task, outcome in batch])
+            yield [(task, outcome, worker) for task, outcome in batch], RunState(run, 1, None, [], [])
     except (RuntimeError, ArithmeticError) as error:
         raise TinymldsError(f"{error}; finished networks are safe") from error
 
@@ -237,7 +259,7 @@ def _run_info(resources: Resources, device: str | None) -> dict[str, Any]:
         "versions": {name: _version(name) for name in names},
         "backend": resources.backend,
         "device": device,
-        "executor": resources.name,
+        "executor": resources.executor if isinstance(resources.executor, str) else type(resources.executor).__name__,
         "workers": None if resources.executor == "dask" else resources.workers,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -18,8 +18,7 @@ from multiprocessing import get_context
 from typing import Any
 
 from tinymlds.errors import TinymldsError
-from tinymlds.runs.deadlines import LEAST_SECONDS
-from tinymlds.runs.worker import (
+from tinymlds.runs.units import (
     COMPATIBILITY,
     TOLD,
     Done,
@@ -33,6 +32,8 @@ from tinymlds.spec import Recipe
 
 MOST_FAILED_STARTS = 3
 MOST_BREAKS = 20
+LEAST_SECONDS = 600.0
+"""Least deadline of a unit; it covers the start of its worker, which may have to compile."""
 _SECONDS_TO_NOTICE = 3.0
 
 
@@ -64,10 +65,7 @@ class Pool(ABC):
     def hand_out(self, work: Callable[[Any], Any], unit: Any) -> Future[Done]:
         """Hand a unit to a worker.
 
-        Raises:
-            BrokenExecutor: the pool is broken.
-            LostError: it cannot be reached at the moment.
-            TinymldsError: it takes no calls any more.
+        BrokenExecutor: the pool is broken; LostError: it cannot be reached at the moment; TinymldsError: it is closed.
         """
 
     def begun(self) -> dict[Future[Done], str]:
@@ -75,11 +73,7 @@ class Pool(ABC):
         return {}
 
     def wait_for_start(self) -> None:
-        """Wait until a worker is ready, if workers start with the pool.
-
-        Raises:
-            TinymldsError: no worker gets that far.
-        """
+        """Wait until a worker is ready, if workers start with the pool; TinymldsError: none gets that far."""
 
     def tend(self) -> None:
         """Maintain the pool; called about twice a second."""
@@ -89,11 +83,7 @@ class Pool(ABC):
         return ()
 
     def restart(self) -> None:
-        """Replace a broken pool.
-
-        Raises:
-            TinymldsError: it cannot be replaced.
-        """
+        """Replace a broken pool; TinymldsError: it cannot be replaced."""
 
     def end(self) -> None:
         """End all workers that came with the pool, now."""

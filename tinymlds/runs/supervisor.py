@@ -2,7 +2,7 @@
 
 Running a unit twice gives the same networks, so one whose worker died is simply run again. A unit that keeps killing its
 workers is singled out: after its second death it runs alone, so that a third one is certainly its own doing, and it is
-handed back as quarantined. A unit that takes far too long (`deadlines`) has its worker killed where a pool can do that,
+handed back as quarantined. A unit that takes far too long (`Deadlines`) has its worker killed where a pool can do that,
 and that is a death too.
 """
 
@@ -17,15 +17,62 @@ from typing import NamedTuple
 
 from tinymlds.dataset.activity import Death, UnderWay
 from tinymlds.errors import TinymldsError
-from tinymlds.runs.deadlines import LEAST_SECONDS, Deadlines, Watch
-from tinymlds.runs.pools import MOST_BREAKS, LostError, Pool, WorkerDiedError
-from tinymlds.runs.units import Unit, check_outcomes, train_unit
-from tinymlds.runs.worker import Done
+from tinymlds.runs.pools import LEAST_SECONDS, MOST_BREAKS, LostError, Pool, WorkerDiedError
+from tinymlds.runs.units import Done, Unit, check_outcomes, train_unit
+from tinymlds.spec import Recipe
 from tinymlds.training.loop import Outcome
 
 DEATHS_UNTIL_QUARANTINE = 3
 _LARGEST_UNIT = 64
 _SECONDS_BETWEEN_LOOKS = 0.5
+
+_TIMES_SLOWER = 10
+_NUMBERS_PER_SECOND = 1e8
+"""Weights times sequences times steps that an epoch gets through in a second at worst, as long as nothing else is known;
+with the default recipe a desktop computer from 2020 gets through 5e10."""
+_LONGEST_PAUSE = 60.0
+
+
+class Deadlines:
+    """Computes the time after which the worker of a unit counts as hung, from the slowest epoch of this run so far.
+
+    A network that trains must never be taken for one that hangs, as it would take as long the next time and so never be
+    made. So the bound is what its unit takes if every network of it trains to the epoch cap, ten times as slowly as the
+    slowest network of this run; and never less than ten minutes.
+    """
+
+    def __init__(self, least_seconds: float = LEAST_SECONDS) -> None:
+        self._least = least_seconds
+        self._slowest = 0.0
+
+    def add(self, outcome: Outcome) -> None:
+        """Learn from a finished network."""
+        self._slowest = max(self._slowest, outcome.seconds / max(1, outcome.epochs))
+
+    def seconds(self, recipe: Recipe, networks: int) -> float:
+        """Return the deadline of so many networks of a recipe, in whole seconds."""
+        untried = recipe.architecture.size * recipe.train_sequences * recipe.steps / _NUMBERS_PER_SECOND
+        epoch = _TIMES_SLOWER * self._slowest or untried
+        return float(math.ceil(max(self._least, epoch * recipe.max_epochs * networks)))
+
+
+class Watch:
+    """A clock that counts a pause between two looks at it as one minute at most.
+
+    So a run that was stopped, or a computer that slept, does not make every unit late.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._last = now()
+        self._seconds = 0.0
+
+    def look(self) -> float:
+        """Return the seconds counted until now."""
+        now = self._now()
+        self._seconds += min(now - self._last, _LONGEST_PAUSE)
+        self._last = now
+        return self._seconds
 
 
 class _Queue:
@@ -55,7 +102,6 @@ class _Queue:
         heapq.heappush(self._heap, (unit.deaths, self._place(unit), self._added, unit))
 
     def __iter__(self) -> Iterator[Unit]:
-        """Iterate over all units, in no order."""
         return (entry[-1] for entry in self._heap)
 
     def order_by(self, place: Callable[[Unit], float]) -> None:
@@ -84,8 +130,6 @@ class Finished(NamedTuple):
 
 @dataclass
 class _Call:
-    """A unit that has been handed out."""
-
     unit: Unit
     handed_out: float
     """Unix time at which it was handed out."""
@@ -129,8 +173,7 @@ class Supervisor:
     def run(self) -> Iterator[list[Finished]]:
         """Yield what has finished, about twice a second, also when that is nothing.
 
-        Raises:
-            TinymldsError: workers die again and again without finishing anything, or give back what is no network.
+        Workers that die again and again and finish nothing, or give back what is no network, are a TinymldsError.
         """
         last, batch = time.monotonic(), []
         while self._pending or self._running:
@@ -203,7 +246,6 @@ class Supervisor:
         return self._seconds_per_network.get(unit.task, self.pool.seconds_per_unit)
 
     def _unit_size(self, unit: Unit) -> int:
-        """Return the number of networks that take as long as a unit should."""
         return max(1, min(_LARGEST_UNIT, round(self.pool.seconds_per_unit / max(self._seconds(unit), 1e-3))))
 
     def _note_begun(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import reader, reopening, schema, sealing, store
+from tinymlds.dataset import reader, schema, sealing, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
@@ -97,7 +97,7 @@ def make(request: "Request", out: str | Path | None, resources: Resources, repor
         request.spec_for(None, folder)  # complain before a folder is made
     prepare_folder(folder)
     with RunLock(folder), going_on("finished networks are safe"):
-        journal = reopening.open_to_grow(folder, lambda base: request.spec_for(base, folder))
+        journal = sealing.open_to_grow(folder, lambda base: request.spec_for(base, folder))
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:
@@ -143,29 +143,17 @@ def generate(
     with RunLock(folder):
         if (folder / store.JOURNAL).exists() or ((folder / store.SUMS).exists() and not _has_sequences(folder, spec)):
             raise UsageError(f"{folder} holds networks or other sequences; choose another --out")
-        unsealed = not (folder / store.SUMS).exists()
-        try:
-            sealing.seal_sequences(folder, spec)
-        except BaseException:
-            if unsealed:  # half a folder would be nobody's, and refused the next time
-                sealing.remove_sequences(folder)
-            raise
+        sealing.seal_sequences(folder, spec)
     return folder
 
 
 def _has_sequences(folder: Path, spec: Spec) -> bool:
-    """Return whether the folder is what `generate` makes of this spec."""
     text = (canonical_json(schema.describe(spec, "sequences")) + "\n").encode()
     return reader.read_bytes(folder, store.DESCRIPTION) == text
 
 
 def check_folder(folder: Path) -> None:
-    """Make sure that the folder is not there yet, or empty, or one of ours.
-
-    Raises:
-        UsageError: it holds something else, or is a file.
-        TinymldsError: it cannot be read.
-    """
+    """Make sure that the folder is not there yet, or empty, or one of ours; else raise UsageError."""
     try:
         folder.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -184,11 +172,7 @@ def check_folder(folder: Path) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make sure that the folder exists and can be written to.
-
-    Raises:
-        TinymldsError: it cannot.
-    """
+    """Make sure that the folder exists and can be written to; else raise TinymldsError."""
     store.make_folder(folder)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise TinymldsError(f"cannot write to {folder}: no permission, or a read-only disk; choose another --out")
@@ -214,11 +198,7 @@ class Request:
         return Path(name if out is None else out)
 
     def spec_for(self, base: Spec | None, folder: Path) -> Spec:
-        """Return the spec of this request, for a folder with the spec `base`, or for a new one.
-
-        Raises:
-            UsageError: something is missing or wrong, or the folder cannot grow so.
-        """
+        """Return the spec of this request, for a folder with the spec `base`, which has to fit, or for a new one."""
         if self.count is None:
             raise UsageError("say how many networks to make: count is missing")
         known = base or Spec(())

@@ -17,8 +17,7 @@ from tinymlds.architectures import params
 from tinymlds.dataset import packages, reader, schema, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.manifest import Row, splits
-from tinymlds.dataset.schema import columns_of
-from tinymlds.dataset.taskfiles import data_tensors, describe_task, graph_files
+from tinymlds.dataset.schema import columns_of, data_tensors, describe_task, graph_files
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError, one_line
 from tinymlds.publish import checking

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import packages, reopening, sealing, store
+from tinymlds.dataset import packages, sealing, store
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.dataset.lock import RunLock
@@ -180,7 +180,7 @@ def _held(folder: Path, ledger: Ledger) -> Iterator[Iterable[tuple[str, int, byt
             yield ((row["task"], row["index"], identity(row)) for row in Dataset(folder).manifest)
         return
     with closing(journal):
-        rows = reopening.rows_below(folder, reopening.limits(journal.spec, journal.base))
+        rows = sealing.rows_below(folder, sealing.limits(journal.spec, journal.base))
         yield ((row["task"], row["index"], identity(row)) for row in rows)
         for task, indices in journal.spec.indices.items():
             for piece in store.by_shard(indices):
@@ -233,7 +233,7 @@ def _merge_into(target: Path, accepted: list[Origin], merged: Merged, ledger: Le
     specs = [origin.spec for origin in accepted]
     if not specs and not any((target / name).exists() for name in (store.JOURNAL, store.SUMS)):
         return  # there is nothing at all
-    journal = reopening.open_to_grow(target, lambda base: _union([*([base] if base else []), *specs]))
+    journal = sealing.open_to_grow(target, lambda base: _union([*([base] if base else []), *specs]))
     if isinstance(journal, Dataset):
         merged.digest, merged.networks, merged.total = journal.digest, len(journal), len(journal)
         return

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from tinymlds.dataset import reader, reopening
+from tinymlds.dataset import reader, sealing
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import Row
-from tinymlds.dataset.reopening import Made
+from tinymlds.dataset.sealing import Made
 from tinymlds.errors import TinymldsError
 from tinymlds.spec import canonical_json
 from tinymlds.training.metrics import COLUMNS, Figures
@@ -112,13 +112,13 @@ class Ledger:
         """Read provenance.jsonl of a sealed folder, in place of that of another one."""
         self._run("DELETE FROM made")
         self._run("DELETE FROM runs")
-        for line in reopening.read_provenance(dataset):
+        for line in sealing.read_provenance(dataset):
             if isinstance(line, Made):
                 self._run("INSERT OR REPLACE INTO made VALUES (?, ?, ?, ?, ?, ?)", *msgspec.structs.astuple(line))
             else:
                 self._run("INSERT OR REPLACE INTO runs VALUES (?, ?)", line[0], canonical_json(line[1]))
 
-    def made(self, task: str, indices: range) -> reopening.Makers:
+    def made(self, task: str, indices: range) -> sealing.Makers:
         """Return the provenance of these networks."""
         found = self._run(f"SELECT * FROM made WHERE {_AMONG}", *_among(task, indices))
         return {row[:2]: Made(*row) for row in found}

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tinymlds.dataset import reopening, store
+from tinymlds.dataset import sealing, store
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Entry, Journal
 from tinymlds.dataset.manifest import Row, is_possible
@@ -70,7 +70,7 @@ class Sealed:
             self._dataset = self._opened()
             self._ledger.note_provenance(self._dataset)
         first = self.spec.indices[task].index(indices[0])
-        return reopening.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
+        return sealing.entries_from(self._dataset, task, first, self._ledger.made(task, indices))
 
     def info(self, run: int) -> dict[str, Any]:
         return self._ledger.info(run)
