@@ -104,11 +104,7 @@ def package(
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
-    """Parse counts like "100,500"; "" gives none.
-
-    Raises:
-        UsageError: the text has another form.
-    """
+    """Parse counts like "100,500"; "" gives none."""
     parts = [part.strip() for part in text.split(",")] if text else []
     if not all(re.fullmatch("[0-9]{1,10}", part) for part in parts):
         raise UsageError(f"subsets must be counts like 100,500, not {text!r}")

@@ -108,8 +108,11 @@ def _header(contents: Contents) -> str:
     lines += ["size_categories:", f"  - {_yaml(size)}"]
     there = [scheme for scheme in contents.schemes if any(scheme.sides.values())]
     if there:
-        lines += ["configs:", *(line for scheme in there for line in _config(scheme))]
-        lines += ["dataset_info:", *(line for scheme in there for line in _features(scheme))]
+        lines += ["configs:", *(line for scheme in there for line in _config(scheme)), "dataset_info:"]
+    for scheme in there:  # types of all columns: a file whose column is null in all rows does not reveal its type
+        lines += [f"  - config_name: {scheme.name}", "    features:"]
+        for column in ROW_COLUMNS:
+            lines += [f"      - name: {column}", f"        dtype: {_HF_TYPES[TYPES[column]]}"]
     return "\n".join([*lines, "---"])
 
 
@@ -122,15 +125,6 @@ def _config(scheme: Scheme) -> Iterable[str]:
         if rows:
             yield f"      - split: {side}"
             yield f"        path: {_yaml(scheme.file_name(side))}"
-
-
-def _features(scheme: Scheme) -> Iterable[str]:
-    """Yield the types of all columns; a file whose column is null in all rows does not reveal its type."""
-    yield f"  - config_name: {scheme.name}"
-    yield "    features:"
-    for column in ROW_COLUMNS:
-        yield f"      - name: {column}"
-        yield f"        dtype: {_HF_TYPES[TYPES[column]]}"
 
 
 # ------------------------------------------------------------------ snippets

@@ -49,11 +49,7 @@ class Scheme:
 
 
 def make(parts: list[Part], audit: Audit) -> list[Scheme]:
-    """Return all schemes, including those that are left out.
-
-    Raises:
-        DatasetError: related networks are on two sides of a split.
-    """
+    """Return all schemes, including those that are left out."""
     rows = {
         (part.name, task): [extended(part, row) for row in audit.passed_rows(part, task)]
         for part in parts

@@ -43,11 +43,7 @@ def expected_sums(dataset: Dataset, count: int) -> dict[str, str]:
 
 
 def check_count(dataset: Dataset, count: int) -> None:
-    """Check the count of a subset.
-
-    Raises:
-        UsageError: the subset would have no network of a task, or all.
-    """
+    """Check the count of a subset."""
     least = min(dataset.counts.values())
     if not 1 <= count < least:
         raise UsageError(

@@ -34,11 +34,7 @@ class Options:
 
 
 def parse_network(text: str) -> tuple[str, int]:
-    """Parse the task and index of a network from text like "xor:17".
-
-    Raises:
-        UsageError: the text has another form.
-    """
+    """Parse the task and index of a network from text like "xor:17"."""
     found = re.fullmatch(r"([^:]+):([0-9]{1,10})", text)
     if not found:
         raise UsageError(f"a network is asked for as TASK:INDEX, like xor:17, not {text!r}")

@@ -118,7 +118,8 @@ def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> F
         for k, (share, frame) in enumerate(zip(found.plane.shares, frames, strict=True))
     )
     text, beyond = text + found.text, ""
-    if count := _outside(found.xy, frames):
+    low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
+    if count := int(((found.xy < low) | (found.xy > high)).any(axis=1).sum()):
         beyond = f" ({count:,} outside of the frame)"
         text += f" Outside of the frame: {count:,}; a double click on the page shows them too."
     charts: dict[str, tuple[Chart, ...]] = {
@@ -133,11 +134,6 @@ def _frame(values: Values) -> tuple[float, float] | None:
     low, high = np.percentile(values, [0.5, 99.5])
     low, high = low - (high - low) / 2, high + (high - low) / 2
     return None if low <= values.min() and values.max() <= high else (float(low), float(high))
-
-
-def _outside(xy: Values, frames: list[tuple[float, float] | None]) -> int:
-    low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
-    return int(((xy < low) | (xy > high)).any(axis=1).sum())
 
 
 def _groups(xy: Values, groups: npt.NDArray[Any], names: tuple[str, ...], labels: list[str]) -> list[Series]:
