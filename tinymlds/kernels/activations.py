@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-_HALF = np.float32(0.5)
 _ONE = np.float32(1.0)
 _MINUS_ONE = np.float32(-1.0)
 

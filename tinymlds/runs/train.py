@@ -19,6 +19,7 @@ from tinymlds.errors import TinymldsError, UsageError, going_on
 from tinymlds.runs.execution import Progress, Resources, available_cpus, check_resources, fill
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 from tinymlds.tasks import catalog
+from tinymlds.training.loop import require_backend
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,17 @@ def make(request: "Request", out: str | Path | None, resources: Resources, repor
     """Make the networks of a request into its folder; `train` describes what it raises."""
     folder = request.folder(out)
     check_folder(folder)
+
+    def spec_for(base: Spec | None) -> Spec:
+        spec = request.spec_for(base, folder)
+        require_backend(resources.backend, spec.recipe)
+        return spec
+
     if not folder.exists():
-        request.spec_for(None, folder)  # complain before a folder is made
+        spec_for(None)  # complain before a folder is made
     prepare_folder(folder)
     with RunLock(folder), going_on("finished networks are safe"):
-        journal = sealing.open_to_grow(folder, lambda base: request.spec_for(base, folder))
+        journal = sealing.open_to_grow(folder, spec_for)
         if isinstance(journal, Dataset):
             return RunResult(folder, journal.digest, Progress(len(journal), len(journal), 0, 0, 0.0, 0.0))
         try:

@@ -68,7 +68,7 @@ class Backend(Protocol):
     name: str
 
     def prepare(self, architecture: Architecture, optimizer: Optimizer) -> None:
-        """Compile what networks of this architecture need, so that training does not wait for it.
+        """Compile the kernels, so that training does not wait for it.
 
         Raises:
             ArithmeticError: this process flushes subnormal numbers to zero, which would change bits.
@@ -76,12 +76,7 @@ class Backend(Protocol):
         ...
 
     def population(
-        self,
-        problems: Sequence[Problem],
-        keys: Sequence[Key],
-        lr_at: Callable[[int], float],
-        threshold: float,
-        most: int,
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
     ) -> Population:
         """An empty population, which runs epochs and the order of their sequences by itself.
 

@@ -11,6 +11,7 @@ from tinymlds.kernels import rng
 from tinymlds.kernels.minibatch import State, Work, evaluation, padded, training, workspace
 from tinymlds.kernels.optimizers import Optimizer
 from tinymlds.kernels.problem import Floats, Job, Problem, Sequences, Stretch, check_arithmetic, constants
+from tinymlds.kernels.rng import Key
 from tinymlds.training.backends import Network
 
 
@@ -55,7 +56,7 @@ class OnePlace:
         self,
         make: Callable[[Problem, Floats], Network],
         problems: Sequence[Problem],
-        keys: Sequence[rng.Key],
+        keys: Sequence[Key],
         lr_at: Callable[[int], float],
         threshold: float,
     ) -> None:
@@ -131,12 +132,7 @@ class CpuBackend:
         return CpuNetwork(problem, weights)
 
     def population(
-        self,
-        problems: Sequence[Problem],
-        keys: Sequence[rng.Key],
-        lr_at: Callable[[int], float],
-        threshold: float,
-        most: int,
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
     ) -> OnePlace:
         return OnePlace(self.network, problems, keys, lr_at, threshold)
 

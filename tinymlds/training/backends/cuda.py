@@ -48,12 +48,7 @@ class CudaBackend:
         compile_kernel(train(architecture, type(optimizer)), ARGUMENTS)
 
     def population(
-        self,
-        problems: Sequence[Problem],
-        keys: Sequence[Key],
-        lr_at: Callable[[int], float],
-        threshold: float,
-        most: int,
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
     ) -> "CudaPopulation":
         """An empty population; see `backends.DeviceBackend`."""
         architecture, optimizer = problems[0].architecture, problems[0].optimizer
