@@ -123,13 +123,13 @@ def carried(make_pool, work):
 def kept(batch, under_way):
     """Networks per second that the journal keeps, in transactions of so many, with so many units under way."""
     spec = Spec((("xor", 10**6),), 0, RECIPE)
-    state = RunState(under_way, 1.0, [UnderWay("xor", k, k + 1, f"worker-{k}", 0.0) for k in range(under_way)], [])
+    state = RunState(run, under_way, 1.0, [UnderWay("xor", k, k + 1, f"worker-{k}", 0.0) for k in range(under_way)], [])
     with tempfile.TemporaryDirectory(dir=".") as folder, closing(Journal.create(Path(folder), spec, {}, [], {})) as journal:
         run = journal.start_run({})
         number, start = 0, time.perf_counter()
         while time.perf_counter() - start < SECONDS:
             indices = range(number, number + batch)
-            journal.add([Entry("xor", run, nothing(k, 1.0), 0.0, f"worker-{k % 1000}") for k in indices], run, state)
+            journal.add([Entry("xor", run, nothing(k, 1.0), 0.0, f"worker-{k % 1000}") for k in indices], state)
             number += batch
         seconds = time.perf_counter() - start
     return {"networks": batch, "under_way": under_way, "networks_per_second": round(number / seconds)}
@@ -158,7 +158,7 @@ def training(make_pool, count):
             for batch in supervisor.run():
                 entries = [Entry(d.unit.task, run, o, time.time(), d.worker) for d in batch for o in d.outcomes]
                 if entries:
-                    journal.add(entries, run, RunState(pool.workers, 1.0, supervisor.under_way(), []))
+                    journal.add(entries, RunState(run, pool.workers, 1.0, supervisor.under_way(), []))
                 for done in batch:
                     begun, ended = json.loads(done.outcomes[0].reason)
                     first, last = spans.get(done.worker, (begun, ended))
