@@ -123,9 +123,10 @@ def carried(make_pool, work):
 def kept(batch, under_way):
     """Networks per second that the journal keeps, in transactions of so many, with so many units under way."""
     spec = Spec((("xor", 10**6),), 0, RECIPE)
-    state = RunState(run, under_way, 1.0, [UnderWay("xor", k, k + 1, f"worker-{k}", 0.0) for k in range(under_way)], [])
+    units = [UnderWay("xor", k, k + 1, f"worker-{k}", 0.0) for k in range(under_way)]
     with tempfile.TemporaryDirectory(dir=".") as folder, closing(Journal.create(Path(folder), spec, {}, [], {})) as journal:
         run = journal.start_run({})
+        state = RunState(run, under_way, 1.0, units, [])
         number, start = 0, time.perf_counter()
         while time.perf_counter() - start < SECONDS:
             indices = range(number, number + batch)
