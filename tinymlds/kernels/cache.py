@@ -106,7 +106,7 @@ def _reached(function: Callable[..., Any]) -> Iterator[tuple[Path, str]]:
             with contextlib.suppress(ValueError):  # an empty cell
                 names[name] = cell.cell_contents
         waiting += names.values()
-        constants = {name: part for name, part in names.items() if isinstance(part, int | float | str | tuple | np.generic)}
+        constants = {name: part for name, part in names.items() if isinstance(part, int | float | str | np.generic)}
         yield Path(value.__code__.co_filename), f"{value.__qualname__} {constants}"
 
 
