@@ -18,7 +18,7 @@ from made_up import COUNT, RECIPE, SHAPE, climbed, points, random_weights, score
 from tinymlds.analysis import ladder, models, statistics
 from tinymlds.analysis.features import answers
 from tinymlds.analysis.features import statistics as layer_statistics
-from tinymlds.analysis.points import Source, equalised, sharing
+from tinymlds.analysis.points import equalised, sharing
 from tinymlds.analysis.splits import split
 
 pytestmark = pytest.mark.usefixtures("small_forests")
@@ -412,11 +412,11 @@ def test_layer_statistics():
 def test_answers_do_not_depend_on_coordinates():
     recipe = Recipe()  # its kernels are compiled already
     weights = random_weights(0, 4, recipe.architecture)
-    data = replace(points(weights), sources=(Source("direct", 0, recipe),))
+    data = replace(points(weights), sources=(Setting("direct", 0, recipe),))
     moved = symmetry.transform(recipe.architecture, data.weights, 2)
     assert answers(data, data.weights).shape == (4, 16 * recipe.steps * recipe.architecture.outputs)
     np.testing.assert_allclose(answers(data, data.weights), answers(data, moved), atol=1e-5)  # float32, 16 steps
-    mixed = replace(data, sources=(Source("direct", 0, recipe), Source("transducer_000", 0, recipe)))
+    mixed = replace(data, sources=(Setting("direct", 0, recipe), Setting("transducer_000", 0, recipe)))
     with pytest.raises(tinymlds.UsageError, match="different symbols"):
         answers(mixed, data.weights)
 

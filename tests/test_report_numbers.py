@@ -16,7 +16,7 @@ from tinymlds.report import diagram, distributions, looks, weightmap
 from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
-from tinymlds.spec import Recipe
+from tinymlds.spec import Recipe, Setting
 
 pytest.importorskip("plotly")
 pytest.importorskip("matplotlib")
@@ -246,7 +246,7 @@ def test_figures_of_the_networks_that_are_asked_for(made) -> None:
 
 @pytest.mark.parametrize(("task", "arrows"), [("direct", 4), ("xor", 12), ("transducer_000", 32)])
 def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
-    drawn = diagram.diagram(task, Recipe())
+    drawn = diagram.diagram(Setting(task, 0, Recipe()))
     (chart,) = drawn.charts[""]
     assert sum(len(s.ends) for s in chart.series if isinstance(s, diagram.Arrows)) == arrows
     states = int(re.search(r"has (\d+) states", drawn.text)[1])
@@ -256,7 +256,7 @@ def test_machines_are_drawn_with_all_their_transitions(task, arrows) -> None:
 
 
 def test_a_large_machine_is_named_and_not_drawn() -> None:
-    drawn = diagram.diagram("eightbit", Recipe())
+    drawn = diagram.diagram(Setting("eightbit", 0, Recipe()))
     assert drawn.charts == {}
     assert "256 states" in drawn.text
     assert "data/eightbit.dot" in drawn.text
