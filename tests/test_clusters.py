@@ -216,7 +216,7 @@ def test_networks_that_kill_or_hang_their_workers_are_quarantined(strict, monkey
     monkeypatch.setattr(supervisor, "DEATHS_UNTIL_QUARANTINE", 2)
     unit = Unit(Setting("xor", 0, recipe_with(Recipe(), SMALL)), "cpu", 0, 9)
     pool, made = DaskPool(strict.address), set()
-    watcher = Supervisor([unit], pool, misbehave, least_seconds=3)
+    watcher = Supervisor([unit], pool, misbehave, least_seconds=8)  # a new worker imports and loads kernels within it
     try:
         for batch in watcher.run():
             made |= {outcome.index for done in batch for outcome in done.outcomes}
