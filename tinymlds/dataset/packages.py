@@ -42,7 +42,7 @@ class Subset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     digest: _Digest
 
 
-class Packaged(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class DatasetEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A dataset of a package."""
 
     name: _Name
@@ -62,7 +62,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The version of tinymlds that made the package."""
     title: str
     license: str
-    datasets: Annotated[tuple[Packaged, ...], Meta(min_length=1)]
+    datasets: Annotated[tuple[DatasetEntry, ...], Meta(min_length=1)]
 
 
 class _Format(msgspec.Struct):
@@ -139,7 +139,9 @@ def locate(path: str | Path, name: str | None = None, subset: int | None = None)
     return place
 
 
-def _choose(folder: Path, datasets: tuple[Packaged, ...], name: str | None, subset: int | None) -> Packaged | Subset:
+def _choose(
+    folder: Path, datasets: tuple[DatasetEntry, ...], name: str | None, subset: int | None
+) -> DatasetEntry | Subset:
     names = task_names([dataset.name for dataset in datasets])
     if name is None and len(datasets) > 1:
         raise UsageError(f"{folder} is a package of several datasets, {names}; name one of them")

@@ -51,7 +51,7 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
         yield f"{folder / name} is missing in {store.SUMS}"
 
 
-def _open(folder: Path, packaged: packages.Packaged) -> Part:
+def _open(folder: Path, packaged: packages.DatasetEntry) -> Part:
     full, *smaller = (
         Dataset(reader.folder_inside(folder, place)) for place in (packaged.folder, *(s.folder for s in packaged.subsets))
     )
