@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from tinymlds.kernels.options import Registry, check_options
@@ -36,14 +37,6 @@ class Tensor(NamedTuple):
     centre: float = 0.0
     meaning: str = ""
     """Module and role, for data dictionaries."""
-
-    def check(self) -> None:
-        """Check the options, where a recipe asks for them.
-
-        Raises:
-            UsageError: one does not fit.
-        """
-        check_options(self)
 
     @property
     def size(self) -> int:
@@ -137,7 +130,7 @@ class Architecture(ABC):
         """
         check_options(self)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Number of parameters, P."""
         return sum(tensor.size for tensor in self.tensors())
