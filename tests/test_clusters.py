@@ -1,5 +1,6 @@
 """A Dask cluster of real processes on this machine: the digest of a local run, whatever happens to its processes."""
 
+import gc
 import itertools
 import os
 import signal
@@ -23,7 +24,13 @@ from tinymlds.runs.supervisor import Supervisor  # noqa: E402
 from tinymlds.runs.units import Compatibility, Unit, train_unit  # noqa: E402
 from tinymlds.spec import Recipe, Setting, recipe_with  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="signals that kill are POSIX"),
+    # A process that is killed while Dask connects to it leaves Dask's socket to the garbage collector. `started` collects
+    # it, so that no other test has to answer for it.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
 
 WORK = {**SMALL, "train_sequences": 1024, "max_epochs": 4}
 """Some 0.1 s a network."""
@@ -90,6 +97,7 @@ def started(tmp_path_factory):
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.end()
+    gc.collect()
 
 
 @pytest.fixture
@@ -199,6 +207,7 @@ def strict(tmp_path):
     cluster = Cluster(tmp_path, 1, DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES="0")
     yield cluster
     cluster.end()
+    gc.collect()
 
 
 def misbehave(unit):
