@@ -101,7 +101,7 @@ def _stages_until(shape: GruLinear, optimizer: type[Optimizer]) -> Any:
     LAYERS = shape.layers
     start, gru_forward, head_forward, head_backward, gru_backward, gru_gradient, finish = stages(shape)
     clear, gather, error = minibatch.surroundings(shape.inputs, shape.outputs)
-    update = minibatch.update_of(optimizer)
+    update = minibatch.update_of(shape, optimizer)
 
     @njit(**OPTIONS)
     def run(repeats, last, T, batch, state, sequences, order, factors, fixed, work):  # type: ignore[no-untyped-def]

@@ -1,19 +1,19 @@
-"""Tries a recipe on the tasks that are hardest to learn; this is how the numbers of the default one were chosen.
+"""Tries a recipe on the tasks that are hardest to learn; this is how the numbers of the default ones were chosen.
 
     python bench/trials.py FILE                                        what FILE holds, a line for each recipe and task
     python bench/trials.py FILE --set batch=32 --set lr_decay=25       trains networks, adds them to FILE, and says so
+    python bench/trials.py FILE --set optimizer=sgd --set lr=3         the same for another optimizer
 
-FILE has a network a line: its recipe, task, seed, index, status, epochs and the best validation loss. Networks are those of
-seed 1 (datasets start at seed 0), so that none is judged by what it was chosen by. Networks of the same index share initial
-weights and sequences, whatever the recipe, so recipes that were tried on the same indices can be compared network by
-network.
+Networks that FILE has are not trained again. It has a network a line: its recipe, task, seed, index, status, epochs and
+the best validation loss. Networks are those of seed 1 (datasets start at seed 0), so that none is judged by what it was
+chosen by. Networks of the same index share initial weights and sequences, whatever the recipe, so recipes that were
+tried on the same indices can be compared network by network.
 """
 
 import argparse
 import json
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -35,15 +35,16 @@ def trial(changes: dict[str, Any], task: str, seed: int, index: int) -> dict[str
     (outcome,) = train_networks(backends.load("cpu"), Setting(task, seed, recipe), range(index, index + 1))
     best = float(outcome.validation_losses.min()) if outcome.epochs else None
     run = {"task": task, "seed": seed, "index": index}
-    return {"recipe": asdict(recipe), **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}
+    return {"recipe": recipe.to_dict(), **run, "status": str(outcome.status), "epochs": outcome.epochs, "best": best}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Complete networks, their epochs, and the epochs that all of them took together, for each recipe and task."""
     groups = defaultdict(list)
-    default = asdict(Recipe())
     for row in rows:
-        changes = {name: value for name, value in row["recipe"].items() if value != default[name]}
+        default = Recipe.of(architecture=row["recipe"]["architecture"], optimizer=row["recipe"]["optimizer"]).to_dict()
+        changes = {name: value for name, value in row["recipe"].items() if value != default.get(name)}
+        changes = {"optimizer": row["recipe"]["optimizer"]} | changes
         groups[row["task"], ", ".join(f"{name} {value}" for name, value in changes.items())].append(row)
     table = Table("task", "indices", "complete", "epochs, median", "epochs, mean of all", "recipe", box=None)
     for (task, changes), found in sorted(groups.items()):
@@ -82,14 +83,19 @@ def main() -> None:
     options = parser.parse_args()
     if options.set is not None:
         changes = parse(options.set)
+        recipe = recipe_with(Recipe(), changes).to_dict()
+        lines = options.file.read_text().splitlines() if options.file.exists() else []
+        known = [(row["task"], row["index"]) for row in map(json.loads, lines) if row["recipe"] == recipe]
         with ProcessPoolExecutor(available_cpus()) as pool, options.file.open("a") as file:
             calls = [
                 pool.submit(trial, changes, task, options.seed, index)
                 for index in range(options.first, options.first + options.count)
                 for task in options.tasks.split(",")
+                if (task, index) not in known
             ]
             for call in calls:
                 file.write(json.dumps(call.result()) + "\n")
+                file.flush()
     show([json.loads(line) for line in options.file.read_text().splitlines()])
 
 

@@ -25,7 +25,7 @@ from test_kernels import GRADIENT_TOLERANCE, LOSS_TOLERANCE, oracle, random_sequ
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import rng
-from tinymlds.kernels.optimizers import Adam
+from tinymlds.kernels.optimizers import Adam, AdamW, Lion, Sgd
 from tinymlds.kernels.problem import Job, Problem
 from tinymlds.spec import Recipe, Setting
 from tinymlds.training import backends, loop
@@ -95,6 +95,9 @@ CASES = {
 }
 """Architecture, steps, batch, training sequences. test_ptx.py runs the first one too, so its CPU code is compiled once."""
 
+OF_OPTIMIZERS = {"adamw": AdamW(weight_decay=0.125), "lion": Lion(), "sgd": Sgd()}
+"""With three numbers a step, two, and one; test_ptx.py has the other optimizers."""
+
 
 def lr_at(epoch: int) -> float:
     return 0.01 / epoch
@@ -115,10 +118,11 @@ def assert_same(got: np.ndarray, expected: np.ndarray) -> None:
     assert got.tobytes() == expected.tobytes()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [*CASES, *OF_OPTIMIZERS])
 def test_device_gives_the_bits_of_the_cpu(cuda: backends.DeviceBackend, case: str) -> None:
     """Losses and weights of two epochs, the second in a launch of its own."""
-    problem = make_problem(*CASES[case])
+    problem = make_problem(*CASES["tanh, more outputs than units" if case in OF_OPTIMIZERS else case])
+    problem = problem._replace(optimizer=OF_OPTIMIZERS.get(case, problem.optimizer))
     weights, index = random_weights(problem.architecture), 7
     network, expected = CpuBackend().network(problem, weights), []
     population = cuda.population([problem], [KEY], lr_at, 0.0, 1)

@@ -28,6 +28,7 @@ from test_targets import GOLDEN
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import NUMERICS, rng
+from tinymlds.kernels.optimizers import OPTIMIZERS
 from tinymlds.kernels.problem import Floats, Problem
 from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data
@@ -47,6 +48,11 @@ SHAPES = {
     "one buffer": GruLinear(hidden=48, layers=2, maps=2),
     "largest": GruLinear(hidden=64, layers=2, maps=8),
 }
+ON_A_GPU = [name for name, kind in OPTIMIZERS.items() if name != "adam" and not kind.kernels]
+KERNELS = {name: (shape, "adam") for name, shape in SHAPES.items()} | {
+    f"small, {name}": (SHAPES["small"], name) for name in ON_A_GPU
+}
+"""Shape and optimizer of each kernel."""
 CAPABILITIES = (7, 5), (8, 0), (9, 0)
 
 COMPILE = """
@@ -57,7 +63,7 @@ from cuda.core._utils.cuda_utils import ComputeCapability
 from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
-from tinymlds.kernels.optimizers import Adam
+from tinymlds.kernels.optimizers import OPTIMIZERS
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.training import data
 
@@ -71,8 +77,8 @@ for capability, shapes, fused in eval(sys.argv[1]):
     cuda._without_fusing = nullcontext if fused else without_fusing
     train.cache_clear()  # another kernel; Numba keeps its typed functions, NVVM and the linker see all of it again
     result = {}
-    for name, shape in shapes.items():
-        kernel = train(shape, Adam)
+    for name, (shape, optimizer) in shapes.items():
+        kernel = train(shape, OPTIMIZERS[optimizer])
         try:
             cuda.compile_kernel(kernel, ARGUMENTS)
         except ArithmeticError as error:
@@ -87,7 +93,7 @@ json.dump(results, sys.stdout)
 
 
 class Wanted(NamedTuple):
-    """Shapes to be compiled for a compute capability."""
+    """Kernels to be compiled for a compute capability."""
 
     capability: tuple[int, int]
     names: tuple[str, ...]
@@ -96,7 +102,7 @@ class Wanted(NamedTuple):
 
 
 TOGETHER = (
-    Wanted((9, 0), tuple(name for name in SHAPES if name != "largest")),
+    Wanted((9, 0), tuple(name for name in KERNELS if name != "largest")),
     Wanted((7, 5), ("default", "tanh")),
     Wanted((9, 0), ("default",), fused=True),
 )
@@ -107,7 +113,7 @@ compiled by itself."""
 @cache
 def made(wanted: tuple[Wanted, ...]) -> list[dict[str, str]]:
     """What `compile_kernel` makes of shapes, in a process of its own; linked too, by the linker that a run uses."""
-    jobs = [(each.capability, {name: SHAPES[name] for name in each.names}, each.fused) for each in wanted]
+    jobs = [(each.capability, {name: KERNELS[name] for name in each.names}, each.fused) for each in wanted]
     command = [sys.executable, "-c", COMPILE, repr(jobs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=os.environ)
     assert done.returncode == 0, done.stderr
@@ -116,7 +122,7 @@ def made(wanted: tuple[Wanted, ...]) -> list[dict[str, str]]:
 
 
 def compiled(wanted: Wanted) -> dict[str, str]:
-    """The PTX of each shape."""
+    """The PTX of each kernel."""
     found = made(TOGETHER)[TOGETHER.index(wanted)] if wanted in TOGETHER else made((wanted,))[0]
     if "refused" in found:
         raise ArithmeticError(found["refused"])
@@ -289,6 +295,22 @@ def test_it_gives_the_bits_of_the_cpu(name: str, request: pytest.FixtureRequest)
     network, expected = CpuBackend().network(problem, weights), []
     for epoch in range(1, epochs + 1):
         losses = network.epoch(rng.permutation(KEY, 7, epoch, 160), lr_at(epoch))
+        expected.append([mean(losses), network.validation_loss()])
+    assert_same(records, np.array(expected))
+    assert_same(got, network.weights)
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_every_optimizer_gives_the_bits_of_the_cpu(name: str) -> None:
+    """Two epochs of two minibatches; weight decay too, where an optimizer has it."""
+    kind = OPTIMIZERS[name]
+    optimizer = kind(weight_decay=0.125) if "weight_decay" in kind.__dataclass_fields__ else kind()
+    problem = make_problem(SHAPES["small"], 3, 48, 96)._replace(optimizer=optimizer)
+    weights = random_weights(problem.architecture)
+    got, records = run(ptx_of(f"small, {name}"), problem, weights, 3, KEY, 2)
+    network, expected = CpuBackend().network(problem, weights), []
+    for epoch in (1, 2):
+        losses = network.epoch(rng.permutation(KEY, 3, epoch, 96), lr_at(epoch))
         expected.append([mean(losses), network.validation_loss()])
     assert_same(records, np.array(expected))
     assert_same(got, network.weights)

@@ -37,6 +37,22 @@ GOLDEN = {
         "tanh: weights": "fca29e3f38719b2943e5f275b533010a8e9f93133f401390486646959fc2014e",
         "tanh: losses": "3bf998fda313535f615cba8b8ffb0687b1461ab8a938525ed436ef20b88211de",
         "tanh: outputs": "e605197ef7cba18aba80657e31ab1935ed04066f4eff74b8a895f98e247d4acd",
+        "adamw: weights": "6df78b4afb0e7f0df49608a1e99a9e70ca1749833d016ff915ffcddab92063c9",
+        "adamw: losses": "46d5ea3e7d461089417d7fdb86962381996970726a5c84d98b48c2d41b635bc6",
+        "lion: weights": "3cd3cfdce60ef4b79a9cf3388e528dfecce994b05fcfafd0e9b973dd4ca5b6ff",
+        "lion: losses": "3ce016547ef35a300d77e88832e3b64e5d757fa328a09f85b993807e29451d68",
+        "muon: weights": "1885456699092cda7ce80ff82fd1df3f209cdc859ba23311262517d0c62b4572",
+        "muon: losses": "26ba2986267f56eb1c7824f1e2acba23e3c31c6dd9d71f79f99b412478b3a5e5",
+        "sgd: weights": "86e74021071af03fb50fb7179c4ef580fcf06c90a467b21f2bb011394da5c0a5",
+        "sgd: losses": "968c154af47ea0742d362f6ca5f74ce5423b364a0829378592b7648749b721e5",
+        "momentum: weights": "16ff65963fb23a7822703c69a7bcaa26dfb944f67750f42c5b22f554f6c06e17",
+        "momentum: losses": "ca8018aa476210d71efaf70dfcf2395edb0ecb13d2624f0e75b7bd447af9773e",
+        "nesterov: weights": "a4a0fff087c6f48566c2ad37b76804afd3fc009a447de664f6df48e0d1c4aedf",
+        "nesterov: losses": "4bd56f68a72bb952f8ac0b3b7460c2190cc73abccd7ece4d392bf780280bf4c2",
+        "rmsprop: weights": "48b921f669265b1cff591f45ed13e26819ba8d81efafeb3a0dc8d3dfe296a96c",
+        "rmsprop: losses": "2d7e02e821bb0b4cb6d68fcc7ce0fdc7dae949a6c03c5612ced844f1ef86fa2d",
+        "adagrad: weights": "78875fa00d55dc91ffda56f5698d210238c8f967bbac6c4b7ca0c1e037f8f795",
+        "adagrad: losses": "2a6c4d1260d7849a40bd34f64d7ba823150066cdfde746bb7edab704a91a02cb",
     }
 }
 """Numerics version -> sha256 of what `TRAIN` computes. Frozen: other bits are another version, so raise NUMERICS, add a
@@ -56,14 +72,22 @@ recipes = {
     "default": Recipe.of(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8),
     "wide": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3),
     "tanh": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
+} | {
+    name: Recipe.of(**sizes, optimizer=name, lr_decay=0, lr=rate)
+    for name, rate in {
+        "adamw": 0.003, "lion": 0.001, "muon": 0.003, "sgd": 1.0, "momentum": 0.1, "nesterov": 0.1, "rmsprop": 0.001,
+        "adagrad": 0.01,
+    }.items()
 }
 cpu, results = backends.load("cpu"), {}
 for name, recipe in recipes.items():
     [outcome] = loop.train_networks(cpu, Setting("xor", 0, recipe), range(1))
     x = lines(data.problem(Setting("xor", 0, recipe)).validation.inputs, 9)
-    assert outcome.epochs == 3 and np.isfinite(outcome.weights).all()
+    assert outcome.epochs == 3 and outcome.train_losses[2] < outcome.train_losses[0] and np.isfinite(outcome.weights).all()
     results[f"{name}: weights"] = outcome.weights
     results[f"{name}: losses"] = np.concatenate([outcome.train_losses, outcome.validation_losses])
+    if recipe.optimizer.name != "adam":
+        continue
     results[f"{name}: outputs"] = cpu.outputs(recipe.architecture, outcome.weights, x)
 digests = {name: hashlib.sha256(array.astype("<f4").tobytes()).hexdigest() for name, array in results.items()}
 print(json.dumps({"digests": digests, "features": cache.target_features()}))

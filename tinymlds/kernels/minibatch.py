@@ -48,6 +48,8 @@ class State(NamedTuple):
     p: Floats
     m: Floats
     v: Floats
+    scratch: Floats
+    """What an optimizer with kernels of its own needs beside them."""
 
 
 class Passes(NamedTuple):
@@ -89,6 +91,13 @@ def workspace(architecture: Architecture, steps: int) -> Work:
         gradient=padded(np.zeros(architecture.size, np.float32)),
         own=type(sizes)(*map(_aligned, sizes)),
     )
+
+
+def initial_state(architecture: Architecture, optimizer: Optimizer, weights: Floats) -> State:
+    """The state before the first step, from initial weights [P]."""
+    nothing, own = np.zeros_like(weights), optimizer.kernels
+    scratch = import_module(own["cpu"]).scratch(architecture) if own else _aligned(0)
+    return State(padded(weights), padded(nothing), padded(nothing), scratch)
 
 
 def _kernels_of(architecture: Architecture) -> Any:
@@ -155,8 +164,10 @@ def surroundings(inputs: int, outputs: int) -> Surroundings:
 
 
 @cache
-def update_of(optimizer: type[Optimizer]) -> Any:
+def update_of(architecture: Architecture, optimizer: type[Optimizer]) -> Any:
     """update(state, work, constants, factors): a step of this optimizer."""
+    if optimizer.kernels:
+        return import_module(optimizer.kernels["cpu"]).update(architecture)
     step = njit(**INNER)(optimizer.step(MATH))
 
     @njit(**INNER)
@@ -192,7 +203,7 @@ def training(architecture: Architecture, optimizer: type[Optimizer]) -> Any:
     """Compile (or load from the cache) the loop that trains networks of this architecture with this optimizer."""
     clear, gather, error = surroundings(architecture.inputs, architecture.outputs)
     start, forward, backward, finish = passes_of(architecture)
-    update = update_of(optimizer)
+    update = update_of(architecture, optimizer)
 
     @cached_njit(_identity(architecture, optimizer), **OPTIONS)
     def train(state, sequences, order, batch, factors, fixed, work, losses):  # type: ignore[no-untyped-def]

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Words = npt.NDArray[np.uint16]
+Rate = float | npt.NDArray[np.float64]
+"""The learning rate of an epoch: one for all of its steps, or float64 [steps]."""
 
 
 class Sequences(NamedTuple):

@@ -3,13 +3,16 @@
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tinymlds.architectures import ARCHITECTURES, Architecture
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.errors import UsageError
 from tinymlds.kernels.optimizers import OPTIMIZERS, Adam, Optimizer
 from tinymlds.kernels.options import Option, check_options, option, options_of
+
+if TYPE_CHECKING:
+    from tinymlds.kernels.problem import Rate
 
 _LARGEST_DATA = 2**30
 _COMMAND = "(set|clear) [0-7]"
@@ -34,6 +37,14 @@ class Recipe:
     lr_decay: float = option(
         100.0, "Epochs in which it halves: lr / (1 + (epoch - 1) / lr_decay); 0: constant.", 0, 1e6, subject=_RATE
     )
+    lr_schedule: str = option(
+        "inverse",
+        "How the rate falls: by lr_decay, or in a straight line to 0 after max_epochs.",
+        subject=_RATE,
+        choices=("inverse", "linear"),
+        later=True,
+    )
+    warmup: int = option(0, "First steps, in which the rate rises in a straight line.", 0, 2**31, subject=_RATE, later=True)
     batch: int = option(32, "Sequences in a minibatch, a multiple of 16.", 16, 2**20, subject=_DATA)
     threshold: float = option(1e-4, "Validation loss below which a network is complete.", 0.0, math.inf, subject=_STOP)
     max_epochs: int = option(256, "Epochs after which a network is given up (epoch_cap).", 1, 2**20, subject=_STOP)
@@ -41,6 +52,13 @@ class Recipe:
         64, "Epochs without a better validation loss before a network is stalled; 0: never.", 0, 2**20, subject=_STOP
     )
     patience_gain: float = option(0.1, "Share by which a loss must fall to count as better.", 0.0, 0.999, subject=_STOP)
+    stop: str = option(
+        "threshold",
+        "When a network is complete: below the threshold, or after max_epochs whatever its loss.",
+        subject=_STOP,
+        choices=("threshold", "max_epochs"),
+        later=True,
+    )
     trigger_key: str = option(
         "set 7, clear 7, set 7", "Commands that fire the trigger of a modified machine.", subject=_TASK
     )
@@ -128,9 +146,25 @@ class Recipe:
         """Training sequences that a dataset stores of a task: none if each network draws its own."""
         return self.train_sequences if self.sequences == "shared" else 0
 
-    def lr_at(self, epoch: int) -> float:
-        """The learning rate of an epoch; epochs count from 1. float64, IEEE operations only."""
-        return self.lr / (1.0 + (epoch - 1) / self.lr_decay) if self.lr_decay else self.lr
+    @property
+    def stop_below(self) -> float:
+        """The validation loss below which training ends: 0 if that is not what ends it."""
+        return self.threshold if self.stop == "threshold" else 0.0
+
+    def lr_at(self, epoch: int) -> "Rate":
+        """The learning rate of an epoch, or of each of its steps; epochs count from 1. float64, IEEE operations only."""
+        lr = self.lr
+        if self.lr_schedule == "linear":
+            lr *= 1.0 - (epoch - 1) / self.max_epochs
+        elif self.lr_decay:
+            lr /= 1.0 + (epoch - 1) / self.lr_decay
+        minibatches = self.train_sequences // self.batch
+        before = (epoch - 1) * minibatches
+        if before >= self.warmup:
+            return lr
+        import numpy as np
+
+        return lr * np.minimum(1.0, np.arange(before + 1, before + minibatches + 1) / self.warmup)
 
 
 _CHOICES = (

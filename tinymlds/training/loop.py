@@ -86,20 +86,21 @@ class StopRule:
     def after(self, epoch: int, validation_loss: float) -> tuple[Status, str] | None:
         """None to go on; else the status and the reason. Epochs count from 1."""
         recipe = self._recipe
-        if validation_loss < recipe.threshold:
+        if validation_loss < recipe.stop_below or (recipe.stop == "max_epochs" and epoch == recipe.max_epochs):
             return Status.COMPLETE, ""
         if validation_loss < self._best * (1.0 - recipe.patience_gain):
             self._best, self._best_epoch = validation_loss, epoch
         if epoch >= recipe.max_epochs:
             return Status.EPOCH_CAP, f"not below the threshold after {epoch} epochs"
-        if recipe.patience and epoch - self._best_epoch >= recipe.patience:
+        if recipe.patience and recipe.stop == "threshold" and epoch - self._best_epoch >= recipe.patience:
             return Status.STALLED, f"no better validation loss since epoch {self._best_epoch}"
         return None
 
     def last_epoch(self) -> int:
         """The epoch at which training ends if no validation loss is better than those seen so far."""
         recipe = self._recipe
-        return min(recipe.max_epochs, self._best_epoch + recipe.patience) if recipe.patience else recipe.max_epochs
+        patient = recipe.patience and recipe.stop == "threshold"
+        return min(recipe.max_epochs, self._best_epoch + recipe.patience) if patient else recipe.max_epochs
 
 
 class _Trainee:
@@ -158,6 +159,9 @@ def require_backend(backend: str, recipe: Recipe) -> None:
     if backend not in recipe.architecture.kernels:
         able = ", ".join(recipe.architecture.kernels)
         raise UsageError(f"there are no kernels for {recipe.architecture.name} on {backend}; use --backend {able}")
+    if recipe.optimizer.kernels and backend not in recipe.optimizer.kernels:
+        able = ", ".join(recipe.optimizer.kernels)
+        raise UsageError(f"there are no kernels for optimizer {recipe.optimizer.name} on {backend}; use --backend {able}")
     if backend != "cpu" and recipe.sequences == "own":
         raise UsageError("networks that draw their own sequences are trained on the CPU only; use --backend cpu")
 
@@ -213,7 +217,7 @@ def train_on(
     """
     recipe = settings[0].recipe
     keys = [catalog.load(setting).stream_key for setting in settings]
-    population = backend.population(problems, keys, recipe.lr_at, recipe.threshold, min(most, len(wanted)))
+    population = backend.population(problems, keys, recipe.lr_at, recipe.stop_below, min(most, len(wanted)))
     initial = ((number, index, initial_weights(settings[number], index)) for number, index in wanted)
     ready: deque[tuple[int, int, Floats]] = deque()
     seats: dict[int, tuple[int, _Trainee]] = {}  # place -> number of the problem, and record

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from tinymlds.architectures import Architecture
 from tinymlds.kernels.optimizers import Optimizer
-from tinymlds.kernels.problem import Floats, Job, Problem, Sequences, Stretch
+from tinymlds.kernels.problem import Floats, Job, Problem, Rate, Sequences, Stretch
 from tinymlds.kernels.rng import Key
 
 
@@ -24,8 +24,8 @@ class Network(Protocol):
         """A copy of the parameter vector, float32 [P]."""
         ...
 
-    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
-        """Train an epoch on the training sequences in this order, at this learning rate; each minibatch's loss, float32."""
+    def epoch(self, order: npt.NDArray[np.uint32], lr: Rate) -> Floats:
+        """Train an epoch on the training sequences in this order, at this rate; each minibatch's loss, float32."""
         ...
 
     def validation_loss(self) -> np.float32:
@@ -76,7 +76,7 @@ class Backend(Protocol):
         ...
 
     def population(
-        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], Rate], threshold: float, most: int
     ) -> Population:
         """An empty population, which runs epochs and the order of their sequences by itself.
 
@@ -84,7 +84,7 @@ class Backend(Protocol):
             problems: what networks may be trained on: the same architecture, sizes, batch and optimizer.
             keys: of the stream that the order of sequences is drawn from, for each problem.
             lr_at: the learning rate of an epoch, from 1.
-            threshold: a network whose validation loss is below it is done.
+            threshold: a network whose validation loss is below it is done; 0: none is.
             most: places that are wanted at most.
 
         Raises:

@@ -8,9 +8,9 @@ import numpy.typing as npt
 
 from tinymlds.architectures import Architecture
 from tinymlds.kernels import rng
-from tinymlds.kernels.minibatch import State, Work, evaluation, padded, training, workspace
+from tinymlds.kernels.minibatch import Work, evaluation, initial_state, padded, training, workspace
 from tinymlds.kernels.optimizers import Optimizer
-from tinymlds.kernels.problem import Floats, Job, Problem, Sequences, Stretch, check_arithmetic, constants
+from tinymlds.kernels.problem import Floats, Job, Problem, Rate, Sequences, Stretch, check_arithmetic, constants
 from tinymlds.kernels.rng import Key
 from tinymlds.training.backends import Network
 
@@ -23,14 +23,14 @@ class CpuNetwork:
         self._train = training(problem.architecture, type(problem.optimizer))
         self._work = workspace(problem.architecture, problem.train.inputs.shape[1])
         self._fixed = constants(problem)
-        self._state = State(padded(weights), padded(np.zeros_like(weights)), padded(np.zeros_like(weights)))
+        self._state = initial_state(problem.architecture, problem.optimizer, weights)
         self._carried = problem.optimizer.start
 
     @property
     def weights(self) -> Floats:
         return self._state.p[: self._problem.architecture.size].copy()
 
-    def epoch(self, order: npt.NDArray[np.uint32], lr: float) -> Floats:
+    def epoch(self, order: npt.NDArray[np.uint32], lr: Rate) -> Floats:
         losses = np.empty(order.size // self._problem.batch, np.float32)
         factors, self._carried = self._problem.optimizer.factors(lr, self._carried, losses.size)
         self._train(self._state, self._problem.train, order, self._problem.batch, factors, self._fixed, self._work, losses)
@@ -57,7 +57,7 @@ class OnePlace:
         make: Callable[[Problem, Floats], Network],
         problems: Sequence[Problem],
         keys: Sequence[Key],
-        lr_at: Callable[[int], float],
+        lr_at: Callable[[int], Rate],
         threshold: float,
     ) -> None:
         self._make, self._problems, self._keys, self._lr_at, self._threshold = make, problems, keys, lr_at, threshold
@@ -132,7 +132,7 @@ class CpuBackend:
         return CpuNetwork(problem, weights)
 
     def population(
-        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], Rate], threshold: float, most: int
     ) -> OnePlace:
         return OnePlace(self.network, problems, keys, lr_at, threshold)
 

@@ -21,7 +21,7 @@ from tinymlds.kernels.cuda import (
 from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, kernels_of, train
 from tinymlds.kernels.optimizers import Optimizer
-from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Stretch, check_arithmetic, constants
+from tinymlds.kernels.problem import LONGEST_JOB, Floats, Job, Problem, Rate, Stretch, check_arithmetic, constants
 from tinymlds.kernels.rng import Key
 
 _NOT_FINITE = {
@@ -48,7 +48,7 @@ class CudaBackend:
         compile_kernel(train(architecture, type(optimizer)), ARGUMENTS)
 
     def population(
-        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], float], threshold: float, most: int
+        self, problems: Sequence[Problem], keys: Sequence[Key], lr_at: Callable[[int], Rate], threshold: float, most: int
     ) -> "CudaPopulation":
         """An empty population; see `backends.DeviceBackend`."""
         architecture, optimizer = problems[0].architecture, problems[0].optimizer
@@ -70,7 +70,7 @@ class CudaPopulation:
         kernel: Callable[..., None],
         problems: Sequence[Problem],
         keys: Sequence[Key],
-        lr_at: Callable[[int], float],
+        lr_at: Callable[[int], Rate],
         threshold: float,
         places: int,
     ) -> None:
