@@ -17,13 +17,15 @@ def random_weights(seed, count=COUNT, shape=SHAPE):
     return np.random.default_rng(seed).uniform(-0.6, 0.6, (count, shape.size)).astype(np.float32)
 
 
-def points(*weights, target=None, classes=("a", "b"), epochs=None):
+def points(*weights, target=None, classes=("a", "b"), epochs=None, loss=None):
     """Made-up networks of two tasks, [COUNT, P] each."""
     source = np.repeat(np.arange(len(weights)), [len(each) for each in weights])
     index = np.concatenate([np.arange(len(each)) for each in weights])
     sources = tuple(Setting(task, 0, RECIPE) for task in ("direct", "invert")[: len(weights)])
     epochs = np.ones(len(index), np.int64) if epochs is None else epochs
-    return Points(sources, classes, np.concatenate(weights), source, index, epochs, source if target is None else target)
+    loss = np.full(len(index), 5e-5) if loss is None else loss
+    target = source if target is None else target
+    return Points(sources, classes, np.concatenate(weights), source, index, epochs, loss, target)
 
 
 def climbed(data, name, metric="balanced_accuracy", seeds=3, **options):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tinymlds
-from tinymlds.architectures import symmetry
+from tinymlds.architectures import params, symmetry
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.dataset.manifest import splits as column
 from tinymlds.spec import Recipe, Setting
@@ -16,9 +16,9 @@ pytest.importorskip("sklearn", reason="needs scikit-learn")
 from made_up import COUNT, RECIPE, SHAPE, climbed, points, random_weights, score
 
 from tinymlds.analysis import ladder, models, statistics
-from tinymlds.analysis.features import answers
+from tinymlds.analysis.features import answers, features
 from tinymlds.analysis.features import statistics as layer_statistics
-from tinymlds.analysis.points import equalised, sharing
+from tinymlds.analysis.points import cells, equalised, sharing
 from tinymlds.analysis.splits import split
 
 pytestmark = pytest.mark.usefixtures("small_forests")
@@ -337,7 +337,7 @@ def test_epochs_are_equalised():
     """Class a: epochs 1 (60) and 2 (40); b: 2 (30) and 3 (70). In common: thirty of 2."""
     epochs = np.repeat([1, 2, 2, 3], [60, 40, 30, 70])
     data = points(random_weights(0), random_weights(1), epochs=epochs)
-    everywhere, one = np.arange(2 * COUNT), np.zeros(2 * COUNT, np.int64)
+    everywhere, one = np.arange(2 * COUNT), data.epochs
     assert sharing(data, one) == (0, 1)
     kept = equalised(data, (0, 1), one, everywhere)
     assert np.bincount(data.target[kept]).tolist() == [30, 30]
@@ -350,10 +350,10 @@ def test_epochs_are_equalised():
     found = climbed(data, "forest/raw/equalised")
     assert found["notes"] == (note,)
     apart = replace(data, epochs=np.repeat([1, 2], COUNT))
-    assert sharing(apart, one) is None
+    assert sharing(apart, apart.epochs) is None
     with pytest.raises(tinymlds.UsageError, match="no two classes share"):
         climbed(apart, "forest/raw/equalised")
-    assert sharing(data, everywhere) is None, "each network on its own: none has a partner"
+    assert sharing(data, cells(data.epochs, everywhere)) is None, "each network on its own: none has a partner"
 
 
 @pytest.mark.parametrize("model", ["forest", "knn"])
@@ -368,7 +368,7 @@ def test_equalised_epochs_are_at_chance(monkeypatch, model, low, high):
     assert found["scores"] == pytest.approx([0.5] * 8)
     assert climbed(data, rung.name, "roc_auc", seeds=2)["scores"] == pytest.approx([0.5] * 2)
     assert min(found["networks"]["train"]) > 80
-    once = equalised(data, (0, 1), np.zeros(2 * COUNT, np.int64), np.arange(2 * COUNT))
+    once = equalised(data, (0, 1), data.epochs, np.arange(2 * COUNT))
     monkeypatch.setattr(ladder, "equalised", lambda *given: np.intersect1d(given[-1], once))
     if (model, low, high) == ("forest", 7, 26):
         assert score(data, rung.name, seeds=8) < 0.4
@@ -378,19 +378,42 @@ def test_too_few_equalised_for_training_are_skipped():
     epochs = np.tile(np.where(np.arange(COUNT) < 11, 1, np.arange(COUNT) + 1), 2)
     epochs[COUNT + 11 :] += COUNT
     data = points(random_weights(0), random_weights(1), epochs=epochs)
-    assert sharing(data, np.zeros(2 * COUNT, np.int64)) == (0, 1)
+    assert sharing(data, data.epochs) == (0, 1)
     with pytest.raises(
         tinymlds.UsageError, match=r"with seed \d only \d networks of each class are left for training, not 10"
     ):
         climbed(data, "forest/raw/equalised", seeds=5)
 
 
+def test_losses_are_equalised():
+    """Class b has half of the losses of class a, which a forest sees at once; equalised it has nothing to see."""
+    loss = np.random.default_rng(3).uniform(2e-5, 1e-4, 2 * COUNT)
+    loss[COUNT:] /= 2.0
+    data = points(random_weights(0), random_weights(1), loss=loss)
+    assert score(data, "forest/loss/plain") > 0.6
+    found = climbed(data, "forest/loss/equal-loss", seeds=8)
+    assert abs(found["mean"] - 0.5) < 0.12  # what is left is within a bin, of a tenth of a decade
+    assert "with each tenth of a decade of losses" in found["notes"][0]
+    with pytest.raises(tinymlds.UsageError, match="no two classes share losses"):
+        climbed(replace(data, loss=np.repeat([1e-5, 1e-4], COUNT)), "forest/raw/equal-loss")
+
+
+def test_a_norm_is_seen_alone_and_taken_away():
+    data = points(random_weights(0), 1.5 * random_weights(1))
+    assert score(data, "forest/norm/plain") > 0.95
+    assert score(data, "forest/norms/plain") > 0.95
+    assert score(data, "forest/statistics/plain") > 0.95
+    assert abs(score(data, "forest/statistics/normalised") - 0.5) < 0.15  # 100 networks in a test, three seeds
+    seen = features(data, "raw", "normalised", 0)
+    for place in params.places(SHAPE).values():
+        np.testing.assert_allclose(np.linalg.norm(seen[:, place], axis=1), 1.0, rtol=1e-5)  # float32
+
+
 def test_a_class_that_shares_no_epochs_is_left_out():
     data = points(random_weights(0, 150), target=np.repeat([0, 1, 2], 50), classes=("a", "b", "c"))
     data = replace(data, epochs=np.repeat([1, 9, 1], 50))
-    one = np.zeros(150, np.int64)
-    assert sharing(data, one) == (0, 2)
-    assert np.bincount(data.target[equalised(data, (0, 2), one, np.arange(150))]).tolist() == [50, 0, 50]
+    assert sharing(data, data.epochs) == (0, 2)
+    assert np.bincount(data.target[equalised(data, (0, 2), data.epochs, np.arange(150))]).tolist() == [50, 0, 50]
     found = climbed(data, "majority/raw/equalised")
     assert (found["classes"], found["chance"]) == (("a", "c"), 0.5)
     assert found["notes"][0].endswith("; too few shared with b")

@@ -43,6 +43,9 @@ def folders(tmp_path_factory):
     make(place / "shapely", "xor", 12, seed=1, threshold=10.0, matched=True, gru_layers=1)
     make(place / "shapely-parity", "parity", 12, threshold=10.0, matched=True, gru_layers=1)
     make(place / "never-twin", "xor", 12, modified=True, matched=True)
+    for optimizer in ("sgd", "lion"):
+        make(place / f"xor-{optimizer}", "xor", optimizer=optimizer, **common)
+        make(place / f"other-{optimizer}", "xor", seed=1, optimizer=optimizer, **common)
     make(place / "never", "xor", 3)
     make(place / "parity-never", "parity", 3)
     return place
@@ -91,6 +94,33 @@ def test_matched_pairs(folders):
     assert found.pairs.startswith("matched pairs: ")
     assert [each["indices"] for each in found.splits] == [12] * 5, "those that both have"
     assert plain.networks["test"] == [2 * len(each["test"]) for each in found.splits]
+
+
+def test_which_optimizer(folders):
+    """Networks of one task by several optimizers, which begin alike; the recipes differ by more, and it says so."""
+    asked = [folders / name for name in ("xor", "xor-sgd", "xor-lion", "parity")]
+    found = tinymlds.analyze(asked, "which-optimizer", rungs="linear/raw/*,forest/norm/plain")
+    rows = {row.rung: row for row in found.rows}
+    assert {row.case for row in found.rows} == {"xor"}, "parity has one optimizer"
+    plain = rows["linear/raw/plain"]
+    assert plain.classes == ("adam", "sgd", "lion")
+    assert plain.chance == pytest.approx(1 / 3)
+    assert rows["linear/raw/initial"].mean == pytest.approx(1 / 3), "they start from the same weights"
+    (note,) = plain.notes
+    assert note.startswith("the datasets of these networks differ in ")
+    assert "lr" in note
+    assert "optimizer" not in note.split(" too,")[0].split()
+    theirs = [folders / name for name in ("other-xor", "other-sgd", "other-lion")]
+    held = tinymlds.analyze(asked[:3], "which-optimizer", rungs="linear/raw/plain", held_out=theirs)
+    assert held.rows[0].networks["test"] == [36] * 5
+    with pytest.raises(
+        tinymlds.UsageError, match="networks of xor of all of these optimizers of the case xor: adam, sgd, lion"
+    ):
+        tinymlds.analyze(asked[:3], "which-optimizer", rungs="knn", held_out=theirs[:2])
+    with pytest.raises(tinymlds.UsageError, match="at least two optimizers with a task in common"):
+        tinymlds.analyze([folders / "xor-sgd", folders / "parity"], "which-optimizer")
+    with pytest.raises(tinymlds.UsageError, match="both have xor with optimizer adam; give one"):
+        tinymlds.analyze([folders / "xor", folders / "other-xor"], "which-optimizer")
 
 
 def test_networks_of_another_seed_are_held_out(folders):

@@ -73,10 +73,16 @@ recipes = {
     "wide": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3),
     "tanh": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
 } | {
-    name: Recipe.of(**sizes, optimizer=name, lr_decay=0, lr=rate)
-    for name, rate in {
-        "adamw": 0.003, "lion": 0.001, "muon": 0.003, "sgd": 1.0, "momentum": 0.1, "nesterov": 0.1, "rmsprop": 0.001,
-        "adagrad": 0.01,
+    name: Recipe.of(**sizes, optimizer=name, lr_decay=0, **options)
+    for name, options in {
+        "adamw": {"lr": 0.003, "weight_decay": 0.01},
+        "lion": {"lr": 0.001},
+        "muon": {"lr": 0.003, "weight_decay": 0.01},
+        "sgd": {"lr": 1.0},
+        "momentum": {"lr": 0.1},
+        "nesterov": {"lr": 0.1},
+        "rmsprop": {"lr": 0.001},
+        "adagrad": {"lr": 0.01},
     }.items()
 }
 cpu, results = backends.load("cpu"), {}

@@ -18,8 +18,13 @@ FORMS = {
     "transformed": "each network changed by a random symmetry of its own",
     "canonical": "brought into the canonical form",
     "initial": "control: weights before training",
+    "normalised": "control: each tensor divided by its Euclidean norm",
     "equalised": "control: as many networks of each class with each number of epochs",
+    "equal-loss": "control: as many networks of each class with each loss, to a tenth of a decade",
 }
+EQUALISED = ("equalised", "equal-loss")
+"""The forms in which networks are chosen, and weights are as trained."""
+CONTROLS = ("initial", "normalised", *EQUALISED)
 DRAWN = ("moved", "transformed")
 """The forms that depend on the seed."""
 
@@ -35,12 +40,15 @@ def features(points: Points, name: str, form: str, seed: int) -> Floats:
 
     Args:
         points: the networks.
-        name: raw, statistics, answers, epochs (their number alone) or task (the task alone).
+        name: raw, statistics, answers, or one number alone: epochs, loss, norm (of the whole vector); norms (of each
+            tensor); task (the task alone).
         form: one of FORMS; for test networks, moved means transformed.
         seed: seed of the random symmetries.
     """
     if name == "epochs":
         return np.log(np.maximum(points.epochs, 1)).astype(np.float32)[:, None]
+    if name == "loss":
+        return np.log(np.maximum(points.loss, np.finfo(np.float32).tiny)).astype(np.float32)[:, None]
     if name == "task":
         return np.eye(len(points.sources), dtype=np.float32)[points.source]
     if form in DRAWN:
@@ -49,9 +57,23 @@ def features(points: Points, name: str, form: str, seed: int) -> Floats:
         weights = symmetry.canonicalize(points.architecture, points.weights)
     else:
         weights = points.initial() if form == "initial" else points.weights
+    if form == "normalised":
+        norms, sizes = _norms(points.architecture, weights)
+        weights = np.asarray(weights / np.repeat(norms, sizes, axis=1), np.float32)
+    if name == "norm":
+        return np.asarray(np.linalg.norm(weights, axis=1, keepdims=True), np.float32)
+    if name == "norms":
+        return _norms(points.architecture, weights)[0]
     if name == "statistics":
         return statistics(points.architecture, weights)
     return answers(points, weights) if name == "answers" else weights
+
+
+def _norms(architecture: Architecture, weights: Floats) -> tuple[Floats, list[int]]:
+    """The Euclidean norm of every tensor, float32 [n, tensors] (1 for a tensor of zeros), and their sizes."""
+    found = [np.linalg.norm(weights[:, place], axis=1) for place in params.places(architecture).values()]
+    norms = np.asarray(np.stack(found, axis=1), np.float32)
+    return np.where(norms > 0.0, norms, np.float32(1.0)), [tensor.size for tensor in architecture.tensors()]
 
 
 def statistics(architecture: Architecture, weights: Floats) -> Floats:

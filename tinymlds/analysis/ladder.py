@@ -15,8 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from tinymlds.analysis import models
-from tinymlds.analysis.features import DRAWN, FORMS, features
-from tinymlds.analysis.points import LEAST, Ints, Points, equalised, sharing
+from tinymlds.analysis.features import DRAWN, EQUALISED, FORMS, features
+from tinymlds.analysis.points import LEAST, Ints, Points, cells, equalised, sharing
 from tinymlds.analysis.results import METRICS as BOUNDS
 from tinymlds.analysis.splits import Split
 from tinymlds.analysis.statistics import (
@@ -71,7 +71,8 @@ def _rungs() -> Iterator[Rung]:
         if form != "canonical":  # which it sees as it sees the plain one
             yield Rung("graph", "raw", form)
     yield from (Rung(model, "answers", "plain") for model in shallow)
-    yield from (Rung("forest", "epochs", form) for form in ("plain", "equalised"))
+    yield from (Rung("forest", seen, "plain") for seen in ("norm", "norms", "loss", "epochs"))
+    yield from (Rung("forest", *each) for each in (("epochs", "equalised"), ("loss", "equal-loss")))
     yield Rung("linear", "task", "plain")
 
 
@@ -83,7 +84,7 @@ def choose(patterns: str | None, metric: str) -> tuple[Rung, ...]:
 
     Rungs that see the task or the epochs alone are controls; those that would see the target itself are left out.
     """
-    target = ("epochs", "equalised") if metric == "spearman" else ("task",)
+    target = ("epochs", *EQUALISED) if metric == "spearman" else ("task",)
     known = [rung for rung in RUNGS if rung.features not in target and rung.form not in target]
     return tuple(matching("rung", known, patterns, lambda rung: (rung.name, rung.model)))
 
@@ -114,7 +115,7 @@ class Case:
     held: Points | None = None
     """Networks of other datasets, tested in place of the test networks."""
     strata: Ints | None = None
-    """The stratum of each network, [n], within which epochs are equalised; None is one stratum for all."""
+    """The stratum of each network, [n], within which epochs or losses are equalised; None is one stratum for all."""
     unseen: npt.NDArray[np.bool_] | None = None
     """Whether each network is for testing only, [n], and no other is tested; None is for a case without."""
     pair: Ints | None = None
@@ -215,13 +216,12 @@ class _Attempt:
         (self._rung,) = {rung.fit for rung in rungs}
         self._case, self._points, self._evaluation, self.held = case, case.points, evaluation, case.held
         self._features = partial(features, name=self._rung.features)
-        self._form, *self._shown = ("plain" if r.form == "equalised" else r.form for r in (self._rung, *rungs))
+        self._form, *self._shown = ("plain" if r.form in EQUALISED else r.form for r in (self._rung, *rungs))
         """The form to fit on, and the form to test on for each rung."""
-        self._strata = np.zeros(len(case.points), np.int64) if case.strata is None else case.strata
         self._kept: tuple[int, ...] | None = None
         self.classes, self._target, self._pair, self.notes = case.points.classes, case.points.target, case.pair, case.notes
-        if self._rung.form == "equalised":
-            self._equalise()
+        if self._rung.form in EQUALISED:
+            self._equalise(self._rung.form == "equalised")
         if self._rung.form == "initial" and self._pair is not None:
             self.notes = *self.notes, "the two networks of a pair start from the same weights: a guess by construction"
         self._fixed: Any = None
@@ -230,19 +230,26 @@ class _Attempt:
             self._fixed = self._features(self._points, form=self._form, seed=0)
             self._fixed_held = self._features(self.held, form=self._form, seed=0) if self.held is not None else None
 
-    def _equalise(self) -> None:
-        """Find the classes whose epochs can be equalised, the same for every seed, and renumber the labels."""
+    def _equalise(self, by_epochs: bool) -> None:
+        """Find the classes whose epochs, or losses, can be equalised, the same for every seed, and renumber the labels."""
         if self.held is not None:
             raise UsageError("not with networks of another dataset: theirs are as they are")
-        self._kept, self._pair = sharing(self._points, self._strata), None
+        by, what = (
+            (self._points.epochs, "number of epochs")
+            if by_epochs
+            else (self._points.loss_bins(), "tenth of a decade of losses")
+        )
+        self._cell = cells(np.zeros_like(by) if self._case.strata is None else self._case.strata, by)
+        self._kept, self._pair = sharing(self._points, self._cell), None
         if self._kept is None:
-            raise UsageError(f"no two classes share numbers of epochs in at least {LEAST} networks each")
+            whose = "numbers of epochs" if by_epochs else "losses"
+            raise UsageError(f"no two classes share {whose} in at least {LEAST} networks each")
         number = np.full(len(self.classes), -1)
         number[list(self._kept)] = np.arange(len(self._kept))
         self._target = number[self._target]
         left_out = [name for k, name in enumerate(self.classes) if k not in self._kept]
         self.classes = tuple(self.classes[k] for k in self._kept)
-        note = f"in each part as many networks of each of {', '.join(self.classes)} with each number of epochs"
+        note = f"in each part as many networks of each of {', '.join(self.classes)} with each {what}"
         self.notes = *self.notes, note + (f"; too few shared with {', '.join(left_out)}" if left_out else "")
 
     def __call__(self, number: int) -> tuple[_Climbed, ...]:
@@ -272,7 +279,7 @@ class _Attempt:
             if self._case.unseen is not None:
                 places = places[self._case.unseen[places] == (name == "test")]
             if self._kept is not None:
-                places = equalised(self._points, self._kept, self._strata, places)
+                places = equalised(self._points, self._kept, self._cell, places)
             parts.append(places)
         targets = [self._target[places] for places in parts]
         if self._kept is not None and len(parts[0]) < LEAST * len(self._kept):

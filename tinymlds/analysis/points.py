@@ -16,7 +16,8 @@ from tinymlds.training.data import initial_weights
 Ints = npt.NDArray[np.int64]
 
 LEAST = 10
-"""The least number of networks of a class after numbers of epochs are equalised."""
+"""The least number of networks of a class after numbers of epochs or losses are equalised."""
+_BINS_OF_A_DECADE = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,8 @@ class Points:
     """Indices of the networks in their tasks, [n]."""
     epochs: Ints
     """Numbers of epochs, [n]."""
+    loss: npt.NDArray[np.float64]
+    """Validation losses, [n]."""
     target: npt.NDArray[Any]
     """Labels int64 or numbers float64, [n]."""
 
@@ -47,8 +50,13 @@ class Points:
 
     def take(self, picked: npt.NDArray[Any]) -> "Points":
         """Return the points selected by a mask or by positions."""
-        arrays = {name: getattr(self, name)[picked] for name in ("weights", "source", "index", "epochs", "target")}
+        arrays = {name: getattr(self, name)[picked] for name in ("weights", "source", "index", "epochs", "loss", "target")}
         return replace(self, **arrays)
+
+    def loss_bins(self) -> Ints:
+        """Number the losses by tenths of a decade, [n]."""
+        decades = np.log10(np.maximum(self.loss, np.finfo(np.float32).tiny))
+        return np.asarray(np.floor(_BINS_OF_A_DECADE * decades), np.int64)
 
     def initial(self) -> Floats:
         """Draw the weights before training, [n, P], again from recipe, seed, task and index."""
@@ -79,9 +87,10 @@ def gather(wanted: Sequence[Wanted], classes: tuple[str, ...] = (), count: int |
     for (dataset, task, _), stop, number in zip(wanted, stops, counts, strict=True):
         _read(dataset, task, weights[stop - number : stop])
     epochs, index = (np.array([row[k] for each in rows for row in each], np.int64) for k in ("epochs", "index"))
+    loss = np.array([row["validation_loss"] for each in rows for row in each], np.float64)
     labels = np.repeat(np.array([label for _, _, label in wanted], np.int64), counts)
     target = labels if classes else np.log(np.maximum(epochs, 1))
-    return Points(sources, classes, weights, np.repeat(np.arange(len(wanted)), counts), index, epochs, target)
+    return Points(sources, classes, weights, np.repeat(np.arange(len(wanted)), counts), index, epochs, loss, target)
 
 
 def _read(dataset: Dataset, task: str, weights: Floats) -> None:
@@ -93,18 +102,21 @@ def _read(dataset: Dataset, task: str, weights: Floats) -> None:
         row[:] = network.weights
 
 
-# ------------------------------------------------------------------ equal numbers of epochs
+# ------------------------------------------------------------------ equal numbers of epochs, or losses
 
 
-def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
-    """Return the labels of classes that have numbers of epochs in common, in at least LEAST networks of each.
+def cells(*numbers: Ints) -> Ints:
+    """Number the combinations of these numbers, such as stratum and epochs, and return that of each network, [n]."""
+    return np.asarray(np.unique(np.stack(numbers), axis=1, return_inverse=True)[1], np.int64).reshape(-1)
 
-    Classes that share too few numbers are left out one by one, first the class whose absence keeps most networks.
-    Numbers must agree within each stratum, of which `strata` has one for each network. The result is None if no two classes
-    share enough.
+
+def sharing(points: Points, cell: Ints) -> tuple[int, ...] | None:
+    """Return the labels of classes that have cells in common, in at least LEAST networks of each.
+
+    Classes that share too few are left out one by one, first the class whose absence keeps most networks. The result is
+    None if no two classes share enough.
     """
-    everywhere = np.arange(len(points))
-    table = _table(points, _cells(points, strata, everywhere), everywhere)
+    table = _table(points, cell, np.arange(len(points)))
     kept = list(range(len(points.classes)))
     while len(kept) >= 2:
         counts = table[kept]
@@ -116,36 +128,30 @@ def sharing(points: Points, strata: Ints) -> tuple[int, ...] | None:
     return None
 
 
-def equalised(points: Points, kept: Sequence[int], strata: Ints, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    """Choose equally many networks of each class with each number of epochs, so that epochs do not predict the class.
+def equalised(points: Points, kept: Sequence[int], cell: Ints, places: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+    """Choose equally many networks of each class in each cell, so that what cells are made of does not predict the class.
 
-    Any function of the epochs that was chosen on other networks scores exactly like a guess on the chosen ones. Networks of
-    a class and a number are chosen by ascending index. Returns ascending positions.
+    Any function of the cell that was chosen on other networks scores exactly like a guess on the chosen ones. Networks of a
+    class and a cell are chosen by ascending index. Returns ascending positions.
 
     Args:
         points: labelled points.
         kept: labels of the classes to choose from (`sharing`).
-        strata: the stratum of each network, [n]; numbers are equal within each stratum too.
+        cell: the cell of each network, [n].
         places: positions of the networks of one part of a split. Choosing from all networks before the split would leak,
             because the training part of a cell would reveal its test part.
     """
-    cells, target = _cells(points, strata, places), points.target[places]
-    common = _table(points, cells, places)[list(kept)].min(axis=0)
-    order = np.lexsort((points.index[places], cells, target))
-    group = target[order] * (len(common) + 1) + cells[order]
+    own, target = cell[places], points.target[places]
+    common = _table(points, own, places)[list(kept)].min(axis=0)
+    order = np.lexsort((points.index[places], own, target))
+    group = target[order] * (len(common) + 1) + own[order]
     rank = np.arange(len(order)) - np.searchsorted(group, group)
-    chosen = order[(rank < common[cells[order]]) & np.isin(target[order], kept)]
+    chosen = order[(rank < common[own[order]]) & np.isin(target[order], kept)]
     return np.sort(places[chosen])
 
 
-def _cells(points: Points, strata: Ints, places: npt.NDArray[np.intp]) -> Ints:
-    """Number the combinations of stratum and epochs, and return the number of each network at these positions."""
-    both = np.stack([strata[places], points.epochs[places]])
-    return np.asarray(np.unique(both, axis=1, return_inverse=True)[1], np.int64).reshape(-1)
-
-
-def _table(points: Points, cells: Ints, places: npt.NDArray[np.intp]) -> Ints:
-    """Count the networks at these positions, [classes, cells]."""
-    table = np.zeros((len(points.classes), int(cells.max(initial=-1)) + 1), np.int64)
-    np.add.at(table, (points.target[places], cells), 1)
+def _table(points: Points, cell: Ints, places: npt.NDArray[np.intp]) -> Ints:
+    """Count the networks at these positions, whose cells are `cell`, [classes, cells]."""
+    table = np.zeros((len(points.classes), int(cell.max(initial=-1)) + 1), np.int64)
+    np.add.at(table, (points.target[places], cell), 1)
     return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from tinymlds.analysis.ladder import Case, matching
 from tinymlds.analysis.points import Ints, Points, Wanted, gather
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.errors import UsageError
+from tinymlds.kernels.options import options_of
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks import machines
 from tinymlds.tasks.catalog import MODIFIED, is_transducer
@@ -31,10 +33,12 @@ class Asked(NamedTuple):
     """Whether `wanted` alternates between machines and their twins."""
     unseen: str | None = None
     """The machine that, with its twin, is tested and not trained on; None if there is no such machine."""
+    optimizers: bool = False
+    """Whether the classes are optimizers."""
 
 
-Cases = Callable[[dict[str, Dataset], int], Iterator[Asked]]
-"""A function of the dataset of each task, and of the number below which indices are used."""
+Cases = Callable[[list[Dataset], int], Iterator[Asked]]
+"""A function of the datasets, and of the number below which indices are used."""
 
 
 def of_tasks(datasets: list[Dataset]) -> dict[str, Dataset]:
@@ -48,15 +52,35 @@ def of_tasks(datasets: list[Dataset]) -> dict[str, Dataset]:
     return found
 
 
-def _which(found: dict[str, Dataset], is_class: Callable[[str], bool], what: str) -> Iterator[Asked]:
-    classes = {task: dataset for task, dataset in found.items() if is_class(task)}
+def _which(datasets: list[Dataset], is_class: Callable[[str], bool], what: str) -> Iterator[Asked]:
+    classes = {task: dataset for task, dataset in of_tasks(datasets).items() if is_class(task)}
     if len(classes) < 2:
         raise UsageError(f"this experiment needs at least two {what}, and there are {len(classes)}")
     yield Asked("all", [Wanted(dataset, task, k) for k, (task, dataset) in enumerate(classes.items())], tuple(classes))
 
 
-def _pairs(found: dict[str, Dataset], least: int) -> dict[str, list[Wanted]]:
+def _optimizer(dataset: Dataset) -> str:
+    return dataset.spec.recipe.optimizer.name
+
+
+def _which_optimizer(datasets: list[Dataset], _count: int) -> Iterator[Asked]:
+    asked = False
+    for task in dict.fromkeys(task for dataset in datasets for task in dataset.tasks):
+        able: dict[str, Dataset] = {}
+        for dataset in (each for each in datasets if task in each.tasks):
+            if (other := able.setdefault(_optimizer(dataset), dataset)) is not dataset:
+                both = f"{other.folder} and {dataset.folder} both have {task}"
+                raise UsageError(f"{both} with optimizer {_optimizer(dataset)}; give one")
+        if len(able) > 1:
+            asked = True
+            yield Asked(task, [Wanted(each, task, k) for k, each in enumerate(able.values())], tuple(able), optimizers=True)
+    if not asked:
+        raise UsageError("this experiment needs datasets of at least two optimizers with a task in common")
+
+
+def _pairs(datasets: list[Dataset], least: int) -> dict[str, list[Wanted]]:
     """Return machine and twin for each machine that is there with its twin."""
+    found = of_tasks(datasets)
     pairs = {task: (task, task + MODIFIED) for task in found if task + MODIFIED in found}
     if len(pairs) < least:
         pair = "a machine and its modified twin" if least == 1 else f"at least {least} machines and their modified twins"
@@ -64,27 +88,31 @@ def _pairs(found: dict[str, Dataset], least: int) -> dict[str, list[Wanted]]:
     return {machine: [Wanted(found[task], task, k) for k, task in enumerate(pair)] for machine, pair in pairs.items()}
 
 
-def _tampered(found: dict[str, Dataset], _count: int) -> Iterator[Asked]:
-    each = _pairs(found, 1)
+def _tampered(datasets: list[Dataset], _count: int) -> Iterator[Asked]:
+    each = _pairs(datasets, 1)
     for machine, wanted in each.items():
         yield Asked(machine, wanted, TWINS, twins=True)
     if len(each) > 1:
         yield Asked("all", [one for wanted in each.values() for one in wanted], TWINS, twins=True)
 
 
-def _tampered_unseen(found: dict[str, Dataset], _count: int) -> Iterator[Asked]:
-    each = _pairs(found, 2)
+def _tampered_unseen(datasets: list[Dataset], _count: int) -> Iterator[Asked]:
+    each = _pairs(datasets, 2)
     for machine in each:
         yield Asked(machine, [one for wanted in each.values() for one in wanted], TWINS, twins=True, unseen=machine)
 
 
-def _epochs(found: dict[str, Dataset], count: int) -> Iterator[Asked]:
+def _epochs(datasets: list[Dataset], count: int) -> Iterator[Asked]:
+    found, asked = of_tasks(datasets), False
     for task, dataset in found.items():
         epochs = [row["epochs"] for row in dataset.rows(task) if row["index"] < count]
         if len(epochs) >= LEAST_FOR_EPOCHS and len(set(epochs)) > 2:
+            asked = True
             yield Asked(task, [Wanted(dataset, task)])
     if len(found) > 1:
         yield Asked("all", [Wanted(dataset, task) for task, dataset in found.items()])
+    elif not asked:
+        raise UsageError(f"no task has {LEAST_FOR_EPOCHS} networks with different numbers of epochs")
 
 
 EXPERIMENTS: dict[str, tuple[str, Cases]] = {
@@ -95,6 +123,7 @@ EXPERIMENTS: dict[str, tuple[str, Cases]] = {
     "tampered": ("roc_auc", _tampered),
     "tampered-unseen": ("roc_auc", _tampered_unseen),
     "which-transducer": ("balanced_accuracy", lambda of, _: _which(of, is_transducer, "transducers")),
+    "which-optimizer": ("balanced_accuracy", _which_optimizer),
     "predict-epochs": ("spearman", _epochs),
 }
 """The metric and the cases of each experiment."""
@@ -156,22 +185,31 @@ def plans(
         UsageError: there are no cases, a pattern names none, held-out networks have other tasks or another architecture, or
             that differs within a case, or no case has enough complete networks.
     """
-    found = list(cases(of_tasks(datasets), count))
-    if not found:
-        raise UsageError(f"no task has {LEAST_FOR_EPOCHS} networks with different numbers of epochs")
-    theirs = of_tasks(held) if held else None
-    result = [_plan(asked, theirs, count) for asked in matching("case", found, patterns, lambda asked: (asked.name,))]
+    found = list(cases(datasets, count))
+    result = [_plan(asked, held, count) for asked in matching("case", found, patterns, lambda asked: (asked.name,))]
     if all(plan.reason for plan in result):
         raise UsageError(f"case {result[0].asked.name}: {result[0].reason}")
     return result
 
 
-def _plan(asked: Asked, theirs: dict[str, Dataset] | None, count: int) -> Plan:
-    tasks, held = [one.task for one in asked.wanted], list[Wanted]()
-    if theirs is not None:
-        if not all(task in theirs for task in tasks):
-            raise UsageError(f"the datasets held out have not the tasks of the case {asked.name}: {', '.join(tasks)}")
-        held = [one._replace(dataset=theirs[one.task]) for one in asked.wanted]
+def _counterparts(asked: Asked, datasets: list[Dataset]) -> list[Wanted]:
+    """Return the counterpart of each entry of `asked.wanted` among the datasets held out; [] if there are none."""
+    found = []
+    for one in asked.wanted if datasets else ():
+        able = [each for each in datasets if not asked.optimizers or _optimizer(each) == _optimizer(one.dataset)]
+        theirs = of_tasks(able)
+        if one.task not in theirs:
+            lacking = ", ".join(
+                dict.fromkeys(_optimizer(each.dataset) if asked.optimizers else each.task for each in asked.wanted)
+            )
+            what = f"networks of {one.task} of all of these optimizers" if asked.optimizers else "the tasks"
+            raise UsageError(f"the datasets held out have not {what} of the case {asked.name}: {lacking}")
+        found.append(one._replace(dataset=theirs[one.task]))
+    return found
+
+
+def _plan(asked: Asked, datasets_held: list[Dataset], count: int) -> Plan:
+    tasks, held = [one.task for one in asked.wanted], _counterparts(asked, datasets_held)
     kinds = {one.dataset.architecture: one.dataset.folder for one in (*asked.wanted, *held)}
     if len(kinds) > 1:
         each = ", ".join(f"{folder} has {architecture}" for architecture, folder in kinds.items())
@@ -242,6 +280,9 @@ def _differing(asked: Asked, held: list[Wanted]) -> Iterator[str]:
     """Yield notes on differences between the networks of a case other than their tasks."""
     first = asked.wanted[0].dataset.spec
     found = dict.fromkeys(name for one in asked.wanted for name in differences(first, one.dataset.spec))
+    if asked.optimizers:  # their own options are part of what they are
+        own = [options_of(one.dataset.spec.recipe.optimizer) for one in asked.wanted]
+        found = {name: None for name in found if name not in {"optimizer", *(each.name for each in chain(*own))}}
     if found:
         what = "machines and twins" if asked.twins else "the datasets of these networks"
         yield f"{what} differ in {', '.join(found)} too, which scores may be about"

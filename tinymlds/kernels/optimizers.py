@@ -140,7 +140,7 @@ class AdamW(Adam):
 
     name = "adamw"
 
-    weight_decay: float = _decay(0.01, _APART)
+    weight_decay: float = _decay(0.0003, _APART)
 
     def factors(self, lr: Rate, carried: Carried, steps: int) -> tuple[Floats, Carried]:
         """Those of Adam, and 1 - lr weight_decay."""
@@ -166,6 +166,7 @@ class Lion(Optimizer):
     """Lion (Chen et al. 2023, algorithm 2)."""
 
     name = "lion"
+    recipe = {"lr": 0.0005}  # noqa: RUF012
 
     beta1: float = option(0.9, "Share of the past in the direction of a step.", 0.0, _LARGEST_SHARE)
     beta2: float = option(0.99, "Share of the past in the moving average.", 0.0, _LARGEST_SHARE)
@@ -208,8 +209,10 @@ class Muon(AdamW):
     """
 
     name = "muon"
+    recipe = {"lr": 0.005}  # noqa: RUF012
     kernels = {"cpu": "tinymlds.kernels.muon"}  # noqa: RUF012
 
+    weight_decay: float = _decay(0.01, _APART)
     momentum: float = option(0.95, "Share of the past in the momentum of a matrix.", 0.0, _LARGEST_SHARE)
 
     def constants(self) -> tuple[float, ...]:
@@ -261,6 +264,7 @@ class Momentum(Sgd):
     """SGD with momentum, as PyTorch has it (Sutskever et al. 2013): m = momentum m + g, p - lr m."""
 
     name = "momentum"
+    recipe = {"lr": 0.3}  # noqa: RUF012
 
     momentum: float = option(0.9, "Share of the past in a step.", 0.0, _LARGEST_SHARE)
 
@@ -309,6 +313,7 @@ class RmsProp(Sgd):
     """RMSprop (Tieleman and Hinton 2012): v is a moving average of g^2, p - lr g / (sqrt(v) + eps)."""
 
     name = "rmsprop"
+    recipe = {"lr": 0.003, "lr_decay": 25.0}  # noqa: RUF012
 
     alpha: float = option(0.99, "Share of the past in the average of squares.", 0.0, _LARGEST_SHARE)
     eps: float = option(1e-8, "RMSprop's epsilon.", 1e-30, 1.0)
@@ -336,6 +341,7 @@ class Adagrad(Sgd):
     """Adagrad (Duchi, Hazan and Singer 2011, with a diagonal): v is the sum of g^2, p - lr g / (sqrt(v) + eps)."""
 
     name = "adagrad"
+    recipe = {"lr": 0.1}  # noqa: RUF012
 
     eps: float = option(1e-10, "Adagrad's epsilon.", 1e-30, 1.0)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tinymlds.analysis.features import FORMS
+from tinymlds.analysis.features import CONTROLS, FORMS
 from tinymlds.analysis.results import METRICS, Results, Row
 from tinymlds.report.charts import GREY, PALETTE, Axis, Band, Chart, Figure, Heat, Line, Points, Series, Texts
 
@@ -17,7 +17,7 @@ MOST_CASES = 200
 SMALL = 8
 """The largest number of classes at which confusion matrices show their numbers and stand side by side."""
 BASELINE = "majority/raw/plain"
-ASIDE = ("answers", "epochs", "task", "initial", "equalised")
+ASIDE = ("answers", "norm", "norms", "loss", "epochs", "task", *CONTROLS)
 """Features and forms without a confusion matrix: controls, and features that are not weights."""
 TITLES = {
     "which-machine": "Which machine?",
