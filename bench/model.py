@@ -29,10 +29,10 @@ from steps import SEED, TASK, cpu_seconds
 from tinymlds.architectures import params
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import BLOCK, LANES, minibatch, rng
-from tinymlds.kernels.block import OPTIONS
+from tinymlds.kernels.block import MATH, OPTIONS
 from tinymlds.kernels.lanes import load, store
 from tinymlds.kernels.optimizers import Optimizer
-from tinymlds.kernels.recurrent.layers import CELL
+from tinymlds.kernels.recurrent.cells import gru_cell
 from tinymlds.kernels.recurrent.passes import stages
 from tinymlds.spec import Recipe, Setting
 from tinymlds.training import data, loop
@@ -99,7 +99,7 @@ class Runner:
 
 def _stages_until(shape: GruLinear, optimizer: type[Optimizer]) -> Any:
     LAYERS = shape.layers
-    start, gru_forward, head_forward, head_backward, gru_backward, gru_gradient, finish = stages(shape)
+    start, layers_forward, head_forward, head_backward, layer_backward, layer_gradient, finish = stages(shape)
     clear, gather, error = minibatch.surroundings(shape.inputs, shape.outputs)
     update = minibatch.update_of(shape, optimizer)
 
@@ -114,7 +114,7 @@ def _stages_until(shape: GruLinear, optimizer: type[Optimizer]) -> Any:
                 if last >= 1:
                     gather(T, sequences, order, done, live, work)
                 if last >= 2:
-                    gru_forward(T, state.p, work)
+                    layers_forward(T, state.p, work)
                 if last >= 3:
                     head_forward(T, state.p, work)
                 if last >= 4:
@@ -123,9 +123,9 @@ def _stages_until(shape: GruLinear, optimizer: type[Optimizer]) -> Any:
                     head_backward(T, state.p, work)
                 if last >= 6:
                     for layer in range(LAYERS - 1, -1, -1):
-                        gru_backward(layer, T, state.p, work)
+                        layer_backward(layer, T, state.p, work)
                         if last >= 7:
-                            gru_gradient(layer, T, work)
+                            layer_gradient(layer, T, work)
             if last >= 8:
                 finish(state.p, work)
             if last >= 9:
@@ -139,7 +139,7 @@ def activations(recipe: Recipe, work: minibatch.Work) -> Callable[[int], Any]:
     """A function of `repeats` that runs the gates of a minibatch forwards, over its buffers, without the products."""
     shape, T, blocks = recipe.architecture, recipe.steps, -(-recipe.batch // BLOCK)
     row, layers = shape.hidden * BLOCK, shape.layers
-    gru_gates, gru_state = CELL.gates, CELL.state
+    gru_gates, gru_state, _ = gru_cell(MATH)
 
     @njit(**OPTIONS)
     def run(repeats, gates, hidden):  # type: ignore[no-untyped-def]

@@ -2,7 +2,8 @@
 
 It shares no code with `tinymlds.kernels` and knows nothing of blocks, lanes or orders of sums. Parameters, gradients and
 moments are dicts of tensors by PyTorch's names: gru.weight_ih_l0 [3H, I], gru.weight_hh_l0 [3H, H], gru.bias_ih_l0 [3H],
-gru.bias_hh_l0 [3H], ..., head.0.weight [out, in], head.0.bias [out], ...; the rows of a GRU are in the order r, z, n.
+gru.bias_hh_l0 [3H], ..., head.0.weight [out, in], head.0.bias [out], ...; the rows of a GRU are in the order r, z, n, those
+of an LSTM i, f, g, o.
 Sizes: B samples, T steps, I inputs, H hidden units, O outputs. A gradient of the loss is `d` and a name.
 """
 
@@ -19,11 +20,11 @@ def sigmoid(a: Array) -> Array:
     return (np.tanh(a / 2.0) + 1.0) / 2.0
 
 
-# ------------------------------------------------------------------ a GRU layer
+# ------------------------------------------------------------------ layers
 
 
 class Layer(NamedTuple):
-    """The parameters of a GRU layer."""
+    """The parameters of a recurrent layer."""
 
     w_i: Array
     w_h: Array
@@ -90,6 +91,93 @@ def gru_backward(layer: Layer, x: Array, steps: Steps, dh: Array) -> tuple[Array
     return dx, gradient
 
 
+class LstmSteps(NamedTuple):
+    """What the forward pass of an LSTM layer leaves: h and c [B, T + 1, H], 0 at first; gates i, f, g, o each [B, T, H]."""
+
+    h: Array
+    c: Array
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+
+
+def lstm_forward(layer: Layer, x: Array) -> LstmSteps:
+    """x [B, T, I] through a layer, as PyTorch defines it, with a_k = W_ik x + b_ik + W_hk h + b_hk:
+
+    i, f, o = sigmoid(a_i, a_f, a_o), g = tanh(a_g), c' = f c + i g, h' = o tanh(c')
+    """
+    B, T, _ = x.shape
+    H = layer.w_h.shape[1]
+    h, c = np.zeros((B, T + 1, H)), np.zeros((B, T + 1, H))
+    i, f, g, o = (np.zeros((B, T, H)) for _ in range(4))
+    for t in range(T):
+        a_i, a_f, a_g, a_o = np.split(x[:, t] @ layer.w_i.T + layer.b_i + h[:, t] @ layer.w_h.T + layer.b_h, 4, axis=1)
+        i[:, t], f[:, t], g[:, t], o[:, t] = sigmoid(a_i), sigmoid(a_f), np.tanh(a_g), sigmoid(a_o)
+        c[:, t + 1] = f[:, t] * c[:, t] + i[:, t] * g[:, t]
+        h[:, t + 1] = o[:, t] * np.tanh(c[:, t + 1])
+    return LstmSteps(h, c, i, f, g, o)
+
+
+def lstm_backward(layer: Layer, x: Array, steps: LstmSteps, dh: Array) -> tuple[Array, Layer]:
+    """Undo `lstm_forward`."""
+    dx = np.zeros_like(x)
+    gradient = Layer(*(np.zeros_like(tensor) for tensor in layer))
+    dh_next = dc_next = np.zeros_like(dh[:, 0])
+    for t in reversed(range(x.shape[1])):
+        i, f, g, o, c = steps.i[:, t], steps.f[:, t], steps.g[:, t], steps.o[:, t], steps.c[:, t]
+        d, u = dh[:, t] + dh_next, np.tanh(steps.c[:, t + 1])
+        do = d * u  # h' = o u, u = tanh(c')
+        dc = d * o * (1.0 - u**2) + dc_next
+        di, df, dg = dc * g, dc * c, dc * i  # c' = f c + i g
+        da = np.concatenate([di * i * (1 - i), df * f * (1 - f), dg * (1 - g**2), do * o * (1 - o)], axis=1)
+        _add_linear(gradient, da, x[:, t], steps.h[:, t])
+        dx[:, t] = da @ layer.w_i
+        dh_next, dc_next = da @ layer.w_h, dc * f
+    return dx, gradient
+
+
+class RnnSteps(NamedTuple):
+    """What the forward pass of a plain RNN layer leaves: h [B, T + 1, H]."""
+
+    h: Array
+
+
+def rnn_forward(layer: Layer, x: Array) -> RnnSteps:
+    """x [B, T, I] through a layer: h' = tanh(W_i x + b_i + W_h h + b_h)."""
+    h = np.zeros((x.shape[0], x.shape[1] + 1, layer.w_h.shape[1]))
+    for t in range(x.shape[1]):
+        h[:, t + 1] = np.tanh(x[:, t] @ layer.w_i.T + layer.b_i + h[:, t] @ layer.w_h.T + layer.b_h)
+    return RnnSteps(h)
+
+
+def rnn_backward(layer: Layer, x: Array, steps: RnnSteps, dh: Array) -> tuple[Array, Layer]:
+    """Undo `rnn_forward`."""
+    dx = np.zeros_like(x)
+    gradient = Layer(*(np.zeros_like(tensor) for tensor in layer))
+    dh_next = np.zeros_like(dh[:, 0])
+    for t in reversed(range(x.shape[1])):
+        da = (dh[:, t] + dh_next) * (1.0 - steps.h[:, t + 1] ** 2)
+        _add_linear(gradient, da, x[:, t], steps.h[:, t])
+        dx[:, t], dh_next = da @ layer.w_i, da @ layer.w_h
+    return dx, gradient
+
+
+def _add_linear(gradient: Layer, da: Array, x: Array, h: Array) -> None:
+    """Add a step's part of the gradient of a = W_i x + b_i + W_h h + b_h."""
+    gradient.w_i[...] += da.T @ x
+    gradient.w_h[...] += da.T @ h
+    gradient.b_i[...] += da.sum(axis=0)
+    gradient.b_h[...] += da.sum(axis=0)
+
+
+CELLS: dict[str, tuple[Any, Any]] = {
+    "gru": (gru_forward, gru_backward),
+    "lstm": (lstm_forward, lstm_backward),
+    "rnn": (rnn_forward, rnn_backward),
+}
+
+
 # ------------------------------------------------------------------ activations between the linear maps
 
 
@@ -105,10 +193,14 @@ def activate_backward(activation: str, u: Array, du: Array) -> Array:
 # ------------------------------------------------------------------ a network
 
 
-def gru_layers(tensors: Tensors) -> list[Layer]:
-    parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-    count = sum(name.startswith("gru.weight_ih") for name in tensors)
-    return [Layer(*(tensors[f"gru.{part}_l{k}"] for part in parts)) for k in range(count)]
+def cell_of(tensors: Tensors) -> str:
+    return next(name for name in CELLS if f"{name}.weight_ih_l0" in tensors)
+
+
+def layers_of(tensors: Tensors) -> list[Layer]:
+    parts, cell = ("weight_ih", "weight_hh", "bias_ih", "bias_hh"), cell_of(tensors)
+    count = sum(name.startswith(f"{cell}.weight_ih") for name in tensors)
+    return [Layer(*(tensors[f"{cell}.{part}_l{k}"] for part in parts)) for k in range(count)]
 
 
 def linear_maps(tensors: Tensors) -> list[tuple[Array, Array]]:
@@ -117,10 +209,10 @@ def linear_maps(tensors: Tensors) -> list[tuple[Array, Array]]:
 
 
 class Trace(NamedTuple):
-    """A forward pass: the steps of each GRU layer, and the input of each linear map followed by the outputs [B, T, O]."""
+    """A forward pass: the steps of each layer, and the input of each linear map followed by the outputs [B, T, O]."""
 
     x: Array
-    layers: list[Steps]
+    layers: list[Any]
     head: list[Array]
 
     @property
@@ -130,10 +222,10 @@ class Trace(NamedTuple):
 
 def forward(tensors: Tensors, activation: str, x: Array) -> Trace:
     """x [B, T, I] through all layers; `activation` stands between the linear maps, not after the last."""
-    layers: list[Steps] = []
+    layers: list[Any] = []
     below = x
-    for layer in gru_layers(tensors):
-        layers.append(gru_forward(layer, below))
+    for layer in layers_of(tensors):
+        layers.append(CELLS[cell_of(tensors)][0](layer, below))
         below = layers[-1].h[:, 1:]
     head = [below]
     maps = linear_maps(tensors)
@@ -153,12 +245,12 @@ def backward(tensors: Tensors, activation: str, trace: Trace, d_outputs: Array) 
         gradients[f"head.{k}.weight"] = np.einsum("bto,bti->oi", da, trace.head[k])
         gradients[f"head.{k}.bias"] = da.sum(axis=(0, 1))
         du = da @ maps[k][0]
-    layers = gru_layers(tensors)
+    layers, cell = layers_of(tensors), cell_of(tensors)
     for k in reversed(range(len(layers))):
         below = trace.x if k == 0 else trace.layers[k - 1].h[:, 1:]
-        du, gradient = gru_backward(layers[k], below, trace.layers[k], du)
+        du, gradient = CELLS[cell][1](layers[k], below, trace.layers[k], du)
         for name, tensor in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), gradient, strict=True):
-            gradients[f"gru.{name}_l{k}"] = tensor
+            gradients[f"{cell}.{name}_l{k}"] = tensor
     return gradients
 
 

@@ -9,7 +9,7 @@ import pytest
 from numba import njit
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, Recurrent, RnnLinear
 from tinymlds.kernels import LANES
 from tinymlds.kernels.activations import TANH_LIMIT
 from tinymlds.kernels.block import INNER, MATH, OPTIONS
@@ -31,6 +31,11 @@ SHAPES = {
     "wide_tanh": GruLinear(hidden=32, layers=1, maps=2, activation="tanh"),
     "odd": GruLinear(hidden=13, layers=1, maps=2),  # a prime: tiles of one row
     "largest": GruLinear(hidden=64, layers=1, maps=8),
+    "lstm": LstmLinear(),
+    "lstm_tanh": LstmLinear(hidden=8, layers=2, maps=3, activation="tanh"),
+    "lstm_wide": LstmLinear(hidden=20, layers=2, maps=1),
+    "rnn": RnnLinear(),
+    "rnn_wide": RnnLinear(hidden=20, layers=1, maps=2, activation="relu"),
 }
 STEPS = 16
 BACKEND = CpuBackend()
@@ -44,24 +49,24 @@ def random_sequences(count: int, seed: int = 0, steps: int = STEPS) -> Sequences
     return Sequences(*(generator.integers(0, top, (count, steps), np.uint16) for top in (1 << 9, 1 << 8)))
 
 
-def random_weights(shape: GruLinear) -> Floats:
+def random_weights(shape: Recurrent) -> Floats:
     """Twice PyTorch's initial range, so that gates leave their nearly linear part."""
     bound = 2.0 / math.sqrt(shape.hidden)
     return np.random.default_rng(1).uniform(-bound, bound, shape.size).astype(np.float32)
 
 
-def doubles(shape: GruLinear, weights: Floats) -> naive.Tensors:
+def doubles(shape: Recurrent, weights: Floats) -> naive.Tensors:
     return {name: tensor.astype(np.float64) for name, tensor in params.to_tensors(shape, weights).items()}
 
 
-def oracle(shape: GruLinear, weights: Floats, sequences: Sequences, chosen: np.ndarray) -> tuple[float, naive.Tensors]:
+def oracle(shape: Recurrent, weights: Floats, sequences: Sequences, chosen: np.ndarray) -> tuple[float, naive.Tensors]:
     """Loss and gradients over the chosen sequences."""
     x, target = naive.lines(sequences.inputs[chosen], shape.inputs), naive.lines(sequences.outputs[chosen], shape.outputs)
     return naive.loss_and_gradients(doubles(shape, weights), shape.activation, x, target)
 
 
 def loss_and_gradients(
-    shape: GruLinear, weights: Floats, sequences: Sequences, order: np.ndarray, batch: int
+    shape: Recurrent, weights: Floats, sequences: Sequences, order: np.ndarray, batch: int
 ) -> tuple[Floats, dict[str, Floats]]:
     """The losses of all minibatches and the gradients of the last one, at these weights (a learning rate of 0)."""
     network = BACKEND.network(Problem(shape, sequences, sequences, batch, Adam()), weights)
@@ -80,7 +85,7 @@ LOSS_TOLERANCE = 1e-6
 
 @every_shape
 @pytest.mark.parametrize("batch", [16, 32, 48, 128])
-def test_gradients(shape: GruLinear, batch: int) -> None:
+def test_gradients(shape: Recurrent, batch: int) -> None:
     sequences, weights = random_sequences(3 * batch), random_weights(shape)
     order = np.random.default_rng(2).permutation(3 * batch)[: 2 * batch]
     losses, gradients = loss_and_gradients(shape, weights, sequences, order, batch)
@@ -92,7 +97,7 @@ def test_gradients(shape: GruLinear, batch: int) -> None:
 @pytest.mark.parametrize("steps", [1, 2, 33])
 def test_gradients_of_other_lengths(steps: int) -> None:
     """At the first step h = 0, and its products are left out."""
-    for shape in (SHAPES["tanh"], SHAPES["wide"]):
+    for shape in (SHAPES[name] for name in ("tanh", "wide", "lstm_tanh", "rnn_wide")):
         sequences, weights, order = random_sequences(32, steps=steps), random_weights(shape), np.arange(32)
         losses, gradients = loss_and_gradients(shape, weights, sequences, order, 32)
         loss, expected = oracle(shape, weights, sequences, order)
@@ -114,7 +119,7 @@ def test_lanes_beyond_the_batch_add_nothing(batch: int) -> None:
 
 @every_shape
 @pytest.mark.parametrize("count", [1, 16, 50])
-def test_outputs_and_loss(shape: GruLinear, count: int) -> None:
+def test_outputs_and_loss(shape: Recurrent, count: int) -> None:
     sequences, weights = random_sequences(count), random_weights(shape)
     x, target = naive.lines(sequences.inputs, shape.inputs), naive.lines(sequences.outputs, shape.outputs)
     expected = naive.forward(doubles(shape, weights), shape.activation, x).outputs
@@ -128,7 +133,7 @@ def test_outputs_and_loss(shape: GruLinear, count: int) -> None:
 # ------------------------------------------------------------------ what the bits may not depend on
 
 
-def everything(shape: GruLinear) -> dict[str, Floats]:
+def everything(shape: Recurrent) -> dict[str, Floats]:
     """All that the kernels can compute, batches with partial blocks included."""
     problem = Problem(shape, random_sequences(96), random_sequences(50, 1), 48, Adam())
     network = BACKEND.network(problem, random_weights(shape))
@@ -151,15 +156,15 @@ def assert_same_bits(got: dict[str, Floats], expected: dict[str, Floats]) -> Non
 
 
 @every_shape
-def test_same_call_same_bits(shape: GruLinear) -> None:
+def test_same_call_same_bits(shape: Recurrent) -> None:
     assert_same_bits(everything(shape), everything(shape))
 
 
 @every_shape
-def test_what_lay_in_the_buffers_does_not_matter(shape: GruLinear, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_lay_in_the_buffers_does_not_matter(shape: Recurrent, monkeypatch: pytest.MonkeyPatch) -> None:
     clean, workspace, poisoned = everything(shape), cpu_backend.workspace, []
 
-    def poisoned_workspace(shape: GruLinear, steps: int) -> Work:
+    def poisoned_workspace(shape: Recurrent, steps: int) -> Work:
         work = workspace(shape, steps)
         for buffer in (*work[:-1], *work.own):
             buffer.fill(np.nan if buffer.dtype == np.float32 else 0xFFFF)
@@ -183,7 +188,7 @@ def test_other_sequences_do_not_matter() -> None:
 
 
 @every_shape
-def test_a_nan_weight_gives_a_nan_loss(shape: GruLinear) -> None:
+def test_a_nan_weight_gives_a_nan_loss(shape: Recurrent) -> None:
     """No clamp, selection or product may hide a network that has diverged."""
     sequences = random_sequences(16)
     for name, *_ in shape.tensors():

@@ -4,18 +4,20 @@ import naive
 import numpy as np
 import pytest
 
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, Recurrent, RnnLinear
 
 SHAPES = [
     GruLinear(hidden=4, layers=2, maps=3),
     GruLinear(hidden=4, layers=1, maps=3, activation="tanh"),
     GruLinear(hidden=4, layers=2, maps=3, activation="relu"),
     GruLinear(hidden=4, layers=1, maps=1),
+    LstmLinear(hidden=4, layers=2, maps=2),
+    RnnLinear(hidden=4, layers=2, maps=2),
 ]
 BATCH, STEPS = 3, 5
 
 
-def case(shape: GruLinear) -> tuple[naive.Tensors, naive.Array, naive.Array]:
+def case(shape: Recurrent) -> tuple[naive.Tensors, naive.Array, naive.Array]:
     """Weights, inputs [B, T, I] and targets [B, T, O], all of order 1 so that no part of the function is nearly linear."""
     generator = np.random.default_rng(1)
     tensors = {name: generator.uniform(-1.0, 1.0, sizes) for name, sizes, *_ in shape.tensors()}
@@ -24,7 +26,7 @@ def case(shape: GruLinear) -> tuple[naive.Tensors, naive.Array, naive.Array]:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_gradients_are_central_differences(shape: GruLinear) -> None:
+def test_gradients_are_central_differences(shape: Recurrent) -> None:
     tensors, x, target = case(shape)
     _, gradients = naive.loss_and_gradients(tensors, shape.activation, x, target)
     step = 1e-5  # truncation ~ step^2 = 1e-10, rounding ~ 1e-16 / step = 1e-11; each tensor has gradients above 0.01
@@ -41,8 +43,8 @@ def test_gradients_are_central_differences(shape: GruLinear) -> None:
     naive.assert_close(gradients, numeric, 1e-7)
 
 
-@pytest.mark.parametrize("shape", [*SHAPES, GruLinear()], ids=str)
-def test_loss_and_gradients_are_those_of_pytorch_in_float64(shape: GruLinear) -> None:
+@pytest.mark.parametrize("shape", [*SHAPES, GruLinear(), LstmLinear(), RnnLinear()], ids=str)
+def test_loss_and_gradients_are_those_of_pytorch_in_float64(shape: Recurrent) -> None:
     torch = pytest.importorskip("torch")
 
     tensors, x, target = case(shape)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, Recurrent, RnnLinear
 from tinymlds.kernels import rng
 from tinymlds.kernels.optimizers import Adam
 from tinymlds.kernels.problem import Floats, Problem, Sequences
@@ -26,6 +26,8 @@ SHAPES = {
     "default": GruLinear(),
     "tanh": GruLinear(hidden=8, layers=2, maps=3, activation="tanh"),
     "relu": GruLinear(hidden=4, layers=1, maps=2, activation="relu"),
+    "lstm": LstmLinear(),
+    "rnn": RnnLinear(),
 }
 BACKEND = CpuBackend()
 
@@ -41,14 +43,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def pytorch_module(shape: GruLinear, weights: Floats) -> torch.nn.Module:
+def pytorch_module(shape: Recurrent, weights: Floats) -> torch.nn.Module:
     """nn.GRU (batch_first) and nn.Linear with our weights, by name."""
     module = shape.module()
     module.load_state_dict({name: torch.tensor(tensor) for name, tensor in params.to_tensors(shape, weights).items()})
     return module
 
 
-def batch_of(shape: GruLinear) -> tuple[Sequences, Floats, Floats]:
+def batch_of(shape: Recurrent) -> tuple[Sequences, Floats, Floats]:
     """128 sequences of 16 steps with all lines live, as words and as lines x [B, T, I], target [B, T, O]."""
     generator = np.random.default_rng(5)
     words = Sequences(*(generator.integers(0, 1 << lines, (128, 16), np.uint16) for lines in (shape.inputs, shape.outputs)))
@@ -57,7 +59,7 @@ def batch_of(shape: GruLinear) -> tuple[Sequences, Floats, Floats]:
 
 
 @every_shape
-def test_gradients_are_those_of_pytorch(shape: GruLinear) -> None:
+def test_gradients_are_those_of_pytorch(shape: Recurrent) -> None:
     sequences, x, target = batch_of(shape)
     weights = params.initial(shape, rng.stream_key(0, "xor"), 0)
     network = BACKEND.network(Problem(shape, sequences, sequences, 128, Adam()), weights)
@@ -72,7 +74,7 @@ def test_gradients_are_those_of_pytorch(shape: GruLinear) -> None:
 
 
 @every_shape
-def test_outputs_are_those_of_pytorch(shape: GruLinear) -> None:
+def test_outputs_are_those_of_pytorch(shape: Recurrent) -> None:
     _, x, _ = batch_of(shape)
     weights = 2.0 * params.initial(shape, rng.stream_key(0, "xor"), 1)
     with torch.no_grad():

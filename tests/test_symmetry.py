@@ -15,7 +15,7 @@ from running import SMALL
 import tinymlds
 from tinymlds.architectures import symmetry
 from tinymlds.architectures.params import from_tensors, to_tensors
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, RnnLinear
 from tinymlds.training import backends
 
 U = 2.0**-24
@@ -29,9 +29,12 @@ SHAPES = (
     GruLinear(hidden=16, layers=1, maps=2, activation="tanh"),
     GruLinear(hidden=12, layers=4, maps=5, activation="relu"),
     GruLinear(hidden=4, layers=2, maps=8, activation="relu"),
+    LstmLinear(hidden=8, layers=2, maps=2),
+    RnnLinear(hidden=8, layers=2, maps=2, activation="tanh"),
 )
 shapes = st.builds(
-    GruLinear,
+    lambda kind, **sizes: kind(**sizes),
+    kind=st.sampled_from([GruLinear, LstmLinear, RnnLinear]),
     inputs=st.integers(1, 9),
     hidden=st.sampled_from([4, 8, 12, 16]),
     outputs=st.integers(1, 8),
@@ -115,7 +118,7 @@ def test_the_description_says_enough_to_apply_every_symmetry(shape):
         np.testing.assert_allclose(after(shape, weights, generator["acts"], chosen), before, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [GruLinear(), SHAPES[3], SHAPES[6]])
+@pytest.mark.parametrize("shape", [GruLinear(), SHAPES[3], SHAPES[6], *SHAPES[7:]])
 def test_no_act_of_a_generator_can_be_forgotten(shape):
     """Columns of the next layer, rows of one gate, ...: leave any one out and the function is another."""
     weights, random = random_weights(shape, 3), np.random.default_rng(5)
@@ -230,17 +233,17 @@ def head_bounds(shape, weights):
 def assert_one_form(shape, transformed, got, expected):
     """Normal forms `got` of `transformed` [n, P], against those of the networks that these were made from.
 
-    Signs and orders are exact; a bias of r or z is a sum of two rounded numbers; a number of a head is the product of as
+    Signs and orders are exact; a bias of r or z, or of any gate of an LSTM or RNN, is a sum of two rounded numbers; a number of a head is the product of as
     many rounded ones as there are maps, or with relu a quotient by maxima, which are such quotients themselves.
     """
     got, expected = to_tensors(shape, got), to_tensors(shape, expected)
-    gates = 2 * shape.hidden
+    cell, gates = shape.cell.name, len(shape.cell.summed) * shape.hidden
     for name, tensor in expected.items():
-        if name.startswith("gru.bias_ih"):
+        if name.startswith(f"{cell}.bias_ih"):
             given = np.abs(to_tensors(shape, transformed)[name]).max() + 2.0
             np.testing.assert_allclose(got[name][:, :gates], tensor[:, :gates], rtol=0, atol=4 * U * given)
             assert np.array_equal(got[name][:, gates:], tensor[:, gates:])
-        elif name.startswith("gru") or shape.activation == "tanh":
+        elif name.startswith(cell) or shape.activation == "tanh":
             assert np.array_equal(got[name], tensor), name
         elif shape.activation == "none" and name.startswith(f"head.{shape.maps - 1}"):
             error = np.abs(np.float64(got[name]) - tensor).reshape(*tensor.shape[:2], -1).max(axis=2)
@@ -303,12 +306,13 @@ def test_the_normal_form_computes_the_same(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_normal_form_is_as_described(shape):
-    H = shape.hidden
+    H, cell = shape.hidden, shape.cell
+    start = cell.gates.index(cell.flipped) * H
     tensors = to_tensors(shape, symmetry.canonicalize(shape, random_weights(shape, 15, 4)))
     for layer in range(shape.layers):
-        assert (tensors[f"gru.bias_ih_l{layer}"][:, 2 * H :] > 0).all()
-        assert not tensors[f"gru.bias_hh_l{layer}"][:, : 2 * H].any()
-        diagonal = np.diagonal(tensors[f"gru.weight_hh_l{layer}"][:, 2 * H :], axis1=1, axis2=2)
+        assert (tensors[f"{cell.name}.bias_ih_l{layer}"][:, start : start + H] > 0).all()
+        assert not tensors[f"{cell.name}.bias_hh_l{layer}"][:, : len(cell.summed) * H].any()
+        diagonal = np.diagonal(tensors[f"{cell.name}.weight_hh_l{layer}"][:, start : start + H], axis1=1, axis2=2)
         assert (np.diff(diagonal, axis=1) >= 0).all()
     for k in range(shape.maps - 1):
         weight, bias = tensors[f"head.{k}.weight"], tensors[f"head.{k}.bias"]
@@ -322,16 +326,18 @@ def test_the_normal_form_is_as_described(shape):
             assert (np.maximum(np.abs(weight).max(axis=2), np.abs(bias)) == 1).all()
 
 
-@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[3], SHAPES[5]])
+@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[3], SHAPES[5], *SHAPES[7:]])
 def test_ties_are_broken_by_further_numbers(shape):
     """All that orders units or gives them signs first is equal or zero; copies still have the same bits."""
-    H = shape.hidden
+    H, cell = shape.hidden, shape.cell
+    start = cell.gates.index(cell.flipped) * H
+    own, others = range(start, start + H), [k for k in range(len(cell.gates) * H) if not start <= k < start + H]
     tensors = {name: tensor.copy() for name, tensor in to_tensors(shape, random_weights(shape, 16, 20)).items()}
     for layer in range(shape.layers):
-        tensors[f"gru.bias_ih_l{layer}"][:, 2 * H :] = 0
-        tensors[f"gru.bias_hh_l{layer}"][:, 2 * H :] = 0
-        tensors[f"gru.weight_ih_l{layer}"][:, : 2 * H] = 0.5
-        tensors[f"gru.weight_hh_l{layer}"][:, range(2 * H, 3 * H), range(H)] = 0.25
+        tensors[f"{cell.name}.bias_ih_l{layer}"][:, own] = 0
+        tensors[f"{cell.name}.bias_hh_l{layer}"][:, own] = 0
+        tensors[f"{cell.name}.weight_ih_l{layer}"][:, others] = 0.5
+        tensors[f"{cell.name}.weight_hh_l{layer}"][:, own, range(H)] = 0.25
     for k in range(shape.maps - 1):
         tensors[f"head.{k}.bias"][:] = 0
     weights = from_tensors(shape, tensors, 1)

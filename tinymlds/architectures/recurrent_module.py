@@ -1,21 +1,24 @@
-"""GRU layers and linear maps as a PyTorch module."""
+"""Recurrent layers and linear maps as a PyTorch module."""
 
 from collections import OrderedDict
 
 import torch
 from torch import nn
 
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import Recurrent
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
 
 
-class GruLinearModule(nn.Module):
-    """GRU layers, then linear maps: `.gru` (nn.GRU, batch_first) and `.head` (nn.Sequential of nn.Linear)."""
+class RecurrentModule(nn.Module):
+    """Recurrent layers, then linear maps: `.gru`, `.lstm` or `.rnn` (nn.GRU and so on, batch_first), and `.head`
+    (nn.Sequential of nn.Linear)."""
 
-    def __init__(self, shape: GruLinear) -> None:
+    def __init__(self, shape: Recurrent) -> None:
         super().__init__()
-        self.gru = nn.GRU(shape.inputs, shape.hidden, shape.layers, batch_first=True)
+        self._cell = shape.cell.name
+        layers = getattr(nn, shape.cell.title)(shape.inputs, shape.hidden, shape.layers, batch_first=True)
+        self.add_module(self._cell, layers)
         maps: OrderedDict[str, nn.Module] = OrderedDict(
             (str(k), nn.Linear(shape.hidden, outputs)) for k, outputs in enumerate(shape.map_outputs)
         )
@@ -24,7 +27,7 @@ class GruLinearModule(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Outputs [B, T, O] for inputs [B, T, I]."""
-        y: torch.Tensor = self.gru(x)[0]
+        y: torch.Tensor = self.get_submodule(self._cell)(x)[0]
         for k, linear in enumerate(self.head):
             y = linear(y)
             if self.activation is not None and k + 1 < len(self.head):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import GruLinear
+    from tinymlds.architectures.recurrent import Recurrent
 
 
 class LayerPlaces(NamedTuple):
@@ -34,27 +34,27 @@ class HeadPlaces(NamedTuple):
     last_bias: int
 
 
-def layer_places(shape: GruLinear, layer: int) -> LayerPlaces:
+def layer_places(shape: Recurrent, layer: int) -> LayerPlaces:
     """Return the offsets of a layer's tensors."""
     at = shape.offsets()
-    start = at[f"gru.weight_ih_l{layer}"]
-    return LayerPlaces(*(at[f"gru.{part}_l{layer}"] - start for part in LayerPlaces._fields))
+    start = at[f"{shape.cell.name}.weight_ih_l{layer}"]
+    return LayerPlaces(*(at[f"{shape.cell.name}.{part}_l{layer}"] - start for part in LayerPlaces._fields))
 
 
-def layer_starts(shape: GruLinear) -> tuple[int, int]:
+def layer_starts(shape: Recurrent) -> tuple[int, int]:
     """Return the offset of the second layer, and the distance of the layers above it; the first one begins at 0."""
     at = shape.offsets()
-    starts = [at[f"gru.weight_ih_l{layer}"] for layer in range(shape.layers)]
+    starts = [at[f"{shape.cell.name}.weight_ih_l{layer}"] for layer in range(shape.layers)]
     second = starts[1] if len(starts) > 1 else 0
     return second, starts[2] - second if len(starts) > 2 else 0
 
 
-def head_start(shape: GruLinear) -> int:
+def head_start(shape: Recurrent) -> int:
     """Return the offset of the first linear map."""
     return shape.offsets()["head.0.weight"]
 
 
-def head_places(shape: GruLinear) -> HeadPlaces:
+def head_places(shape: Recurrent) -> HeadPlaces:
     """Return the offsets of the tensors of the linear maps."""
     at, start, last = shape.offsets(), head_start(shape), shape.maps - 1
     stride = at["head.1.weight"] - start if last else 0

@@ -12,7 +12,7 @@ from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
 from tinymlds.kernels.recurrent import head_places
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import GruLinear
+    from tinymlds.architectures.recurrent import Recurrent
 
 
 @inlined
@@ -105,12 +105,12 @@ class Head(NamedTuple):
 
 
 @cache
-def head(shape: GruLinear) -> Head:
+def head(shape: Recurrent) -> Head:
     """The head of this shape."""
     return _collapsed(shape) if shape.activation == "none" else _chain(shape)
 
 
-def _chain(shape: GruLinear) -> Head:
+def _chain(shape: Recurrent) -> Head:
     """Map after map, each with the activation but the last."""
     H, O, MAPS, ROW = shape.hidden, shape.outputs, shape.maps, shape.hidden * BLOCK
     MAP_SIZE, BIAS, LAST, LAST_BIAS = head_places(shape)
@@ -162,7 +162,7 @@ def _chain(shape: GruLinear) -> Head:
     return Head(start, forward, backward, finish)
 
 
-def _collapsed(shape: GruLinear) -> Head:
+def _collapsed(shape: Recurrent) -> Head:
     """All maps as one, y = S_0 x + c; the gradient of every map from T_0 = sum dy x^T and s = sum dy (see `head.py`)."""
     H, O, K, THREADS = shape.hidden, shape.outputs, shape.maps, LANES * shape.hidden
     S, C, SUMS, ERRORS, _ = head_layout(shape)
@@ -256,7 +256,7 @@ class HeadLayout(NamedTuple):
     size: int
 
 
-def head_layout(shape: GruLinear) -> HeadLayout:
+def head_layout(shape: Recurrent) -> HeadLayout:
     """The scratch of a head without an activation."""
     products = shape.maps * shape.outputs * shape.hidden
     sums = products + shape.outputs

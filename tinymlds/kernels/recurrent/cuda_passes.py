@@ -19,10 +19,10 @@ from tinymlds.kernels.recurrent.cuda_head import head, head_layout
 from tinymlds.kernels.recurrent.cuda_layers import gru_layer
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import GruLinear
+    from tinymlds.architectures.recurrent import Recurrent
 
 
-def threads(shape: GruLinear) -> int:
+def threads(shape: Recurrent) -> int:
     """Threads of a block.
 
     Raises:
@@ -33,13 +33,13 @@ def threads(shape: GruLinear) -> int:
     return LANES * shape.hidden
 
 
-def shared_floats(shape: GruLinear) -> int:
+def shared_floats(shape: Recurrent) -> int:
     """Floats of shared memory that the passes use."""
     row = shape.hidden * BLOCK
     return 8 * row if 8 * row <= SHARED_FLOATS else 4 * row
 
 
-def own_floats(shape: GruLinear, steps: int) -> int:
+def own_floats(shape: Recurrent, steps: int) -> int:
     """Floats of all buffers for sequences of this many steps."""
     row, chain = shape.hidden * BLOCK, shape.activation != "none"
     states = shape.layers * (5 * steps + 1) * row
@@ -47,7 +47,7 @@ def own_floats(shape: GruLinear, steps: int) -> int:
     return states + maps + 2 * steps * row + (0 if chain else head_layout(shape).size)
 
 
-def passes(shape: GruLinear) -> Passes:
+def passes(shape: Recurrent) -> Passes:
     """The passes of networks of this shape; see `gpu.kernel.Passes`."""
     I, H, LAYERS, ROW = shape.inputs, shape.hidden, shape.layers, shape.hidden * BLOCK
     MAPS = shape.maps - 1 if shape.activation != "none" else 0

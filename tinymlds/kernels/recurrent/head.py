@@ -22,7 +22,7 @@ from tinymlds.kernels.lanes import load, store, tile, zero
 from tinymlds.kernels.recurrent import head_places
 
 if TYPE_CHECKING:
-    from tinymlds.architectures.recurrent import GruLinear
+    from tinymlds.architectures.recurrent import Recurrent
 
 
 class Head(NamedTuple):
@@ -46,14 +46,14 @@ class Sizes(NamedTuple):
     head: int
 
 
-def sizes(shape: GruLinear) -> Sizes:
+def sizes(shape: Recurrent) -> Sizes:
     """Return the floats that `head(shape)` needs."""
     if shape.activation == "none":
         return Sizes(0, _layout(shape).size)
     return Sizes((shape.maps - 1) * shape.hidden * BLOCK, 0)
 
 
-def head(shape: GruLinear) -> Head:
+def head(shape: Recurrent) -> Head:
     """The head of this shape."""
     return _collapsed(shape) if shape.activation == "none" else _chain(shape)
 
@@ -144,7 +144,7 @@ def _activation(name: str) -> tuple[Any, Any]:
     return activate, activate_backward
 
 
-def _chain(shape: GruLinear) -> Head:
+def _chain(shape: Recurrent) -> Head:
     """Map after map, each with the activation but the last."""
     H, MAPS = shape.hidden, shape.maps
     ROW = H * BLOCK
@@ -185,7 +185,7 @@ def _chain(shape: GruLinear) -> Head:
 # ------------------------------------------------------------------ all maps as one
 
 
-def _collapsed(shape: GruLinear) -> Head:
+def _collapsed(shape: Recurrent) -> Head:
     """y = M x + c with M = W_K ... W_1, and the gradient of every map from the sums over dy x^T and dy.
 
     With S_k = W_K ... W_{k+1} (so S_0 = M), x_0 = x and x_k = W_k x_{k-1} + b_k, the chain rule says that the gradient at
@@ -312,7 +312,7 @@ class _Layout(NamedTuple):
     size: int
 
 
-def _layout(shape: GruLinear) -> _Layout:
+def _layout(shape: Recurrent) -> _Layout:
     wide, long = -(-shape.outputs // LANES) * LANES, -(-(shape.hidden + 1) // LANES) * LANES
     constant = shape.maps * shape.hidden * wide
     sums = constant + wide
