@@ -1,6 +1,6 @@
 """The cost of a training step with each optimizer, as a ratio to Adam's: CPU seconds, in turns on one thread.
 
-    python bench/optimizers.py [--rounds 15] [--steps 128] [--out FILE.json]
+python bench/optimizers.py [--rounds 15] [--steps 128] [--out FILE.json]
 """
 
 import argparse

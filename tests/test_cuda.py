@@ -144,12 +144,12 @@ def test_device_with_one_buffer_gives_the_same_bits(cuda: backends.DeviceBackend
     from tinymlds.kernels.recurrent import cuda_layers
 
     monkeypatch.setattr(layout, "SHARED_FLOATS", 4 * 4 * layout.BLOCK)
-    cuda_layers.gru_layer.cache_clear()
+    cuda_layers.layer.cache_clear()
     kernel.train.cache_clear()
     try:
         test_device_gives_the_bits_of_the_cpu(cuda, "two blocks and a half")
     finally:
-        cuda_layers.gru_layer.cache_clear()
+        cuda_layers.layer.cache_clear()
         kernel.train.cache_clear()
 
 

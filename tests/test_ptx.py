@@ -26,7 +26,7 @@ from test_kernels import random_weights
 from test_targets import GOLDEN
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, RnnLinear
 from tinymlds.kernels import NUMERICS, rng
 from tinymlds.kernels.optimizers import OPTIMIZERS
 from tinymlds.kernels.problem import Floats, Problem
@@ -47,6 +47,9 @@ SHAPES = {
     "wide": GruLinear(hidden=20, layers=2, maps=3),
     "one buffer": GruLinear(hidden=48, layers=2, maps=2),
     "largest": GruLinear(hidden=64, layers=2, maps=8),
+    "lstm": LstmLinear(inputs=3, hidden=4, outputs=2, layers=2, maps=2),
+    "lstm, tanh": LstmLinear(hidden=12, layers=2, maps=2, activation="tanh"),
+    "rnn": RnnLinear(inputs=3, hidden=4, outputs=2, layers=3, maps=2),
 }
 ON_A_GPU = [name for name, kind in OPTIMIZERS.items() if name != "adam" and not kind.kernels]
 KERNELS = {name: (shape, "adam") for name, shape in SHAPES.items()} | {
@@ -64,7 +67,7 @@ from numba.cuda import codegen, dispatcher
 from tinymlds.kernels import cuda
 from tinymlds.kernels.gpu.kernel import ARGUMENTS, train
 from tinymlds.kernels.optimizers import OPTIMIZERS
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, RnnLinear
 from tinymlds.training import data
 
 device = SimpleNamespace(compute_capability=None, id=0)  # a stand-in: nothing is launched
@@ -144,7 +147,7 @@ def functions(ptx: str) -> dict[str, str]:
     for start, end in pairwise([*starts, len(ptx)]):
         text = ptx[start:end]
         head, _, body = text.partition("{")
-        if name := re.search(r"gru_layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
+        if name := re.search(r"5layer12_3clocals_3e\d*(forward|backward|gradient)B", head if body else ""):
             bodies[name[1] if name[1] not in bodies else f"{name[1]} 2"] = body
     return bodies
 
@@ -230,7 +233,7 @@ def test_registers_hold_what_they_should(tmp_path: Path, request: pytest.Fixture
     options = ["-v", "-c", "-maxrregcount=96", "-arch=sm_90", "-o", str(tmp_path / "kernel.o")]
     done = subprocess.run([ptxas, *options, str(tmp_path / "kernel.ptx")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    spilled = re.findall(r"_gru_layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
+    spilled = re.findall(r"5layer\S+\n\s+\d+ bytes stack frame, (\d+) bytes spill stores", done.stderr)
     assert len(spilled) == 6
     assert max(map(int, spilled)) <= 4 * 77 + 128
 

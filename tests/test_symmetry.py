@@ -233,9 +233,9 @@ def head_bounds(shape, weights):
 def assert_one_form(shape, transformed, got, expected):
     """Normal forms `got` of `transformed` [n, P], against those of the networks that these were made from.
 
-    Signs and orders are exact; a bias of r or z, or of any gate of an LSTM or RNN, is a sum of two rounded numbers; a number
-    of a head is the product of as many rounded ones as there are maps, or with relu a quotient by maxima, which are such
-    quotients themselves.
+    Signs and orders are exact; a bias of r or z, or of any gate of an LSTM or RNN, is a sum of two rounded numbers; a
+    number of a head is the product of as many rounded ones as there are maps, or with relu a quotient by maxima, which are
+    such quotients themselves.
     """
     got, expected = to_tensors(shape, got), to_tensors(shape, expected)
     cell, gates = shape.cell.name, len(shape.cell.summed) * shape.hidden

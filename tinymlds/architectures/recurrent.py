@@ -60,7 +60,10 @@ class Recurrent(Architecture):
     """
 
     cell: ClassVar[Cell]
-    kernels = {"cpu": "tinymlds.kernels.recurrent.passes"}  # noqa: RUF012
+    kernels = {  # noqa: RUF012
+        "cpu": "tinymlds.kernels.recurrent.passes",
+        "cuda": "tinymlds.kernels.recurrent.cuda_passes",
+    }
 
     inputs: int = 9
     hidden: int = option(12, "Hidden units of each layer, a multiple of 4.", 4, 64)
@@ -155,7 +158,6 @@ class GruLinear(Recurrent):
 
     name = "gru-linear"
     cell = Cell("gru", "GRU", ("r", "z", "n"), "n", ("r", "z"))
-    kernels = {**Recurrent.kernels, "cuda": "tinymlds.kernels.recurrent.cuda_passes"}  # noqa: RUF012
 
     layers: int = option(4, "GRU layers.", 1, 4, name="gru_layers")
 

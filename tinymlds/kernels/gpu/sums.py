@@ -39,7 +39,7 @@ def _collector(count: int) -> tuple[int, Any]:
 def outer_gradient(gates: int, columns: int, hidden: int, da_step: int) -> Any:
     """dW[row, i] += sum over samples and steps from `first` on of da[t, row] x[t, i], for a row of each of `gates` gates.
 
-    The gates lie at `da` and then every `hidden` units, but the last of three at `da_last`; their weights are `gate_size`
+    The gates lie at `da` and then every `hidden` units, but the last one at `da_last`; their weights are `gate_size`
     apart in `out`. A thread that is not `live` takes part in the exchanges and adds nothing.
     """
     GATES, I, ROW = gates, columns, hidden * BLOCK
@@ -56,7 +56,7 @@ def outer_gradient(gates: int, columns: int, hidden: int, da_step: int) -> Any:
                 a[k] = ZERO
             for t in range(first, T):
                 for gate in range(GATES):
-                    at = da_last if gate == 2 else da + gate * ROW
+                    at = da_last if gate == GATES - 1 else da + gate * ROW
                     d[2 * gate], d[2 * gate + 1] = load2(arena, at + t * da_step)
                 for i in range(COLUMNS):
                     x0, x1 = load2(arena, x + (t * I + start + i) * BLOCK + 2 * lane)

@@ -1,9 +1,9 @@
-"""GRU layers and linear maps over a block of 32 samples in a thread block of a GPU; T steps, H hidden units.
+"""Recurrent layers and linear maps over a block of 32 samples in a thread block of a GPU; T steps, H hidden units.
 
 A block has 16 threads for each hidden unit. The buffers in the arena, flat, in this order, with the layouts of `passes.py`:
 
-    hidden [layers, T + 1, H, 32]    gates [layers, T, 4, H, 32]    maps [maps - 1, T, H, 32]    even, odd [T, H, 32]
-    head: see `cuda_head.HeadLayout`
+    hidden [layers, T + 1, H, 32]    cells, like hidden, of an LSTM    gates [layers, T, sums, H, 32]
+    maps [maps - 1, T, H, 32]    even, odd [T, H, 32]    head: see `cuda_head.HeadLayout`
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from tinymlds.kernels.cuda import CudaError, inlined
 from tinymlds.kernels.gpu.kernel import Passes
 from tinymlds.kernels.gpu.layout import MAXIMAL_THREADS, SHARED_FLOATS
 from tinymlds.kernels.recurrent import head_start, layer_places, layer_starts
+from tinymlds.kernels.recurrent.cells import SUMS
 from tinymlds.kernels.recurrent.cuda_head import head, head_layout
-from tinymlds.kernels.recurrent.cuda_layers import gru_layer
+from tinymlds.kernels.recurrent.cuda_layers import layer as recurrent_layer
 
 if TYPE_CHECKING:
     from tinymlds.architectures.recurrent import Recurrent
@@ -35,16 +36,21 @@ def threads(shape: Recurrent) -> int:
 
 def shared_floats(shape: Recurrent) -> int:
     """Floats of shared memory that the passes use."""
-    row = shape.hidden * BLOCK
-    return 8 * row if 8 * row <= SHARED_FLOATS else 4 * row
+    step = len(SUMS[shape.cell.name]) * shape.hidden * BLOCK
+    return max(2 * step if 2 * step <= SHARED_FLOATS else step, 2 * shape.hidden * BLOCK)
 
 
 def own_floats(shape: Recurrent, steps: int) -> int:
     """Floats of all buffers for sequences of this many steps."""
     row, chain = shape.hidden * BLOCK, shape.activation != "none"
-    states = shape.layers * (5 * steps + 1) * row
+    states = shape.layers * (_state_rows(shape, steps) + len(SUMS[shape.cell.name]) * steps) * row
     maps = (shape.maps - 1) * steps * row if chain else 0
     return states + maps + 2 * steps * row + (0 if chain else head_layout(shape).size)
+
+
+def _state_rows(shape: Recurrent, steps: int) -> int:
+    """Rows of a layer's states: h, and c of an LSTM."""
+    return (2 if shape.cell.name == "lstm" else 1) * (steps + 1)
 
 
 def passes(shape: Recurrent) -> Passes:
@@ -52,53 +58,56 @@ def passes(shape: Recurrent) -> Passes:
     I, H, LAYERS, ROW = shape.inputs, shape.hidden, shape.layers, shape.hidden * BLOCK
     MAPS = shape.maps - 1 if shape.activation != "none" else 0
     HEAD, (SECOND, STRIDE) = head_start(shape), layer_starts(shape)
-    first_forward, first_backward, first_gradient = gru_layer(I, H, True, layer_places(shape, 0))
-    other = gru_layer(H, H, False, layer_places(shape, 1 if LAYERS > 1 else 0))
+    CELL, SUM_COUNT, STATES = shape.cell.name, len(SUMS[shape.cell.name]), _state_rows(shape, 0)
+    first_forward, first_backward, first_gradient = recurrent_layer(CELL, I, H, True, layer_places(shape, 0))
+    other = recurrent_layer(CELL, H, H, False, layer_places(shape, 1 if LAYERS > 1 else 0))
     other_forward, other_backward, other_gradient = other
     head_start_pass, head_forward, head_backward, head_finish = head(shape)
 
     @inlined
     def places(T, own):  # type: ignore[no-untyped-def]
-        """Offsets of gates, maps, even, odd and the scratch of the head."""
-        gates = own + LAYERS * (T + 1) * ROW
-        maps = gates + LAYERS * T * 4 * ROW
+        """Offsets of cells, gates, maps, even, odd and the scratch of the head."""
+        cells = own + LAYERS * (T + 1) * ROW
+        gates = own + STATES * LAYERS * (T + 1) * ROW
+        maps = gates + LAYERS * T * SUM_COUNT * ROW
         even = maps + MAPS * T * ROW
-        return gates, maps, even, even + T * ROW, even + 2 * T * ROW
+        return cells, gates, maps, even, even + T * ROW, even + 2 * T * ROW
 
     @inlined
     def start(T, arena, own, p, thread):  # type: ignore[no-untyped-def]
-        scratch = places(T, own)[4]
+        scratch = places(T, own)[5]
         head_start_pass(p, HEAD, arena, scratch, thread)
 
     @inlined
     def forward(T, arena, x, output, own, p, shared, unit, lane):  # type: ignore[no-untyped-def]
-        gates, maps, _, _, scratch = places(T, own)
-        first_forward(T, arena, x, own, gates, p, 0, shared, unit, lane)
+        cells, gates, maps, _, _, scratch = places(T, own)
+        first_forward(T, arena, x, own, cells, gates, p, 0, shared, unit, lane)
         for layer in range(1, LAYERS):
-            h = own + layer * (T + 1) * ROW
+            h, c = own + layer * (T + 1) * ROW, cells + layer * (T + 1) * ROW
             w = SECOND + (layer - 1) * STRIDE
-            other_forward(T, arena, h - T * ROW, h, gates + layer * T * 4 * ROW, p, w, shared, unit, lane)
+            other_forward(T, arena, h - T * ROW, h, c, gates + layer * T * SUM_COUNT * ROW, p, w, shared, unit, lane)
         top = own + (LAYERS - 1) * (T + 1) * ROW + ROW
         head_forward(T, arena, top, maps, output, p, HEAD, scratch, unit, lane)
 
     @inlined
     def backward(T, arena, x, error, own, p, gradient, shared, unit, lane):  # type: ignore[no-untyped-def]
-        gates, maps, dh, dx, scratch = places(T, own)
+        cells, gates, maps, dh, dx, scratch = places(T, own)
         top = own + (LAYERS - 1) * (T + 1) * ROW + ROW
         head_backward(T, arena, top, maps, error, dh, dx, p, HEAD, scratch, gradient, unit, lane)
         for back in range(LAYERS - 1):
             layer = LAYERS - 1 - back
-            h, g = own + layer * (T + 1) * ROW, gates + layer * T * 4 * ROW
+            h, c = own + layer * (T + 1) * ROW, cells + layer * (T + 1) * ROW
+            g = gates + layer * T * SUM_COUNT * ROW
             w = SECOND + (layer - 1) * STRIDE
-            other_backward(T, arena, h, g, dh, dx, p, w, shared, unit, lane)
+            other_backward(T, arena, h, c, g, dh, dx, p, w, shared, unit, lane)
             other_gradient(T, arena, h - T * ROW, h, g, gradient, w, unit, lane)
             dh, dx = dx, dh
-        first_backward(T, arena, own, gates, dh, dx, p, 0, shared, unit, lane)
+        first_backward(T, arena, own, cells, gates, dh, dx, p, 0, shared, unit, lane)
         first_gradient(T, arena, x, own, gates, gradient, 0, unit, lane)
 
     @inlined
     def finish(T, arena, own, p, gradient, thread):  # type: ignore[no-untyped-def]
-        scratch = places(T, own)[4]
+        scratch = places(T, own)[5]
         head_finish(p, HEAD, arena, scratch, gradient, thread)
 
     return Passes(start, forward, backward, finish)
