@@ -16,7 +16,7 @@ from running import EASY, ROOT
 import tinymlds
 from tinymlds import UsageError, symmetry
 from tinymlds.architectures import ARCHITECTURES, params
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import GruLinear, LstmLinear, RnnLinear
 from tinymlds.kernels.optimizers import OPTIMIZERS
 from tinymlds.kernels.problem import Problem, Sequences
 from tinymlds.spec import Recipe
@@ -147,11 +147,14 @@ def test_a_folder_of_an_architecture_that_nobody_registered_is_refused_by_name(m
     command = [sys.executable, "-c", code, str(made.folder)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=Path(ROOT).anchor, check=False)
     assert "UsageError" in done.stderr
-    assert "architecture must be one of gru-linear, not 'linear-maps'" in done.stderr
+    assert "architecture must be one of gru-linear, lstm-linear, rnn-linear, not 'linear-maps'" in done.stderr
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-@pytest.mark.parametrize("architecture", [GruLinear(hidden=4, layers=1, maps=1), toy_architecture.LinearMaps()])
+@pytest.mark.parametrize(
+    "architecture",
+    [*(kind(hidden=4, layers=1, maps=1) for kind in (GruLinear, LstmLinear, RnnLinear)), toy_architecture.LinearMaps()],
+)
 def test_every_pair_trains(architecture, name):
     """The loss of the same sequences falls over 20 epochs, whatever the pair."""
     optimizer = OPTIMIZERS[name]()

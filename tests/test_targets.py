@@ -37,6 +37,12 @@ GOLDEN = {
         "tanh: weights": "fca29e3f38719b2943e5f275b533010a8e9f93133f401390486646959fc2014e",
         "tanh: losses": "3bf998fda313535f615cba8b8ffb0687b1461ab8a938525ed436ef20b88211de",
         "tanh: outputs": "e605197ef7cba18aba80657e31ab1935ed04066f4eff74b8a895f98e247d4acd",
+        "lstm: weights": "1305ad755b73201f295a3f3a0816d1c4a8a0697e09f0622d4c6a9ba7a125ec07",
+        "lstm: losses": "085ef289946193a64c6f0852c269457d7e415af64a5c7388bfb877d1599ed497",
+        "lstm: outputs": "97e4710d20a57acf917b463169ce54ae1861979fb18fe28993aceca2ec29137f",
+        "rnn: weights": "06d5c9ff3f22262cac0092351626499b08637301fbec093d611a80cccf5bdd58",
+        "rnn: losses": "03e0e540a9591b5b31d52aa9dc8fabe521ece539957e6fafb9300d8fa092aea9",
+        "rnn: outputs": "2948de6b6f6049b160432ee7cf3082516b5d30d35335cf453d4a8c11ffc4518f",
         "adamw: weights": "6df78b4afb0e7f0df49608a1e99a9e70ca1749833d016ff915ffcddab92063c9",
         "adamw: losses": "46d5ea3e7d461089417d7fdb86962381996970726a5c84d98b48c2d41b635bc6",
         "lion: weights": "3cd3cfdce60ef4b79a9cf3388e528dfecce994b05fcfafd0e9b973dd4ca5b6ff",
@@ -72,6 +78,8 @@ recipes = {
     "default": Recipe.of(**sizes, lr=0.003, lr_decay=0, beta2=0.999, eps=1e-8),
     "wide": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3),
     "tanh": Recipe.of(**sizes, hidden=20, gru_layers=2, linear_maps=3, head_activation="tanh"),  # another shape, map by map
+    "lstm": Recipe.of(**sizes, architecture="lstm-linear", lr=0.003, lr_decay=0),
+    "rnn": Recipe.of(**sizes, architecture="rnn-linear", lr=0.003, lr_decay=0),
 } | {
     name: Recipe.of(**sizes, optimizer=name, lr_decay=0, **options)
     for name, options in {
