@@ -25,7 +25,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -79,7 +79,8 @@ def other_trainers(recipe: Recipe) -> dict[str, Callable[[], Any]]:
 
 def compare_steps(recipe: Recipe, makers: dict[str, Callable[[], Any]], rounds: int) -> Figures:
     """Sample-steps per second of each rival, and the ratios of ours, the first, to the others."""
-    names, size = list(makers), f"T = {recipe.steps}, B = {recipe.batch}, H = {recipe.architecture.hidden}"
+    names, architecture = list(makers), recipe.architecture
+    size = f"{architecture.name}, T = {recipe.steps}, B = {recipe.batch}, H = {architecture.hidden}"
     steppers = {name: make() for name, make in makers.items()}
     first = {name: stepper(FIRST_STEPS) for name, stepper in steppers.items()}
     for name in names[1:]:
@@ -147,7 +148,8 @@ def table(figures: Figures, names: list[str]) -> Table:
         rates = [f"{row['sample_steps_per_second'][name] / 1e6:.3f}" for name in names]
         ratios = ["{:.1f} ({:.1f}-{:.1f})".format(row["ratio"][name], *row["ratio_range"][name]) for name in others]
         result.add_row(f"step, {row['size']}", "M sample-steps/s", *rates, *ratios, f"{row['share_of_peak']:.1%}")
-    found = figures["threshold"]
+    if (found := figures.get("threshold")) is None:
+        return result
     rates = [f"{found['networks_per_hour'][name]:,.0f}" for name in names]
     ratios = [f"{found['ratio'][name]:.1f}" for name in others]
     result.add_row(f"{found['networks']} {TASK} networks to the threshold", "networks/h", *rates, *ratios, "")
@@ -176,13 +178,13 @@ def rivals_table(figures: Figures) -> Table:
     return result
 
 
-def measure(names: list[str], networks: int, rounds: int, with_rivals: bool) -> Figures:
+def measure(names: list[str], networks: int, rounds: int, with_rivals: bool, grid: Sequence[Recipe]) -> Figures:
     """All figures of a run."""
     figures: Figures = {"date": datetime.now().astimezone().isoformat(timespec="seconds"), "machine": machine.describe()}
     per_sample_step, peak = products(Recipe().architecture, Recipe().steps), measure_peak()
     figures["peak"] = {"fused_multiply_adds_per_second": peak, "fused_multiply_adds_per_sample_step": per_sample_step}
     figures["steps"] = []
-    for recipe in GRID:
+    for recipe in grid:
         row = compare_steps(recipe, {name: partial(_stepper, name, recipe) for name in names}, rounds)
         needed = products(recipe.architecture, recipe.steps)
         row["share_of_peak"] = row["sample_steps_per_second"][names[0]] * needed / peak
@@ -195,7 +197,8 @@ def measure(names: list[str], networks: int, rounds: int, with_rivals: bool) -> 
             recipe = replace(Recipe(), batch=batch)
             makers = {"tinymlds": partial(_stepper, "tinymlds", recipe), **other_trainers(recipe)}
             figures["rivals"].append(compare_steps(recipe, makers, rounds))
-    figures["threshold"] = compare_thresholds(names, networks)
+    if networks:
+        figures["threshold"] = compare_thresholds(names, networks)
     return figures
 
 
@@ -206,12 +209,14 @@ def _stepper(name: str, recipe: Recipe) -> Stepper:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the trainer with PyTorch's on the same work.")
     parser.add_argument("--networks", type=int, default=20, help="networks to train to the threshold (20)")
+    parser.add_argument("--architecture", help="training steps of this one only (all)")
     parser.add_argument("--rounds", type=int, default=9, help="turns of each rival for the training steps (9)")
     parser.add_argument("--compiled", action="store_true", help="also torch.compile, which compiles for some minutes first")
     parser.add_argument("--rivals", action="store_true", help="also JAX, and many networks at once in JAX and in PyTorch")
     arguments = parser.parse_args()
     names = ["tinymlds", "torch"] + ["torch compiled"] * arguments.compiled
-    figures = measure(names, arguments.networks, arguments.rounds, arguments.rivals)
+    grid = [each for each in GRID if arguments.architecture in (None, each.architecture.name)]
+    figures = measure(names, arguments.networks, arguments.rounds, arguments.rivals, grid)
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(figures, names))
     if arguments.rivals:

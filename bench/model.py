@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import machine
 import numpy as np
 from numba import njit
-from peak import gru_products, head_products, measure_peak
+from peak import head_products, layer_products, measure_peak
 from rich.console import Console
 from rich.table import Table
 from steps import SEED, TASK, cpu_seconds
@@ -57,7 +57,7 @@ def model(recipe: Recipe) -> list[Stage]:
     shape, samples = recipe.architecture, recipe.batch * recipe.steps
     H, L, P = shape.hidden, shape.layers, shape.size
     inputs, lines = sum(shape.layer_inputs), shape.inputs + shape.outputs
-    gru, maps = samples * gru_products(shape, recipe.steps), samples * head_products(shape)
+    gru, maps = samples * layer_products(shape, recipe.steps), samples * head_products(shape)
     head = sum((H + 1) * outputs for outputs in shape.map_outputs)
     return [
         Stage("start (zeroes, product of the maps)", 0, P + head),

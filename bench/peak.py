@@ -5,36 +5,36 @@ import time
 import numpy as np
 from numba import njit
 
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import Recurrent
 from tinymlds.kernels import LANES
 from tinymlds.kernels.block import OPTIONS
 from tinymlds.kernels.cache import target_features
 from tinymlds.kernels.lanes import tile
 
 
-def gru_products(shape: GruLinear, steps: int) -> float:
-    """Fused multiply-adds of a sample-step in the GRU layers, forwards, on average over the steps of a sequence.
+def layer_products(shape: Recurrent, steps: int) -> float:
+    """Fused multiply-adds of a sample-step in the recurrent layers, forwards, on average over the steps of a sequence.
 
-    3 H (I + H) for each layer, with I its inputs, but 3 H I at the first step, where h = 0.
+    G H (I + H) for each layer with G gates and I inputs, but G H I at the first step, where h = 0.
     """
-    H = shape.hidden
-    return sum(3 * H * (inputs + H * (steps - 1) / steps) for inputs in shape.layer_inputs)
+    H, G = shape.hidden, len(shape.cell.gates)
+    return sum(G * H * (inputs + H * (steps - 1) / steps) for inputs in shape.layer_inputs)
 
 
-def head_products(shape: GruLinear) -> int:
+def head_products(shape: Recurrent) -> int:
     """The same in the linear maps as they are computed: without an activation as a single map (see `kernels/head.py`)."""
     outputs = (shape.outputs,) if shape.activation == "none" else shape.map_outputs
     return sum(shape.hidden * count for count in outputs)
 
 
-def products(shape: GruLinear, steps: int) -> float:
+def products(shape: Recurrent, steps: int) -> float:
     """Fused multiply-adds of the matrix products of one trained sample-step (one sequence, one time step), on average.
 
     Forwards, again for the gradients of the weights (an outer product for every matrix), and again for the gradients of
     the inputs, but for dx of the first layer, which nobody needs. Left out: gates, biases, loss, Adam, and what happens
     once per minibatch.
     """
-    return 3 * (gru_products(shape, steps) + head_products(shape)) - 3 * shape.hidden * shape.inputs
+    return 3 * (layer_products(shape, steps) + head_products(shape)) - len(shape.cell.gates) * shape.hidden * shape.inputs
 
 
 def _registers() -> tuple[int, int]:

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tinymlds.architectures import params
-from tinymlds.architectures.recurrent import GruLinear
+from tinymlds.architectures.recurrent import Recurrent
 from tinymlds.kernels.problem import Floats, Problem, Sequences
 from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks.mealy import lines
@@ -38,14 +38,14 @@ from tinymlds.training.backends.cpu import OnePlace
 torch.set_num_threads(1)
 
 
-def module(shape: GruLinear) -> nn.Module:
-    """A network with PyTorch's names (`gru.*`, `head.*`) that maps [T, B, I] to [T, B, O]."""
+def module(shape: Recurrent) -> nn.Module:
+    """A network with PyTorch's names that maps [T, B, I] to [T, B, O]."""
     result = shape.module()
-    result.gru.batch_first = False
+    result.get_submodule(shape.cell.name).batch_first = False
     return result
 
 
-def load(network: nn.Module, shape: GruLinear, vector: Floats) -> None:
+def load(network: nn.Module, shape: Recurrent, vector: Floats) -> None:
     """Copy a parameter vector, float32 [P], into the module."""
     network.load_state_dict({name: torch.tensor(part) for name, part in params.to_tensors(shape, vector).items()})
 
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
         return Batch(self.inputs.index_select(1, order), self.outputs.index_select(1, order))
 
 
-def expand(shape: GruLinear, sequences: Sequences) -> Batch:
+def expand(shape: Recurrent, sequences: Sequences) -> Batch:
     """All sequences as one batch, contiguous: `index_select` copies the whole of a tensor that is not, at every step."""
     pairs = (sequences.inputs, shape.inputs), (sequences.outputs, shape.outputs)
     return Batch(*(torch.from_numpy(np.ascontiguousarray(lines(words.T, count))) for words, count in pairs))

@@ -22,6 +22,7 @@ GRID = (
     Recipe.of(batch=128, steps=32),
     Recipe.of(batch=128, hidden=32),
     Recipe.of(batch=128, hidden=64),
+    *(Recipe.of(architecture=name, batch=batch) for name in ("lstm-linear", "rnn-linear") for batch in (32, 128)),
 )
 
 RIVALS: dict[str, Callable[[], Any]] = {
