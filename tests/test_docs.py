@@ -1,4 +1,4 @@
-"""What README.md and docs/ show works: Python runs as scripts, commands print what is shown, and have the options that are shown.
+"""What README.md and docs/ show works: Python runs as scripts, commands print what is shown, options exist; it is short.
 
 Every page is a session from top to bottom, in a folder that is empty at first.
 
@@ -9,7 +9,7 @@ Every page is a session from top to bottom, in a folder that is empty at first.
   that names the next command may be left out. What differs from run to run (seconds, dates, sizes) is not compared.
 - In the README a `bash` block with its output in a `text` block below, and a `text` block with prompts, are sessions too.
 - Other `bash` blocks install things or take hours, so they are not run: their `tinymlds` commands are parsed.
-- `py` blocks are not run: they need what no test has, such as a cluster. `{code-cell}` blocks are run when the pages are built.
+- `py` blocks need what no test has, such as a cluster, and are not run. `{code-cell}` blocks are run when pages are built.
 """
 
 import importlib.util
