@@ -57,11 +57,13 @@ def test_a_script_with_the_guard_trains(tmp_path):
         f"import tinymlds\ntinymlds.train('xor', 1, 'first', workers=1, **{SMALL})\n{CALL}\n",
         f"import tinymlds\ntinymlds.train('xor', 1, 'first', workers=1, **{SMALL})\n"
         "tinymlds.verify('first')\ntinymlds.train('xor', 3, 'first', workers=2)\n",
+        "import tinymlds\ntinymlds.verify('sealed', retrain=4, workers=2)\n",
     ],
-    ids=["plain", "and reads", "in a function", "after another one", "the same folder"],
+    ids=["plain", "and reads", "in a function", "after another one", "the same folder", "verify"],
 )
 def test_a_forgotten_guard_is_said_once(tmp_path, body):
     (tmp_path / "script.py").write_text(body)
+    tinymlds.train("xor", 4, tmp_path / "sealed", workers=1, **SMALL)
     done = run_python(tmp_path, "script.py")
     assert done.returncode == 1
     assert done.stdout == ""
