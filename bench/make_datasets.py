@@ -1,4 +1,4 @@
-"""Makes the three datasets that the README reports, and writes down what it took.
+"""Makes the three datasets that docs/results.md reports, and writes down what it took.
 
     python bench/make_datasets.py FOLDER [--ds1 100] [--ds2 100] [--ds3 5] [--workers 2]
 

@@ -1,4 +1,4 @@
-"""Draws the picture of the README: loss curves of every task, and a network's hidden states while a trigger fires.
+"""Draws the picture of docs/results.md: loss curves of every task, and a network's hidden states while a trigger fires.
 
     python bench/picture.py DS1 DS2 DS3 [--network xor_modified 0] [--out docs/learning.png]
 

@@ -1,6 +1,7 @@
 """How Sphinx builds these pages: `sphinx-build -W -n docs build/docs`, with the extra `docs`.
 
-The reference of the command line is written by Typer, and that of Python from the docstrings, at each build.
+The reference of the command line is written by Typer, and that of Python from the docstrings, at each build. The notebooks
+(pages with `file_format: mystnb`) are executed, in folders of their own; an error in one fails the build.
 """
 
 import dataclasses
@@ -18,9 +19,13 @@ project = "tinymlds"
 author = "the tinymlds authors"
 version = release = tinymlds.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
+nb_execution_mode = "force"
+nb_execution_in_temp = True
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
 exclude_patterns = ["_*"]
 smartquotes = False  # options have two hyphens
 

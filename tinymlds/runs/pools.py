@@ -14,10 +14,10 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import count, islice
-from multiprocessing import get_context
 from typing import Any
 
 from tinymlds.errors import TinymldsError
+from tinymlds.runs.spawning import UNGUARDED, WorkerContext, importable_script, stop_if_imported, unguarded
 from tinymlds.runs.units import (
     COMPATIBILITY,
     TOLD,
@@ -115,6 +115,7 @@ class ProcessPool(Pool):
     """
 
     def __init__(self, workers: int, backend_name: str, recipe: Recipe) -> None:
+        stop_if_imported()
         self.workers = workers
         self._arguments = (backend_name, recipe)
         self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
@@ -123,7 +124,7 @@ class ProcessPool(Pool):
         self._start()
 
     def _start(self) -> None:
-        context = get_context("spawn")
+        context = WorkerContext()
         reader, self._writer = context.Pipe(duplex=False)
         self._begun, tell = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
@@ -160,14 +161,15 @@ class ProcessPool(Pool):
 
     def submit(self, work: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Hand out a call. This may start a worker, and a worker must not hear Ctrl-C even while it is being started."""
-        if not hasattr(signal, "pthread_sigmask"):
-            future = self.executor.submit(work, *args)
-        else:
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
-            try:
+        with importable_script():
+            if not hasattr(signal, "pthread_sigmask"):
                 future = self.executor.submit(work, *args)
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            else:
+                before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a new process inherits the mask
+                try:
+                    future = self.executor.submit(work, *args)
+                finally:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._futures.add(future)
         return future
 
@@ -185,6 +187,8 @@ class ProcessPool(Pool):
                 self.restart()
             except BrokenProcessPool:
                 self.restart()
+                if any(process.exitcode == UNGUARDED for process in processes):
+                    raise unguarded() from None
                 by_itself = any(process.exitcode == 1 for process in processes)  # as `begin_worker` and Python end it
                 failed, killed = failed + by_itself, killed + (not by_itself)
             if failed == MOST_FAILED_STARTS or killed == MOST_BREAKS:

@@ -17,6 +17,7 @@ from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
 from tinymlds.runs.execution import Progress, Resources, available_cpus, check_resources, fill
+from tinymlds.runs.spawning import stop_if_imported
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
 from tinymlds.tasks import catalog
 from tinymlds.training.loop import require_backend
@@ -81,7 +82,7 @@ def train(
 
     Raises:
         UsageError: a wrong argument, or a folder with other tasks, another recipe, seed, checkpoints or part, or a larger
-            count than asked for.
+            count than asked for; or a script that trains while its own workers import it.
         DatasetError: the folder is damaged.
         TinymldsError: the file system refused, or networks had to be quarantined.
     """
@@ -92,6 +93,7 @@ def train(
 
 def make(request: "Request", out: str | Path | None, resources: Resources, report: Callable[[Progress], None]) -> RunResult:
     """Make the networks of a request into its folder; `train` describes what it raises."""
+    stop_if_imported()
     folder = request.folder(out)
     check_folder(folder)
 
