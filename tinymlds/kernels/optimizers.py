@@ -236,6 +236,7 @@ class Sgd(Optimizer):
     """Stochastic gradient descent: p - lr g."""
 
     name = "sgd"
+    recipe = {"lr": 1.0}  # noqa: RUF012
 
     weight_decay: float = _decay(0.0, _OF_GRADIENT)
 
