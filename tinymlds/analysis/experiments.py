@@ -62,7 +62,7 @@ def analyze(
 
     Args:
         folders: dataset folders; several if the experiment compares them, as tampered does.
-        experiment: which-machine, tampered, tampered-unseen, which-transducer or predict-epochs.
+        experiment: which-machine, tampered, tampered-unseen, which-transducer, which-optimizer or predict-epochs.
         seeds: number of fits of each rung, each with another split, other random symmetries and another seed of the model.
         rungs: patterns like ``majority,forest/raw/*``; None is all. The name of a model alone is all its rungs.
         cases: patterns like "xor"; None is all.

@@ -24,6 +24,7 @@ TITLES = {
     "tampered": "Tampered?",
     "tampered-unseen": "Tampered? Machines never seen before",
     "which-transducer": "Which transducer?",
+    "which-optimizer": "Which optimizer made it?",
     "predict-epochs": "How long was it trained?",
 }
 SCORES = {"balanced_accuracy": "balanced accuracy", "roc_auc": "ROC-AUC", "spearman": "Spearman's rank correlation"}
