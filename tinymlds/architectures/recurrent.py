@@ -33,6 +33,10 @@ _NOTE = """\
 There are five affine maps (four "linear layers" and the output); without activations between them they are one
 linear map in function, though not in weight space."""
 GATES = ("r", "z", "n")
+_LEGEND = (
+    "Rows of a GRU layer are its gates: r resets, z updates, n is the new state; each has a row for each unit. Columns are "
+    "what a row reads: x the inputs, below the units of the layer below, h its own units, and two biases."
+)
 
 
 @register
@@ -125,7 +129,8 @@ class GruLinear(Architecture):
         for layer, inputs in enumerate(self.layer_inputs):
             columns = [f"{'x' if layer == 0 else 'below'} {k}" for k in range(inputs)] + units + ["bias ih", "bias hh"]
             rows = [f"{gate} {unit}" for gate in GATES for unit in range(self.hidden)]
-            found.append(Matrix(f"GRU layer {layer}", tuple(f"gru.{part}_l{layer}" for part in _PARTS), rows, columns))
+            names = tuple(f"gru.{part}_l{layer}" for part in _PARTS)
+            found.append(Matrix(f"GRU layer {layer}", names, rows, columns, _LEGEND))
         for k, outputs in enumerate(self.map_outputs):
             rows = [f"{'y' if k == self.maps - 1 else 'unit'} {unit}" for unit in range(outputs)]
             columns = [f"{'h' if k == 0 else 'unit'} {unit}" for unit in range(self.hidden)] + ["bias"]
