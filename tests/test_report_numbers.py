@@ -44,9 +44,7 @@ def test_numbers_are_those_of_the_manifest(made) -> None:
     for figure in (distributions.epochs(found.columns), distributions.losses(found.columns, dataset.spec.recipe)):
         drawn = figure.charts[""]
         assert {chart.title: chart.series[0].y.sum() for chart in drawn} == dict.fromkeys(dataset.tasks, 3)
-        assert all(chart.x == drawn[0].x and chart.y == drawn[0].y for chart in drawn), (
-            "one pair of axes, so that they can be compared"
-        )
+        assert all((chart.x, chart.y) == (drawn[0].x, drawn[0].y) for chart in drawn), "so that they can be compared"
     row = reporting.progress(found.status)[0]
     assert row | {"updated": ""} == {
         "task": "eightbit",
