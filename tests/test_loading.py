@@ -291,7 +291,7 @@ def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs PyTorch")
     monkeypatch.chdir(tmp_path)
     asked = {**TINY, "threshold": 0.5, "max_epochs": 1}
-    tinymlds.train(dataset="ds1", count=20, out="ds1", workers=1, checkpoints=(0, 1), **asked)
+    tinymlds.train(dataset="ds1", count=30, out="ds1", workers=1, checkpoints=(0, 1), **asked)
     blocks = re.findall(r"```(python|bash)\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
     names = {}
     for kind, text in blocks:

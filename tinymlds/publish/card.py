@@ -1,7 +1,8 @@
 """The README.md of a package, a dataset card with the header that Hugging Face reads, and its CITATION.cff."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib import resources
 from string import Template
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish import sections
-from tinymlds.publish.contents import PARQUET, Contents
+from tinymlds.publish.contents import PARQUET, Contents, weights_name
 from tinymlds.publish.dictionary import ROW_COLUMNS, TYPES
 from tinymlds.publish.schemes import Scheme
 
@@ -108,7 +109,10 @@ def _header(contents: Contents) -> str:
     lines += ["size_categories:", f"  - {_yaml(size)}"]
     there = [scheme for scheme in contents.schemes if any(scheme.sides.values())]
     if there:
-        lines += ["configs:", *(line for scheme in there for line in _config(scheme)), "dataset_info:"]
+        lines += ["configs:", *(line for scheme in there for line in _config(scheme, scheme.file_name))]
+        if any(name in contents.sizes for name in map(weights_name, SPLITS)):
+            lines += _config(replace(there[0], name="weights"), weights_name)
+        lines += ["dataset_info:"]
     for scheme in there:  # types of all columns: a file whose column is null in all rows does not reveal its type
         lines += [f"  - config_name: {scheme.name}", "    features:"]
         for column in ROW_COLUMNS:
@@ -116,7 +120,7 @@ def _header(contents: Contents) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _config(scheme: Scheme) -> Iterable[str]:
+def _config(scheme: Scheme, file_name: Callable[[str], str]) -> Iterable[str]:
     yield f"  - config_name: {scheme.name}"
     if scheme.name == "by_index":
         yield "    default: true"
@@ -124,7 +128,7 @@ def _config(scheme: Scheme) -> Iterable[str]:
     for side, rows in scheme.sides.items():
         if rows:
             yield f"      - split: {side}"
-            yield f"        path: {_yaml(scheme.file_name(side))}"
+            yield f"        path: {_yaml(file_name(side))}"
 
 
 # ------------------------------------------------------------------ snippets
