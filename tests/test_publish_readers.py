@@ -52,7 +52,7 @@ def test_hugging_face_reads_the_same_rows(packaged, tmp_path):
 WEIGHTS = """
 import sys, datasets, numpy, tinymlds
 package, = sys.argv[1:]
-found = datasets.load_dataset(package, name="weights")
+found = datasets.load_dataset(package, data_dir="weights")
 for side, rows in found.items():
     wanted = [row for row in datasets.load_dataset(package, name="by_index")[side]]
     for row, plain in zip(rows, wanted, strict=True):
@@ -72,6 +72,7 @@ def test_rows_with_weights(learned, tmp_path):
     assert sum(eval(done.stdout).values()) == made.complete
     assert set(eval(done.stdout)) == set(SPLITS) - set(made.empty)
     assert tinymlds.verify(made.folder).ok
+    assert 'data_dir="weights"' in (made.folder / "README.md").read_text()
 
 
 def test_an_empty_split_is_named_and_weights_are_asked_for(tmp_path):

@@ -1,8 +1,7 @@
 """The README.md of a package, a dataset card with the header that Hugging Face reads, and its CITATION.cff."""
 
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Iterable
 from importlib import resources
 from string import Template
 from typing import Any
@@ -31,7 +30,7 @@ def card(contents: Contents) -> str:
         repository=f"[its repository](<{metadata.software_url}>)" if metadata.software_url else "its repository",
         folders_table=sections.folders_table(contents),
         subsets=_SUBSETS if any(part.subsets for part in parts) else "",
-        parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
+        parquet=(f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "") + _weights(contents),
         encodings="\n\n".join(sections.encodings(parts)),
         tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
         picture=sections.picture(parts),
@@ -59,6 +58,14 @@ def card(contents: Contents) -> str:
 
 
 _SUBSETS = "; `DATASET/N/` its first N networks of each task,\n  which is exactly what a run with that count makes"
+
+
+def _weights(contents: Contents) -> str:
+    if not any(weights_name(side) in contents.sizes for side in SPLITS):
+        return ""
+    return (
+        '\n- `weights/`: the rows of `by_index` with the weights, for `datasets.load_dataset(PACKAGE, data_dir="weights")`.'
+    )
 
 
 def citation(contents: Contents) -> str:
@@ -109,10 +116,7 @@ def _header(contents: Contents) -> str:
     lines += ["size_categories:", f"  - {_yaml(size)}"]
     there = [scheme for scheme in contents.schemes if any(scheme.sides.values())]
     if there:
-        lines += ["configs:", *(line for scheme in there for line in _config(scheme, scheme.file_name))]
-        if any(name in contents.sizes for name in map(weights_name, SPLITS)):
-            lines += _config(replace(there[0], name="weights"), weights_name)
-        lines += ["dataset_info:"]
+        lines += ["configs:", *(line for scheme in there for line in _config(scheme)), "dataset_info:"]
     for scheme in there:  # types of all columns: a file whose column is null in all rows does not reveal its type
         lines += [f"  - config_name: {scheme.name}", "    features:"]
         for column in ROW_COLUMNS:
@@ -120,7 +124,7 @@ def _header(contents: Contents) -> str:
     return "\n".join([*lines, "---"])
 
 
-def _config(scheme: Scheme, file_name: Callable[[str], str]) -> Iterable[str]:
+def _config(scheme: Scheme) -> Iterable[str]:
     yield f"  - config_name: {scheme.name}"
     if scheme.name == "by_index":
         yield "    default: true"
@@ -128,7 +132,7 @@ def _config(scheme: Scheme, file_name: Callable[[str], str]) -> Iterable[str]:
     for side, rows in scheme.sides.items():
         if rows:
             yield f"      - split: {side}"
-            yield f"        path: {_yaml(file_name(side))}"
+            yield f"        path: {_yaml(scheme.file_name(side))}"
 
 
 # ------------------------------------------------------------------ snippets
