@@ -41,7 +41,7 @@ def test_names_are_escaped(tmp_path) -> None:
 
 
 def test_a_data_frame(made, monkeypatch) -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
     dataset = tinymlds.open(made)
     frame = dataset.to_pandas()
     assert isinstance(frame, pandas.DataFrame)
@@ -82,7 +82,7 @@ print(tinymlds.train("xor", 2, "made", workers=1, **{recipe!r}).digest[:8])
 
 @pytest.mark.slow
 def test_a_notebook_shows_progress_by_itself(tmp_path) -> None:
-    nbclient = pytest.importorskip("nbclient")
+    nbclient = pytest.importorskip("nbclient", reason="needs nbclient")
     nbformat = pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     cell = nbformat.v4.new_code_cell(NOTEBOOK.format(recipe=TINY))
