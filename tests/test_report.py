@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -344,3 +345,15 @@ def test_options_are_in_the_commands() -> None:
     assert page.page_command("a", Options(canonical=True, points=9)) == "tinymlds report a --canonical --points 9"
     assert Options(name="ds1", subset=9).of_package() == ["--name", "ds1", "--subset", "9"]
     assert page.page_command("a b", Options(networks=(("xor", 1),))) == "tinymlds report 'a b' --network xor:1"
+
+
+def test_no_architecture_is_known_by_name() -> None:
+    """What is shown of one comes from its contract; another one may be registered from outside (`test_registries.py`)."""
+    from tinymlds.architectures import ARCHITECTURES, permutations
+    from tinymlds.dataset import display
+
+    files = [*Path(report.__file__).parent.glob("*.*"), Path(permutations.__file__), Path(display.__file__)]
+    words = {word for each in ARCHITECTURES.values() for word in (each.name, each.__name__)}
+    assert len(files) > 14
+    for file in files:
+        assert not [word for word in words if word in file.read_text("utf-8", "ignore")], file
