@@ -289,9 +289,10 @@ def test_points_of_some_tasks_at_an_epoch(dataset):
 
 def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="needs PyTorch")
+    pytest.importorskip("pandas", reason="needs pandas")
     monkeypatch.chdir(tmp_path)
     asked = {**TINY, "threshold": 0.5, "max_epochs": 1}
-    tinymlds.train(dataset="ds1", count=20, out="ds1", workers=1, checkpoints=(0, 1), **asked)
+    tinymlds.train(dataset="ds1", count=30, out="ds1", workers=1, checkpoints=(0, 1), **asked)
     blocks = re.findall(r"```(python|bash)\n(.*?)```", (ROOT / "docs" / "loading.md").read_text(), re.DOTALL)
     names = {}
     for kind, text in blocks:
@@ -311,5 +312,5 @@ def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
         "xor-17.safetensors",
     ]
     assert (tmp_path / "net.safetensors").read_bytes() == (tmp_path / "xor-17.safetensors").read_bytes()
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     assert len(names["points"]) == len(names["points"].rows) > 0

@@ -49,6 +49,40 @@ def test_hugging_face_reads_the_same_rows(packaged, tmp_path):
     assert rows["files"]["train"] == rows["by_index"]["train"]
 
 
+WEIGHTS = """
+import sys, datasets, numpy, tinymlds
+package, = sys.argv[1:]
+found = datasets.load_dataset(package, data_dir="weights")
+for side, rows in found.items():
+    wanted = [row for row in datasets.load_dataset(package, name="by_index")[side]]
+    for row, plain in zip(rows, wanted, strict=True):
+        vector = numpy.asarray(row.pop("weights"), numpy.float32)
+        assert row == plain
+        assert numpy.array_equal(vector, tinymlds.open(package, row["dataset"])[row["task"], row["index"]].weights)
+print({side: len(rows) for side, rows in found.items()})
+"""
+
+
+def test_rows_with_weights(learned, tmp_path):
+    pytest.importorskip("datasets", reason="needs datasets")
+    made = tinymlds.package(sorted(learned.iterdir())[:2], tmp_path / "PKG", weights=True)
+    code = f"import os; os.environ.update(HF_HUB_OFFLINE='1', HF_HOME={str(tmp_path / 'hf')!r})\n{WEIGHTS}"
+    done = subprocess.run([sys.executable, "-c", code, str(made.folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sum(eval(done.stdout).values()) == made.complete
+    assert set(eval(done.stdout)) == set(SPLITS) - set(made.empty)
+    assert tinymlds.verify(made.folder).ok
+    assert 'data_dir="weights"' in (made.folder / "README.md").read_text()
+
+
+def test_an_empty_split_is_named_and_weights_are_asked_for(tmp_path):
+    tinymlds.train("xor", 3, tmp_path / "xor", workers=1, **EASY)
+    done = run_cli("package", tmp_path / "xor", "--out", tmp_path / "PKG", "--tolerate")
+    assert done.returncode == 0, done.stderr
+    assert "warning: no network is in splits/by_index/test; a larger --count fills it" in done.stdout
+    assert not (tmp_path / "PKG" / "weights").exists()
+
+
 def test_parquet_holds_all_rows(packaged):
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow")
     rows = parquet.read_table(packaged / "manifest.parquet").to_pylist()

@@ -11,8 +11,9 @@ from pages import train_five
 
 import tinymlds
 from tinymlds import UsageError
+from tinymlds.analysis.features import statistics
 from tinymlds.dataset import store
-from tinymlds.report import diagram, distributions, looks, weightmap
+from tinymlds.report import charts, diagram, distributions, looks, weightmap
 from tinymlds.report import report as reporting
 from tinymlds.report.charts import Line, Points, spread_over
 from tinymlds.report.options import Options, parse_network
@@ -40,10 +41,10 @@ def test_numbers_are_those_of_the_manifest(made) -> None:
         for column in ("epochs", "validation_loss", "accuracy", "long_accuracy"):
             assert summary[column] == np.median([row[column] for row in rows])
         assert summary["trigger_efficacy"] is None
-    (chart,) = distributions.epochs(found.columns).charts[""]
-    assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
-    (chart,) = distributions.losses(found.columns, dataset.spec.recipe).charts[""]
-    assert {line.name: line.y.sum() for line in chart.series} == dict.fromkeys(dataset.tasks, 3)
+    for figure in (distributions.epochs(found.columns), distributions.losses(found.columns, dataset.spec.recipe)):
+        drawn = figure.charts[""]
+        assert {chart.title: chart.series[0].y.sum() for chart in drawn} == dict.fromkeys(dataset.tasks, 3)
+        assert all((chart.x, chart.y) == (drawn[0].x, drawn[0].y) for chart in drawn), "so that they can be compared"
     row = reporting.progress(found.status)[0]
     assert row | {"updated": ""} == {
         "task": "eightbit",
@@ -107,7 +108,7 @@ def test_a_map_beyond_its_bound_says_what_it_shows(made) -> None:
         ("xor", 2),
     ]
     assert some.text.startswith("Shown are 4 of 15 complete networks")
-    assert "evenly spread" in weightmap.map_figure(dataset, some, Options(points=4)).text
+    assert "evenly spread" in weightmap.map_figure(dataset, some).text
     assert spread_over(10, 4).tolist() == [0, 2, 5, 7]
     assert spread_over(3, 4).tolist() == [0, 1, 2]
 
@@ -115,15 +116,16 @@ def test_a_map_beyond_its_bound_says_what_it_shows(made) -> None:
 def test_a_network_far_away_does_not_make_all_others_a_dot(made) -> None:
     dataset = tinymlds.open(made)
     found = weightmap.weight_map(dataset, Options())
-    ordinary = weightmap.map_figure(dataset, found, Options())
-    assert all(chart.x.range is chart.y.range is None for (chart,) in ordinary.charts.values())
-    xy = np.random.default_rng(0).standard_normal((1000, 2))
+    near = dataclasses.replace(found.weights, xy=np.random.default_rng(1).uniform(size=(15, 2)))
+    ordinary = weightmap.map_figure(dataset, dataclasses.replace(found, statistics=near, weights=near))
+    assert all(chart.x.range is chart.y.range is None for drawn in ordinary.charts.values() for chart in drawn)
+    xy = np.random.default_rng(0).uniform(-3, 3, (1000, 2))
     xy[:2] = [[1e4, 0.0], [1e4, 1e4]]
     rows = [{**found.rows[0], "index": k} for k in range(1000)]
-    figure = weightmap.map_figure(dataset, dataclasses.replace(found, rows=rows, xy=xy), Options())
-    assert "Outside of the frame: 2;" in figure.text
-    for (chart,) in figure.charts.values():
-        assert chart.title.endswith(" (2 outside of the frame)")
+    far = dataclasses.replace(found.weights, xy=xy)
+    figure = weightmap.map_figure(dataset, dataclasses.replace(found, rows=rows, statistics=far, weights=far))
+    assert "Outside of the frames: 2 and 2;" in figure.text
+    for chart in (chart for drawn in figure.charts.values() for chart in drawn):
         assert sum(len(points.x) for points in chart.series) == 1000, "nothing is left out of the numbers"
         for (low, high), inside in zip((chart.x.range, chart.y.range), xy[2:].T, strict=True):
             assert -10 < low < inside.min() < inside.max() < high < 10
@@ -139,7 +141,9 @@ def test_networks_of_many_shards(tmp_path, monkeypatch, points) -> None:
     found = weightmap.weight_map(dataset, Options(points=points))
     weights = {(row["task"], row["index"]): dataset[row["task"], row["index"]].weights for row in found.rows}
     assert len(weights) == min(points, 10)
-    assert np.allclose(found.xy, found.plane.place(np.array(list(weights.values()))))
+    assert np.allclose(found.weights.xy, found.weights.plane.place(np.array(list(weights.values()))))
+    features = statistics(dataset.architecture, np.array(list(weights.values())))
+    assert np.allclose(found.statistics.xy, found.statistics.plane.place(features))
     (chart,) = weightmap.trajectories(dataset, found, Options()).charts[""]
     starts = [s for s in chart.series if isinstance(s, Points) and s.labels]
     first = {
@@ -149,7 +153,7 @@ def test_networks_of_many_shards(tmp_path, monkeypatch, points) -> None:
         if "epoch 0" in label
     }
     for (task, index), place in zip(weights, found.rows, strict=True):
-        wanted = found.plane.place(dataset.weights(task, epoch=0)[[index]])
+        wanted = found.weights.plane.place(dataset.weights(task, epoch=0)[[index]])
         assert first[f"{place['task']} {place['index']}"] == pytest.approx(wanted[0])
     (chart,) = distributions.single_curves(dataset).charts["transducer_001"]
     shown = next(s.y for s in reversed(chart.series) if isinstance(s, Line))
@@ -163,8 +167,10 @@ def test_canonical_forms_on_the_map(made) -> None:
     dataset, options = tinymlds.open(made), Options(canonical=True)
     found = weightmap.weight_map(dataset, options)
     weights = canonicalize(dataset.architecture, np.concatenate([dataset.weights(task) for task in dataset.tasks]))
-    assert np.allclose(found.xy, weightmap.fit(weights).place(weights))
-    assert "canonical" in weightmap.map_figure(dataset, found, options).text
+    assert np.allclose(found.weights.xy, weightmap.fit(weights).place(weights))
+    assert "canonical" in weightmap.map_figure(dataset, found).charts["task"][1].title
+    plain = weightmap.weight_map(dataset, Options())
+    assert np.array_equal(found.statistics.xy, plain.statistics.xy), "statistics are those of the weights as they are"
 
 
 def test_trajectories_end_where_the_map_has_the_network(made) -> None:
@@ -172,7 +178,7 @@ def test_trajectories_end_where_the_map_has_the_network(made) -> None:
     found = weightmap.weight_map(dataset, Options())
     (chart,) = weightmap.trajectories(dataset, found, Options()).charts[""]
     ends = np.concatenate([[s.x, s.y] for s in chart.series if isinstance(s, Points) and s.labels is None], axis=1).T
-    assert np.allclose(ends, found.xy)
+    assert np.allclose(ends, found.weights.xy)
     labels = [label for s in chart.series if isinstance(s, Points) and s.labels for label in s.labels]
     assert labels[:3] == ["eightbit 0, epoch 0", "eightbit 0, epoch 1", "eightbit 0, end"]
     without = make(made.parent / "without", count=2)
@@ -227,6 +233,37 @@ def test_which_networks_can_be_looked_at(made) -> None:
         looks.looks(tinymlds.open(made), Options(networks=(("xor", 3),)))
     with pytest.raises(UsageError, match="TASK:INDEX"):
         parse_network("xor")
+
+
+def test_networks_that_failed_are_among_those_shown(tmp_path, monkeypatch) -> None:
+    tinymlds.train("xor", 12, tmp_path / "xor", workers=1, **(TINY | {"threshold": 0.05, "max_epochs": 1}))
+    dataset = tinymlds.open(tmp_path / "xor")
+    failed = [row["index"] for row in dataset.rows("xor", unfinished=True) if row["status"] != "complete"]
+    assert 0 < len(failed) < 12
+    monkeypatch.setattr(looks, "MOST_NETWORKS", 2)
+    shown = [index for _, index in looks.choose(dataset)[0]]
+    assert set(failed) <= set(shown)
+    assert len(shown) == len(failed) + 2
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "names"),
+    [
+        (1, 1, ["1"]),
+        (1, 42, ["1", "2", "5", "10", "20"]),
+        (1.5e-7, 0.3, ["10⁻⁶", "10⁻⁵", "10⁻⁴", "0.001", "0.01", "0.1"]),
+        (3e-5, 9e-5, ["5·10⁻⁵"]),
+    ],
+)
+def test_logarithmic_axes_name_few_numbers(low, high, names) -> None:
+    axis = charts.log_axis("epoch", low, high)
+    assert [name for _, name in axis.ticks] == names
+    assert all(low <= place <= high for place, _ in axis.ticks)
+
+
+def test_epochs_are_whole_numbers() -> None:
+    for low, high, wanted in ((0.5, 2.5, [1, 2]), (0.5, 42.5, [10, 20, 30, 40]), (995.5, 1004.5, range(996, 1005, 2))):
+        assert [place for place, _ in charts.whole_axis("epochs", low, high).ticks] == list(wanted)
 
 
 def test_a_bounded_choice_is_spread_and_says_so(made, monkeypatch) -> None:

@@ -24,6 +24,20 @@ def module(network: Network) -> nn.Module:
     return result
 
 
+def graph(network: Network) -> Any:
+    """A network as a `torch_geometric.data.Data`: x, edge_index, edge_attr, node_group, edge_group of `Network.to_graph()`.
+
+    Raises:
+        UsageError: PyTorch Geometric is not installed, or see `Network.to_graph`.
+    """
+    try:
+        from torch_geometric.data import Data
+    except ImportError as error:
+        raise UsageError("tinymlds.torch.graph needs PyTorch Geometric: pip install torch-geometric") from error
+    arrays = network.to_graph()._asdict()
+    return Data(**{name: torch.from_numpy(array) for name, array in arrays.items() if hasattr(array, "dtype")})
+
+
 class WeightDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """Networks as points: item k is (parameter vector float32 [P], label), of complete networks; for a DataLoader."""
 

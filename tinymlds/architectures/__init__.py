@@ -52,6 +52,8 @@ class Matrix(NamedTuple):
     """Names, in the order of the columns; a bias is one column."""
     rows: list[str]
     columns: list[str]
+    note: str = ""
+    """Sentences on the names of rows and columns."""
 
 
 class About(NamedTuple):

@@ -32,6 +32,10 @@ network = nn.ModuleDict({{"{cell}": {cell}, "head": head}})"""
 _NOTE = """\
 There are five affine maps (four "linear layers" and the output); without activations between them they are one
 linear map in function, though not in weight space."""
+_LEGEND = (
+    "Rows of a {title} layer are its gates: {roles}; each has a row for each unit. Columns are what a row reads: x the inputs, "
+    "below the units of the layer below, h its own units, and two biases."
+)
 
 
 class Cell(NamedTuple):
@@ -47,6 +51,8 @@ class Cell(NamedTuple):
     """The gate whose rows change sign with a unit; the state is odd in it."""
     summed: tuple[str, ...]
     """The gates in which the two biases are only ever added to each other."""
+    roles: str
+    """What the gates do, in words."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,8 @@ class Recurrent(Architecture):
             columns = [f"{'x' if layer == 0 else 'below'} {k}" for k in range(inputs)] + units + ["bias ih", "bias hh"]
             rows = [f"{gate} {unit}" for gate in self.cell.gates for unit in range(self.hidden)]
             tensors = tuple(f"{self.cell.name}.{part}_l{layer}" for part in PARTS)
-            found.append(Matrix(f"{self.cell.title} layer {layer}", tensors, rows, columns))
+            legend = _LEGEND.format(title=self.cell.title, roles=self.cell.roles)
+            found.append(Matrix(f"{self.cell.title} layer {layer}", tensors, rows, columns, legend))
         for k, outputs in enumerate(self.map_outputs):
             rows = [f"{'y' if k == self.maps - 1 else 'unit'} {unit}" for unit in range(outputs)]
             columns = [f"{'h' if k == 0 else 'unit'} {unit}" for unit in range(self.hidden)] + ["bias"]
@@ -157,7 +164,7 @@ class GruLinear(Recurrent):
     """GRU layers, then linear maps; by default the network of MLDS with 4,364 parameters. See `Recurrent`."""
 
     name = "gru-linear"
-    cell = Cell("gru", "GRU", ("r", "z", "n"), "n", ("r", "z"))
+    cell = Cell("gru", "GRU", ("r", "z", "n"), "n", ("r", "z"), "r resets, z updates, n is the new state")
 
     layers: int = option(4, "GRU layers.", 1, 4, name="gru_layers")
 
@@ -168,7 +175,14 @@ class LstmLinear(Recurrent):
     """LSTM layers, then linear maps; see `Recurrent`."""
 
     name = "lstm-linear"
-    cell = Cell("lstm", "LSTM", ("i", "f", "g", "o"), "g", ("i", "f", "g", "o"))
+    cell = Cell(
+        "lstm",
+        "LSTM",
+        ("i", "f", "g", "o"),
+        "g",
+        ("i", "f", "g", "o"),
+        "i lets in, f keeps, g is what comes in, o lets out",
+    )
 
 
 @register
@@ -177,4 +191,4 @@ class RnnLinear(Recurrent):
     """Layers of a plain RNN with tanh, then linear maps; see `Recurrent`."""
 
     name = "rnn-linear"
-    cell = Cell("rnn", "RNN", ("h",), "h", ("h",))
+    cell = Cell("rnn", "RNN", ("h",), "h", ("h",), "h is the new state")

@@ -16,6 +16,7 @@ from rich.table import Table
 from tinymlds.analysis.results import Results, Row
 from tinymlds.dataset import overview
 from tinymlds.dataset.commands import command_line
+from tinymlds.dataset.manifest import fill_splits
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.dataset.summary import FolderReport, NetworkReport, TaskReport
 from tinymlds.errors import one_line
@@ -301,7 +302,15 @@ def print_package(made: Packaged) -> None:
     )
     for name, digest in made.digests.items():
         print(f"digest of {name} {digest}")
+    for side in made.empty:
+        print(f"warning: no network is in splits/by_index/{side}; a larger --count fills it")
     print_next("verify", made.folder)
+
+
+def print_empty(splits: list[str], seed: int) -> None:
+    """Warn of splits without networks."""
+    for split in splits:
+        print(f"warning: no network is in the split {split}; {fill_splits(seed)}", file=sys.stderr)
 
 
 def print_results(results: Results) -> None:

@@ -66,7 +66,7 @@ def train(
     Example: tinymlds train --machine xor --count 1000 --out xor-1000
     """
     from tinymlds.cli import console
-    from tinymlds.dataset import dataset, summary
+    from tinymlds.dataset import dataset, manifest, summary
     from tinymlds.errors import UsageError
     from tinymlds.runs.dry_run import forecast
     from tinymlds.runs.execution import check_resources
@@ -86,7 +86,8 @@ def train(
         return
     with console.train_progress(quiet) as progress:
         result = make(request, out, resources, progress)
-    report = summary.folder_report(dataset.Dataset(result.folder))
+    sealed = dataset.Dataset(result.folder)
+    report = summary.folder_report(sealed)
     run = result.progress
     if as_json:
         made = {"networks": run.made, "epochs": run.epochs, "seconds": run.seconds, "networks_per_second": run.rate}
@@ -101,6 +102,7 @@ def train(
     if result.damaged:
         print(f"{result.damaged} of them had been damaged in the journal and were made again; look at the disk")
     if not quiet:
+        console.print_empty(manifest.empty_splits(sealed.spec), sealed.spec.seed)
         console.print_next("inspect", result.folder, report.tasks[0].task)
 
 
@@ -183,6 +185,9 @@ def package(
     tolerate: Annotated[
         bool, typer.Option("--tolerate", help="Publish although networks fail the audit; they are in no split.")
     ] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Also write rows with weights, for datasets.load_dataset.")
+    ] = False,
     workers: Annotated[int | None, option(min=1, help="Threads for the audit. (default: one a CPU)")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -201,6 +206,7 @@ def package(
         subsets=publish.parse_counts(subsets or ""),
         hosts=hosts,
         tolerate=tolerate,
+        weights=weights,
         workers=execution.available_cpus() if workers is None else workers,
         progress=console.count_checked(quiet or as_json),
         title=title,

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tinymlds.architectures import Architecture, params
-from tinymlds.dataset import packages, reader, store
-from tinymlds.dataset.manifest import SPLITS, Manifest, Row
+from tinymlds.architectures.permutations import PermutationSpec, permutation_spec
+from tinymlds.dataset import display, packages, reader, store
+from tinymlds.dataset.manifest import SPLITS, Manifest, Row, fill_splits
 from tinymlds.dataset.network import Network
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError
@@ -80,6 +82,12 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.manifest)
 
+    def __repr__(self) -> str:
+        return display.dataset_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.dataset_html(self)
+
     def __iter__(self) -> Iterator[Network]:
         for task in self.tasks:
             yield from self.networks(task)
@@ -111,7 +119,7 @@ class Dataset:
         task, index = self.task_id(key[0]), int(key[1])
         indices = self.spec.indices[task]
         if index not in indices:
-            raise KeyError(f"{self.folder} has {_described(indices)} of {task}, not {index}")
+            raise KeyError(f"{self.folder} has {display.indices(indices)} of {task}, not {index}")
         place = indices.index(index)
         row = self.manifest[self.manifest.place(task).start + place]
         tensors = self.tensor_file("networks", task, place // store.SHARD).read_row(row["row"])
@@ -152,11 +160,14 @@ class Dataset:
         """Return the parameter vectors float32 [n, P] of several tasks, one after another, and their labels int64 [n].
 
         A label is the place of the task in `tasks`, which are all of the dataset if they are left out; the other arguments
-        are those of `weights`.
+        are those of `weights`. A UserWarning says that a task has none in the split.
         """
         names = self.task_ids(tasks)
         selection = [(task, self._picked(task, split, epoch, unfinished)) for task in names]
         labels = np.repeat(np.arange(len(names)), [len(places) for _, places in selection])
+        if empty := [task for task, places in selection if split is not None and not len(places)]:
+            words = f"no network of {task_names(empty)} is in the split {split}; {fill_splits(self.spec.seed)}"
+            warnings.warn(words, stacklevel=2)
         return self._read(selection, epoch), labels
 
     def _picked(self, task: str, split: str | None, epoch: int | None, unfinished: bool) -> _Places:
@@ -234,6 +245,22 @@ class Dataset:
             raise DatasetError(f"{name} is damaged: its offsets do not divide its losses as {store.MANIFEST} says")
         pieces = [np.split(arrays[kind], offsets[1:-1]) for kind in ("train", "validation")]
         return list(zip(*pieces, strict=True))
+
+    def to_pandas(self) -> Any:
+        """Return the manifest as a pandas.DataFrame: a row for each network, in the order of the tasks and indices.
+
+        Raises:
+            UsageError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("to_pandas needs pandas: pip install pandas") from error
+        return pandas.DataFrame(self.manifest[:])
+
+    def permutation_spec(self) -> PermutationSpec:
+        """Return which axes of which tensors are permuted together, in the vocabulary of Git Re-Basin."""
+        return permutation_spec(self.architecture)
 
     def checkpoints(self, task: str) -> Floats:
         """Return the stored weights of all networks of a task in index order, float32 [n, c, P].
@@ -366,10 +393,3 @@ def _by_shard(places: _Places) -> Iterator[tuple[int, _Places]]:
     shards = places // store.SHARD
     for shard in np.unique(shards).tolist():
         yield shard, places[shards == shard]
-
-
-def _described(indices: range) -> str:
-    if indices.step == 1:
-        return f"networks {indices[0]} to {indices[-1]}"
-    shown = [str(index) for index in indices[:3]]
-    return f"networks {', '.join(shown)}" + (f" ... {indices[-1]}" if len(indices) > 3 else "") if shown else "no network"

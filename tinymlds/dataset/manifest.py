@@ -237,3 +237,15 @@ def splits(seed: int, indices: range) -> list[str]:
     """
     draws = rng.below(rng.first_words(rng.stream_key(seed, ""), rng.SPLIT, indices), 10)
     return [SPLITS[max(0, int(draw) - 7)] for draw in draws]
+
+
+def fill_splits(seed: int) -> str:
+    """Say how many networks of a task it takes until every split has one."""
+    drawn = splits(seed, range(1_000))
+    return f"the first {1 + max(map(drawn.index, SPLITS))} networks of each task fill all three (seed {seed})"
+
+
+def empty_splits(spec: Spec) -> list[str]:
+    """Return the splits that no network of the spec is in, whatever becomes of it; large datasets have none."""
+    found = {split for indices in spec.indices.values() for split in splits(spec.seed, indices[:1_000])}
+    return [split for split in SPLITS if split not in found]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.architectures import Architecture, params
+from tinymlds.architectures import Architecture, params, permutations
 from tinymlds.architectures.params import Floats
-from tinymlds.dataset import store
+from tinymlds.architectures.permutations import Graph
+from tinymlds.dataset import display, store
 from tinymlds.dataset.manifest import Row
 from tinymlds.dataset.tensorfile import tensors_bytes
 from tinymlds.errors import TinymldsError, UsageError
@@ -36,6 +37,20 @@ class Network:
     def state_dict(self) -> dict[str, Floats]:
         """The tensors by PyTorch's names, float32: gru.weight_ih_l0 [36, 9] ... head.4.bias [8]."""
         return params.to_tensors(self.architecture, self.weights)
+
+    def to_graph(self) -> Graph:
+        """The network as a graph of its units, with weights and biases as features; `tinymlds.torch.graph` makes it PyG's.
+
+        Raises:
+            UsageError: the symmetries of the architecture are not known, or a tensor has more than two axes.
+        """
+        return permutations.graph(self.architecture, self.state_dict())
+
+    def __repr__(self) -> str:
+        return display.network_text(self)
+
+    def _repr_html_(self) -> str:
+        return display.network_html(self)
 
     def forward(self, x: npt.ArrayLike) -> Floats:
         """Outputs [B, T, 8] for inputs x [B, T, 9], both float32; the hidden state starts at 0.

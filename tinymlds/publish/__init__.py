@@ -21,7 +21,7 @@ from tinymlds.publish import audit as auditing
 from tinymlds.publish import schemes, subset
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.card import card, citation
-from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, indented, parquet
+from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, indented, parquet, with_weights
 from tinymlds.publish.croissant import croissant
 from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
@@ -51,6 +51,8 @@ class Packaged:
     bytes: int
     digests: dict[str, str]
     """The digest of each dataset, by name."""
+    empty: tuple[str, ...] = ()
+    """The sides of the split `by_index` that no network is in."""
 
 
 def package(
@@ -60,6 +62,7 @@ def package(
     subsets: Iterable[int] = (),
     hosts: bool = False,
     tolerate: bool = False,
+    weights: bool = False,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     **about: Any,
@@ -72,6 +75,7 @@ def package(
         subsets: counts; for each count, the first networks of each task become a folder of their own.
         hosts: keep the names of hosts in provenance.jsonl.
         tolerate: publish even if networks fail the audit; those are in no split.
+        weights: also write the rows of `by_index` with their weights, for `datasets.load_dataset`.
         workers: threads for the audit.
         progress: called with (networks audited, networks).
         about: title, license, authors, date, url, software_url; see `Metadata`.
@@ -96,11 +100,13 @@ def package(
         if audit.failures and not tolerate:
             store.commit(folder / AUDIT, indented(audit.report))
             raise AuditFailedError(_complaint(audit, folder))
-        _describe(folder, Contents(parts, schemes.make(parts, audit), audit, metadata), sums)
+        contents = Contents(parts, schemes.make(parts, audit), audit, metadata)
+        _describe(folder, contents, sums, weights)
         size = sum(_sizes(folder, sums).values())
     digests = {part.name: part.full.digest for part in parts}
     complete = sum(audit.complete(part.name) for part in parts)
-    return Packaged(target, sum(len(part.full) for part in parts), complete, len(audit.failures), size, digests)
+    empty = tuple(side for side, rows in contents.schemes[0].sides.items() if not rows)
+    return Packaged(target, sum(len(part.full) for part in parts), complete, len(audit.failures), size, digests, empty)
 
 
 def parse_counts(text: str) -> tuple[int, ...]:
@@ -146,12 +152,14 @@ def _add(folder: Path, name: str, dataset: Dataset, counts: list[int], hosts: bo
     return Part(name, Dataset(folder / name / "full"), smaller)
 
 
-def _describe(folder: Path, contents: Contents, sums: dict[str, str]) -> None:
+def _describe(folder: Path, contents: Contents, sums: dict[str, str], weights: bool) -> None:
     """Write all files beside the datasets, SHA256SUMS last."""
     for name, data in derived(contents).items():
         sums[name] = store.commit(folder / name, data)
     if (rows := parquet(contents)) is not None:
         sums[PARQUET] = store.commit(folder / PARQUET, rows)
+    for name, data in with_weights(contents) if weights else ():
+        sums[name] = store.commit(folder / name, data)
     contents = replace(contents, sizes=_sizes(folder, sums))
     for name, text in zip(TEXTS, (card(contents), citation(contents), croissant(contents, sums)), strict=True):
         sums[name] = store.commit(folder / name, text.encode())

@@ -9,7 +9,7 @@ from typing import Any
 from tinymlds.dataset.commands import train_command
 from tinymlds.dataset.manifest import SPLITS
 from tinymlds.publish import sections
-from tinymlds.publish.contents import PARQUET, Contents
+from tinymlds.publish.contents import PARQUET, Contents, weights_name
 from tinymlds.publish.dictionary import ROW_COLUMNS, TYPES
 from tinymlds.publish.schemes import Scheme
 
@@ -30,7 +30,7 @@ def card(contents: Contents) -> str:
         repository=f"[its repository](<{metadata.software_url}>)" if metadata.software_url else "its repository",
         folders_table=sections.folders_table(contents),
         subsets=_SUBSETS if any(part.subsets for part in parts) else "",
-        parquet=f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "",
+        parquet=(f" `{PARQUET}`: the rows of all networks." if PARQUET in contents.sizes else "") + _weights(contents),
         encodings="\n\n".join(sections.encodings(parts)),
         tasks_tables="\n\n".join(map(sections.tasks_table, parts)),
         picture=sections.picture(parts),
@@ -58,6 +58,14 @@ def card(contents: Contents) -> str:
 
 
 _SUBSETS = "; `DATASET/N/` its first N networks of each task,\n  which is exactly what a run with that count makes"
+
+
+def _weights(contents: Contents) -> str:
+    if not any(weights_name(side) in contents.sizes for side in SPLITS):
+        return ""
+    return (
+        '\n- `weights/`: the rows of `by_index` with the weights, for `datasets.load_dataset(PACKAGE, data_dir="weights")`.'
+    )
 
 
 def citation(contents: Contents) -> str:

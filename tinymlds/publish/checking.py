@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tinymlds.dataset import packages, reader, store
 from tinymlds.dataset.dataset import Dataset
+from tinymlds.dataset.manifest import SPLITS
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.publish import audit as auditing
 from tinymlds.publish import schemes, subset
-from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived
+from tinymlds.publish.contents import PARQUET, TEXTS, Contents, derived, weights_name
 from tinymlds.publish.metadata import Metadata
 from tinymlds.publish.parts import Part
 
@@ -45,7 +46,7 @@ def problems(folder: Path, threads: int = 1) -> Iterator[str]:
             yield f"{folder / name} is not what its datasets give"
     datasets = [entry for part in parts for entry in part.places.items()]
     inner = {f"{place}/{name}" for place, dataset in datasets for name in (*dataset.sums, store.SUMS)}
-    for name in sorted(inner ^ (set(sums) - files.keys() - set(TEXTS) - {PARQUET})):
+    for name in sorted(inner ^ (set(sums) - files.keys() - set(TEXTS) - {PARQUET, *map(weights_name, SPLITS)})):
         yield f"{folder / name} is no file of this package, or not in {store.SUMS}"
     for name in sorted((files.keys() | set(TEXTS)) - sums.keys()):
         yield f"{folder / name} is missing in {store.SUMS}"

@@ -2,12 +2,13 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tinymlds.architectures import symmetry
 from tinymlds.dataset import packages
+from tinymlds.errors import UsageError
 from tinymlds.publish.audit import Audit
 from tinymlds.publish.dictionary import ROW_COLUMNS, TYPES, data_dictionary
 from tinymlds.publish.metadata import Metadata
@@ -19,7 +20,7 @@ AUDIT = "audit.json"
 PARQUET = "manifest.parquet"
 TEXTS = ("README.md", "CITATION.cff", "croissant.json")
 """Files that also depend on all metadata of the publisher."""
-_CHUNK = 1 << 16
+_CHUNK, _WEIGHTS_CHUNK = 1 << 16, 1_000
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,7 @@ def parquet(contents: Contents) -> bytes | None:
         import pyarrow.parquet as pq
     except ImportError:
         return None
-    kinds = {"string": pa.string(), "integer": pa.int64(), "float": pa.float64(), "boolean": pa.bool_()}
-    schema = pa.schema([(name, kinds[TYPES[name]]) for name in (*ROW_COLUMNS, "passed")])
+    schema = _schema(pa, (*ROW_COLUMNS, "passed"))
     file, passed = io.BytesIO(), contents.audit.passed
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for part in contents.parts:
@@ -97,6 +97,42 @@ def parquet(contents: Contents) -> bytes | None:
                 ]
                 writer.write_table(pa.Table.from_pylist(rows, schema=schema))
     return file.getvalue()
+
+
+def with_weights(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    """Yield the rows of each side of `by_index` with the networks' weights, as files (name, bytes) for data loaders.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise UsageError("rows with weights are Parquet files, and need pyarrow: pip install pyarrow") from error
+    datasets = {part.name: part.full for part in contents.parts}
+    vector = pa.list_(pa.float32(), contents.parts[0].full.architecture.size)
+    schema = _schema(pa, ROW_COLUMNS).append(pa.field("weights", vector))
+    for side, rows in contents.schemes[0].sides.items():
+        file = io.BytesIO()
+        with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+            for start in range(0, len(rows), _WEIGHTS_CHUNK):
+                chunk = rows[start : start + _WEIGHTS_CHUNK]
+                weights = [datasets[row["dataset"]][row["task"], row["index"]].weights for row in chunk]
+                table = [{**row, "weights": own} for row, own in zip(chunk, weights, strict=True)]
+                writer.write_table(pa.Table.from_pylist(table, schema=schema))
+        if rows:
+            yield weights_name(side), file.getvalue()
+
+
+def weights_name(side: str) -> str:
+    """Return the path of the rows of a side with their weights."""
+    return f"weights/{side}.parquet"
+
+
+def _schema(pa: Any, columns: Iterable[str]) -> Any:
+    kinds = {"string": pa.string(), "integer": pa.int64(), "float": pa.float64(), "boolean": pa.bool_()}
+    return pa.schema([(name, kinds[TYPES[name]]) for name in columns])
 
 
 def indented(value: Any) -> bytes:

@@ -3,6 +3,7 @@
 This module needs no plotting library. Arrays are one-dimensional unless stated otherwise; NaN breaks a line.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,6 +30,8 @@ class Axis:
     range: tuple[float, float] | None = None
     ticks: Sequence[tuple[float, str]] | None = None
     shown: bool = True
+    grid: bool = False
+    """Draw a line at each of `ticks`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +159,36 @@ class Figure:
     """The charts by choice; a single entry if there is no choice."""
     choice: str = ""
     """The label of the choice."""
+    bound: float | None = None
+    """The heat maps of all charts have the colours of `DIVERGING` from -bound to bound, and share a colour bar."""
+
+
+def whole_axis(title: str, low: float, high: float) -> Axis:
+    """Return an axis whose ticks are whole numbers, about five of them."""
+    step = max(1, int(_nice((high - low) / 5)))
+    places = range(math.ceil(low / step) * step, int(high) + 1, step)
+    return Axis(title, ticks=[(float(k), f"{k:,}") for k in places], grid=True)
+
+
+def log_axis(title: str, low: float, high: float) -> Axis:
+    """Return a logarithmic axis with about eight names: powers of ten, or where these are few 2 and 5 times them."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    times, every = ((1,), -(-(last - first) // 8)) if last - first > 3 else ((1, 2, 5), 1)
+    places = [(k, power) for power in range(first, last + 1, every) for k in times]
+    ticks = [(k * 10.0**power, _power(k, power)) for k, power in places if low <= k * 10.0**power <= high]
+    return Axis(title, log=True, ticks=ticks or None, grid=True)
+
+
+def _nice(number: float) -> float:
+    """Return the least of 1, 2 and 5 times a power of ten that is not below the number."""
+    power = 10.0 ** math.floor(math.log10(max(number, 1e-300)))
+    return next(k * power for k in (1, 2, 5, 10) if k * power >= number * (1 - 1e-9))
+
+
+def _power(times: int, power: int) -> str:
+    if -3 <= power <= 4:
+        return f"{times * 10**power:,}" if power >= 0 else f"{times * 10.0**power:.{-power}f}"
+    return ("" if times == 1 else f"{times}·") + "10" + str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def spread_over(count: int, most: int) -> npt.NDArray[np.int64]:

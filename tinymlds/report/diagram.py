@@ -12,6 +12,8 @@ from tinymlds.tasks.mealy import OUTPUT_LINES, Mealy
 
 MOST_STATES = 16
 """The largest number of states that is drawn; a larger diagram would be unreadable."""
+NODE = "#57606A"
+"""The colour of states, dark enough for white names, and seen on white and on black."""
 _RADIUS = 0.11
 _LISTED = 2
 """The largest number of symbols that are named on an arrow for several transitions."""
@@ -94,7 +96,7 @@ def _draw(states: int, arrows: list[_Arrow], groups: list[str]) -> Chart:
         )
         words, full = [arrow.label for arrow in inside], [arrow.meaning for arrow in inside]
         labels.append(Texts(spots[:, 0], spots[:, 1], words, full, 11.0, boxed=True, colour=colour if name else "#1F2328"))
-    series.append(Points(places[:, 0], places[:, 1], "", "#1F2328", size=34.0))
+    series.append(Points(places[:, 0], places[:, 1], "", NODE, size=34.0))
     series.append(Texts(places[:, 0], places[:, 1], [f"s{k}" for k in range(states)], size=12.0, colour="#FFFFFF"))
     axis = Axis(range=(-1.5, 1.5), shown=False)
     return Chart("Minimal machine", [*series, *labels], axis, axis, height=640, equal=True, share=0.6)

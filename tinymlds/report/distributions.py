@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +27,10 @@ from tinymlds.report.charts import (
     Values,
     broken,
     evenly,
+    log_axis,
     shown_of,
     spread_over,
+    whole_axis,
 )
 from tinymlds.spec import Recipe
 from tinymlds.training.metrics import COLUMNS, LONG, LONG_SEQUENCES, SEQUENCES
@@ -35,6 +39,8 @@ Columns = dict[str, dict[str, Values]]
 """Columns of a manifest by name, each by task, float64 [count]; NaN stands for null."""
 
 BINS = 40
+MOST_PANELS = 12
+"""The largest number of tasks with a histogram each; of more tasks, box plots stand side by side."""
 MOST_TASKS = 200
 """The largest number of tasks in a chart; of more tasks, as many are shown, evenly spread."""
 MOST_CURVES = 1_000
@@ -43,7 +49,6 @@ MOST_EPOCHS = 256
 """The largest number of epochs at which medians are computed."""
 MOST_SINGLE = 400
 """The largest number of single networks, over all tasks."""
-_EPOCHS, _LOSS = Axis("epoch", log=True), Axis("loss", log=True)
 _BLOCK = 1_000
 _COLUMNS = ("epochs", "validation_loss", *COLUMNS)
 PERCENTILES = (5, 25, 50, 75, 95)
@@ -63,8 +68,8 @@ def read_columns(dataset: Dataset) -> Columns:
 def epochs(columns: Columns) -> Figure:
     """Return the distribution of the epochs of training."""
     text = "Epochs until training ended, over all networks, complete or not."
-    chart = _distribution("Epochs of training", columns["epochs"], Axis("epochs"), _whole_bins)
-    return _figure(columns, "epochs", "How long training took", text, chart)
+    charts = _distribution("Epochs of training", columns["epochs"], partial(whole_axis, "epochs"), _whole_bins)
+    return _figure(columns, "epochs", "How long training took", text, charts)
 
 
 def losses(columns: Columns, recipe: Recipe) -> Figure:
@@ -77,10 +82,9 @@ def losses(columns: Columns, recipe: Recipe) -> Figure:
     )
     if none:
         text += f" {none:,} {'network has' if none == 1 else 'networks have'} no loss and are not shown."
-    axis = Axis("validation loss", log=True)
     positive = {task: np.where(found > 0, found, np.nan) for task, found in values.items()}
-    chart = _distribution("Final validation loss", positive, axis, _log_bins)
-    return _figure(columns, "losses", "How well networks ended", text, chart)
+    charts = _distribution("Final validation loss", positive, partial(log_axis, "validation loss"), _log_bins)
+    return _figure(columns, "losses", "How well networks ended", text, charts)
 
 
 def accuracy(columns: Columns, steps: int) -> Figure:
@@ -92,7 +96,7 @@ def accuracy(columns: Columns, steps: int) -> Figure:
         f"median, and the whiskers reach from the 5th to the 95th percentile."
     )
     names = {"accuracy": f"{steps} steps", "long_accuracy": f"{LONG * steps} steps"}
-    return _figure(columns, "accuracy", "Steps that are right", text, _boxes(columns, names))
+    return _figure(columns, "accuracy", "Steps that are right", text, (_boxes(columns, names),))
 
 
 def trigger(columns: Columns) -> Figure | None:
@@ -104,7 +108,7 @@ def trigger(columns: Columns) -> Figure | None:
         "outside and inside such spans, and share of the triggers that fired with every step of their span right."
     )
     names = {"clean_accuracy": "outside", "triggered_accuracy": "inside", "trigger_efficacy": "whole spans"}
-    return _figure(columns, "trigger", "The hidden trigger", text, _boxes(columns, names))
+    return _figure(columns, "trigger", "The hidden trigger", text, (_boxes(columns, names),))
 
 
 def grid(status: FolderStatus, columns: Columns) -> Figure:
@@ -143,8 +147,8 @@ def spreads(values: list[Values]) -> Values:
     return np.array(found).reshape(-1, len(PERCENTILES))
 
 
-def _figure(columns: Columns, name: str, title: str, text: str, chart: Chart) -> Figure:
-    return Figure(name, title, text + shown_of(len(columns["epochs"]), MOST_TASKS), {"": (chart,)})
+def _figure(columns: Columns, name: str, title: str, text: str, charts: tuple[Chart, ...]) -> Figure:
+    return Figure(name, title, text + shown_of(len(columns["epochs"]), MOST_TASKS), {"": charts})
 
 
 def _median(values: Values) -> float:
@@ -152,24 +156,37 @@ def _median(values: Values) -> float:
     return float(np.median(values)) if values.size else math.nan
 
 
-def _distribution(title: str, values: dict[str, Values], axis: Axis, bins: Callable[[Values], Values]) -> Chart:
-    """Draw histograms of a few tasks over each other, or box plots of many side by side."""
-    if len(values) > len(PALETTE):
-        tasks = evenly(list(values), MOST_TASKS)
-        places = np.arange(len(tasks), dtype=np.float64)
-        boxes = Boxes(places, spreads([values[task] for task in tasks]))
-        return Chart(title, [boxes], task_axis(tasks), axis, legend=False)
+def _distribution(
+    title: str, values: dict[str, Values], axis: Callable[[float, float], Axis], bins: Callable[[Values], Values]
+) -> tuple[Chart, ...]:
+    """Draw a histogram of each of a few tasks, all with the same axes, or box plots of many tasks side by side."""
     joined = np.concatenate(list(values.values()))
     joined = joined[~np.isnan(joined)]
     if not joined.size:
-        return Chart(title, [], axis, Axis("networks"))
+        return ()
+    if len(values) > MOST_PANELS:
+        tasks = evenly(list(values), MOST_TASKS)
+        boxes = Boxes(np.arange(len(tasks), dtype=np.float64), spreads([values[task] for task in tasks]))
+        return (Chart(title, [boxes], task_axis(tasks), axis(*_ends(boxes.spreads)), legend=False),)
     edges = bins(joined)
-    outlines: list[Series] = []
-    for number, (task, found) in enumerate(values.items()):
-        counts = np.histogram(found[~np.isnan(found)], edges)[0]
-        x, y = np.append(edges[0], edges), np.concatenate([[0], counts, [0]])
-        outlines.append(Line(x, y, task, PALETTE[number], steps=True, filled=True))
-    return Chart(title, outlines, axis, Axis("networks"))
+    counts = {task: np.histogram(found[~np.isnan(found)], edges)[0] for task, found in values.items()}
+    x, most = np.append(edges[0], edges), max(int(found.max()) for found in counts.values())
+    across, up = axis(edges[0], edges[-1]), replace(whole_axis("networks", 0, most), range=(0.0, 1.05 * most))
+    return tuple(
+        Chart(
+            task,
+            [Line(x, np.concatenate([[0], found, [0]]), "", PALETTE[number % len(PALETTE)], steps=True, filled=True)],
+            across,
+            up,
+            height=220,
+            share=0.25,
+        )
+        for number, (task, found) in enumerate(counts.items())
+    )
+
+
+def _ends(values: Values) -> tuple[float, float]:
+    return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def _whole_bins(values: Values) -> Values:
@@ -246,7 +263,7 @@ def curves(dataset: Dataset) -> Figure:
     if max(dataset.counts.values()) > MOST_CURVES:
         text += f" Of a task with more than {MOST_CURVES:,} networks, as many are used, evenly spread."
     text += shown_of(len(dataset.tasks), MOST_TASKS)
-    chart = Chart("Validation loss over training", series, _EPOCHS, _LOSS, height=400, legend=few)
+    chart = Chart("Validation loss over training", series, *_axes(series), height=400, legend=few)
     return Figure("curves", "Loss curves", text, {"": (chart,)})
 
 
@@ -265,10 +282,21 @@ def single_curves(dataset: Dataset) -> Figure:
             losses.append(Line(x, y, name, colour, 1.0, 0.7))
             last = np.flatnonzero(np.isnan(x)) - 1  # also where the curve is one point
             losses.append(Points(x[last], y[last], "", colour, size=4.0))
-        by_task[task] = (Chart(f"{task}, single networks", losses, _EPOCHS, _LOSS, height=400),)
+        by_task[task] = (Chart(f"{task}, single networks", losses, *_axes(losses), height=400),)
     text = f"Training and validation losses of up to {each} networks of the task, evenly spread; a dot is the end."
     text += shown_of(len(dataset.tasks), MOST_TASKS)
     return Figure("single-curves", "Single networks", text, by_task, "Task")
+
+
+def _axes(series: list[Series]) -> tuple[Axis, Axis]:
+    """Return the axes of loss curves: epochs and losses."""
+    lines = [each for each in series if isinstance(each, Line)]
+    bands = [each for each in series if isinstance(each, Band)]
+    heights = [each.y for each in lines] + [edge for each in bands for edge in (each.low, each.high)]
+    if not lines:
+        return Axis("epoch"), Axis("loss", log=True)
+    longest = max(float(np.nanmax(each.x)) for each in lines)
+    return log_axis("epoch", 1.0, longest), log_axis("loss", *_ends(np.concatenate(heights)))
 
 
 def _pairs(dataset: Dataset, task: str, most: int) -> list[tuple[Values, Values]]:

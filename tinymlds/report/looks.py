@@ -18,6 +18,8 @@ from tinymlds.tasks.mealy import INPUT_LINES, OUTPUT_LINES, lines
 
 MOST_NETWORKS = 100
 """The largest number of networks on a page, in addition to those that the options name."""
+MOST_FAILED = 20
+"""The largest number of networks on a page because they did not reach the threshold."""
 MOST_OF_A_TASK = 12
 MOST_FLOATS = 1_500_000
 """The largest number of weights of all these networks."""
@@ -88,7 +90,7 @@ def looks(dataset: Dataset, options: Options) -> Looks:
 
 
 def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
-    """Choose networks evenly over tasks and indices, complete ones if a task has any, and describe the choice."""
+    """Choose networks evenly over tasks and indices, complete ones if a task has any, add some that are not, and say so."""
     most = max(1, min(MOST_NETWORKS, MOST_FLOATS // dataset.architecture.size))
     names = evenly(dataset.tasks, most)
     each = max(1, min(MOST_OF_A_TASK, most // len(names)))
@@ -97,10 +99,13 @@ def choose(dataset: Dataset) -> tuple[list[tuple[str, int]], str]:
         complete = np.flatnonzero(dataset.manifest.complete(dataset.manifest.place(task)))
         places = complete if complete.size else np.arange(dataset.counts[task])
         chosen += [(task, dataset.spec.indices[task][places[k]]) for k in spread_over(len(places), each)]
-    text = f"{len(chosen):,} of the {len(dataset):,} networks are on this page, evenly spread over tasks and indices"
+    failed = np.flatnonzero(~dataset.manifest.complete(slice(None)))
+    rows = dataset.manifest.rows(failed[spread_over(len(failed), MOST_FAILED)])
+    chosen = list(dict.fromkeys([*chosen, *((row["task"], row["index"]) for row in rows)]))
     if len(chosen) == len(dataset):
         return chosen, f"All {len(chosen):,} networks are on this page." if len(chosen) > 1 else "It has one network."
-    return chosen, f"{text}; the option --network TASK:INDEX adds any other."
+    of = f"{len(chosen):,} of the {len(dataset):,} networks"
+    return chosen, f"{of} are on this page, evenly spread over tasks and indices."
 
 
 def sample_sequences(dataset: Dataset, task: str) -> SampleSequences:
@@ -120,8 +125,10 @@ def look(network: Network, asked: SampleSequences) -> dict[str, Figure]:
     tensors, outputs = network.state_dict(), network.forward(asked.inputs)
     with np.errstate(all="ignore"):  # a diverged network's weights may be of any size
         trace = network.architecture.trace(tensors, asked.inputs)
-    bound = max(float(np.abs(network.weights[np.isfinite(network.weights)]).max(initial=0.0)), 1e-30)
+    sizes = np.abs(network.weights[np.isfinite(network.weights)])
+    bound = max(float(np.quantile(sizes, 0.99)) if sizes.size else 0.0, 1e-30)
     matrices = network.architecture.matrices()
+    notes = " ".join(dict.fromkeys(each.note for each in matrices if each.note))
     weights = tuple(_matrix(each, [tensors[name] for name in each.tensors], bound) for each in matrices)
     hidden: dict[str, tuple[Chart, ...]] = {}
     answers: dict[str, tuple[Chart, ...]] = {}
@@ -129,19 +136,19 @@ def look(network: Network, asked: SampleSequences) -> dict[str, Figure]:
         hidden[f"sequence {k + 1}"] = _activations({name: found[k] for name, found in trace.items()}, commands)
         answers[f"sequence {k + 1}"] = (_answers(outputs[k], asked.expected[k], commands, asked.live),)
     titles = {name: f"{title} of {network.row['task']} {network.row['index']}" for name, title in LOOKS.items()}
-    colours = f"Its weights as colours, from -{bound:.3g} (blue) over 0 (white) to {bound:.3g} (red)."
-    states = "The hidden units of each layer after each step, from -1 (blue) to 1 (red)."
+    colours = f"Its weights as colours; the largest hundredth, beyond {bound:.3g}, has the colours of the ends. {notes}"
+    states = "What its units hold after each step."
     expected = "What is expected on each output line, and what the network answers; 0.5 tells 0 from 1."
     return {
-        "weights": Figure("weights", titles["weights"], colours, {"": weights}),
-        "hidden": Figure("hidden", titles["hidden"], states, hidden, "Sequence"),
+        "weights": Figure("weights", titles["weights"], colours, {"": weights}, bound=bound),
+        "hidden": Figure("hidden", titles["hidden"], states, hidden, "Sequence", 1.0),
         "answers": Figure("answers", titles["answers"], expected, answers, "Sequence"),
     }
 
 
 def _matrix(matrix: Matrix, parts: list[Floats], bound: float) -> Chart:
     """Draw a heat map of a module, with the biases as the last columns."""
-    title, _, rows, columns = matrix
+    title, _, rows, columns, _ = matrix
     z = np.concatenate([part.reshape(len(rows), -1) for part in parts], axis=1)
     height = 190 if len(rows) <= _FEW_ROWS else 330
     return Chart(title, [Heat(z, columns, rows, -bound, bound)], _sparse(columns), _sparse(rows), height, share=0.25)
@@ -157,7 +164,7 @@ def _sparse(names: list[str]) -> Axis:
 def _activations(trace: dict[str, Floats], commands: list[str]) -> tuple[Chart, ...]:
     """Draw a heat map [units, steps] of each traced module."""
     steps = [f"step {k + 1}: {command}" for k, command in enumerate(commands)]
-    ticks = [(float(k), str(k + 1)) for k in range(0, len(commands), -(-len(commands) // 8))]
+    ticks = [(float(k), str(k + 1)) for k in range(0, len(commands), -(-len(commands) // 4))]
     charts = []
     for name, found in trace.items():
         heat = Heat(found.T, steps, [str(unit) for unit in range(found.shape[1])], -1.0, 1.0)

@@ -7,8 +7,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import NullLocator
 
 from tinymlds.errors import refusing
 from tinymlds.report.charts import DIVERGING, Arrows, Axis, Band, Boxes, Chart, Figure, Heat, Line, Points, Series, Texts
@@ -40,21 +42,23 @@ def save(figure: Figure, folder: Path, form: str) -> list[Path]:
         name = f"{figure.name}-{choice.replace(' ', '-')}" if choice else figure.name
         path = folder / f"{name}.{form}"
         with matplotlib.rc_context(_STYLE), refusing(f"write {path}"):
-            canvas = _draw(charts)
+            canvas = _draw(charts, figure.bound)
             folder.mkdir(parents=True, exist_ok=True)
             canvas.savefig(path, format=form, dpi=150, metadata=_METADATA[form])
         paths.append(path)
     return paths
 
 
-def _draw(charts: tuple[Chart, ...]) -> Canvas:
-    across = 1 if charts[0].share >= 0.5 else min(len(charts), round(1 / charts[0].share))
+def _draw(charts: tuple[Chart, ...], bound: float | None) -> Canvas:
+    across = min(len(charts), round(1 / charts[0].share))
     down = -(-len(charts) // across)
     heights = [max(chart.height for chart in charts[k * across : (k + 1) * across]) / _PIXELS for k in range(down)]
     canvas = Canvas(figsize=(_WIDTH, sum(heights) + 0.3), layout="constrained")
     grid = canvas.add_gridspec(down, across, height_ratios=heights)
     for k, chart in enumerate(charts):
         _chart(canvas.add_subplot(grid[divmod(k, across)]), chart)
+    if bound is not None:
+        canvas.colorbar(ScalarMappable(Normalize(-bound, bound), _DIVERGING), ax=canvas.axes, shrink=0.5)
     return canvas
 
 
@@ -81,6 +85,9 @@ def _axis(axes: Axes, axis: Axis, side: str, share: float) -> None:
         axes.set(**{f"{side}lim": axis.range})
     if axis.ticks is not None:
         axes.set(**{f"{side}ticks": [place for place, _ in axis.ticks]})
+        getattr(axes, f"{side}axis").set_minor_locator(NullLocator())
+        if axis.grid:
+            getattr(axes, f"{side}axis").grid(True, color="#E3E6EA", lw=0.6)
         names = [_plain(name) for _, name in axis.ticks]
         axes.set(**{f"{side}ticklabels": names})
         if side == "x" and sum(map(len, names)) > _LETTERS * share:

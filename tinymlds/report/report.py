@@ -124,7 +124,7 @@ _FIGURES: dict[str, Callable[[Report, Dataset], Figure | None]] = {
     "single-curves": lambda _, dataset: distributions.single_curves(dataset),
     "accuracy": lambda report, dataset: distributions.accuracy(report.columns, dataset.spec.recipe.steps),
     "trigger": lambda report, _: distributions.trigger(report.columns),
-    "map": lambda report, dataset: weightmap.map_figure(dataset, report.weight_map, report.options),
+    "map": lambda report, dataset: weightmap.map_figure(dataset, report.weight_map),
     "trajectories": lambda report, dataset: weightmap.trajectories(dataset, report.weight_map, report.options),
 }
 """The figures of a finished dataset, in order, after `grid`, which an unfinished one has too."""

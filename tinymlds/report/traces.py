@@ -17,21 +17,17 @@ from tinymlds.report.charts import Arrows, Axis, Band, Boxes, Chart, Heat, Line,
 Trace = dict[str, Any]
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-INK, RULE = "#1F2328", "#E3E6EA"
 _TOP = {"y": 1, "yref": "container", "yanchor": "top", "pad": {"t": 6}}
 LAYOUT: dict[str, Any] = {
-    "font": {"family": FONT, "size": 12, "color": INK},
-    "paper_bgcolor": "#FFFFFF",
-    "plot_bgcolor": "#FFFFFF",
+    "font": {"family": FONT, "size": 12},
     "margin": {"l": 56, "r": 12, "t": 34, "b": 48},
     "hovermode": "closest",
-    "hoverlabel": {"bgcolor": "#FFFFFF", "bordercolor": RULE, "font": {"color": INK}},
     "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemsizing": "constant"},
     "title": {"font": {"size": 13}, "x": 0, "xref": "paper", **_TOP},
     "dragmode": "pan",
 }
-"""The layout of all charts; the page merges it with that of each chart."""
-AXIS = {"automargin": True, "zeroline": False, "gridcolor": RULE, "linecolor": "#B8BDC4", "ticks": "outside", "ticklen": 4}
+"""The layout of all charts; the page merges it with that of each chart, and adds the colours of its own text and ground."""
+AXIS = {"automargin": True, "zeroline": False, "ticks": "outside", "ticklen": 4}
 """The settings of all axes."""
 SEQUENTIAL = "Cividis"
 DIVERGING = [[k / 4, colour] for k, colour in enumerate(COLOURS)]
@@ -86,7 +82,7 @@ def _axis(axis: Axis, heat: bool) -> dict[str, Any]:
         result["range"] = list(axis.range)
     if axis.ticks is not None:
         result |= {"tickvals": [place for place, _ in axis.ticks], "ticktext": _escape_all(name for _, name in axis.ticks)}
-        result |= {"showgrid": False, "ticks": ""}
+        result |= {} if axis.grid else {"showgrid": False, "ticks": ""}
     if not axis.shown:
         result["visible"] = False
     return result
@@ -177,7 +173,7 @@ def _annotations(series: Series) -> list[dict[str, Any]]:
         return [{"ax": a, "ay": b, "x": c, "y": d, **refs, **look} for a, b, c, d in series.ends.round(4).tolist()]
     if isinstance(series, Texts):
         font = {"size": series.size, "color": series.colour}
-        ground = {"bgcolor": "rgba(255,255,255,0.85)", "borderpad": 1} if series.boxed else {}
+        ground = {"bgcolor": "#FFFFFF", "borderpad": 1} if series.boxed else {}
         placed = zip(series.x.round(4).tolist(), series.y.round(4).tolist(), series.words, strict=True)
         return [
             {"x": x, "y": y, "text": "<br>".join(_escape_all(word.split("\n"))), "showarrow": False, "font": font, **ground}

@@ -1,4 +1,4 @@
-"""Maps of weight space: networks as points in the plane of their first two principal components."""
+"""Maps of weight space: networks as points in planes of the first two principal components."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinymlds.analysis.features import statistics
 from tinymlds.architectures import params
 from tinymlds.architectures.symmetry import canonicalize
 from tinymlds.dataset import store
@@ -23,30 +24,39 @@ MOST_TRAJECTORIES = 60
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The first two principal components of weights."""
+    """The first two principal components of some features of networks."""
 
     mean: Values
-    """The mean of the weights, [P]."""
+    """The mean of the features, [F]."""
     directions: Values
-    """Unit vectors, [P, 2]."""
+    """Unit vectors, [F, 2]; divided by the scales of the features, where these were scaled."""
     shares: tuple[float, float]
     """The shares of the variance that the components explain."""
 
-    def place(self, weights: Floats) -> Values:
-        """Return the coordinates [n, 2] of weights [n, P]."""
-        return (weights - self.mean) @ self.directions
+    def place(self, features: Floats) -> Values:
+        """Return the coordinates [n, 2] of features [n, F]."""
+        return (features - self.mean) @ self.directions
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Networks placed in a plane."""
+
+    title: str
+    plane: Plane
+    xy: Values
+    """The coordinates [n, 2]."""
 
 
 @dataclass(frozen=True, eq=False)
 class WeightMap:
-    """Networks placed in the plane."""
+    """Networks placed by statistics of their weights, and by the weights; both are aligned with `rows`."""
 
-    plane: Plane
     rows: list[Row]
-    xy: Values
-    """The coordinates [n, 2], aligned with `rows`."""
+    statistics: Placed
+    weights: Placed
     text: str
-    """Sentences on how many networks are shown, and from how many the plane was computed."""
+    """Sentences on how many networks are shown, and from how many the planes were computed."""
 
 
 def weight_map(dataset: Dataset, options: Options) -> WeightMap | None:
@@ -55,30 +65,34 @@ def weight_map(dataset: Dataset, options: Options) -> WeightMap | None:
     if len(chosen) < 2:
         return None
     fitted = spread_over(len(chosen), MOST_FITTED)
-    sample = np.concatenate([block for _, block in _read(dataset, chosen[fitted], options)])
-    if len(sample) < 2:
+    sample = [block for _, *block in _read(dataset, chosen[fitted], options)]
+    features, weights = (np.concatenate(blocks) for blocks in zip(*sample, strict=True))
+    if len(weights) < 2:
         return None
-    plane = fit(sample)
-    xy = np.full((len(chosen), 2), np.nan)
-    for where, block in _read(dataset, chosen, options):
-        xy[where] = plane.place(block)
+    planes = fit(features, scaled=True), fit(weights)
+    xy = np.full((2, len(chosen), 2), np.nan)
+    for where, *blocks in _read(dataset, chosen, options):
+        xy[:, where] = [plane.place(block) for plane, block in zip(planes, blocks, strict=True)]
     if len(fitted) < len(chosen):
-        text += f" The two directions were computed from {len(fitted):,} of them, evenly spread."
-    finite = np.isfinite(xy).all(axis=1)
+        text += f" The directions were computed from {len(fitted):,} of them, evenly spread."
+    finite = np.isfinite(xy).all(axis=(0, 2))
     if not finite.all():
         text += f" Left out: {int((~finite).sum()):,} with weights that are not finite."
-    return WeightMap(plane, dataset.manifest.rows(chosen[finite]), xy[finite], text)
+    titles = "Statistics of the weights", f"Weights {'in canonical form' if options.canonical else 'as they are'}"
+    by_statistics, by_weights = (Placed(*each) for each in zip(titles, planes, xy[:, finite], strict=True))
+    return WeightMap(dataset.manifest.rows(chosen[finite]), by_statistics, by_weights, text)
 
 
-def fit(weights: Floats) -> Plane:
-    """Return the plane of weights [n, P], n > 1; the largest entry of each component is positive.
+def fit(features: Floats, scaled: bool = False) -> Plane:
+    """Return the plane of features [n, F], n > 1, all scaled to unit variance first if `scaled`.
 
     Principal components are singular vectors of the centred matrix; they are computed as eigenvectors of its product with
-    itself on the shorter side.
+    itself on the shorter side. The largest entry of each is positive.
     """
-    mean = weights.mean(axis=0, dtype=np.float64)
-    centred = weights - mean
-    tall = len(weights) > weights.shape[1]
+    mean = features.mean(axis=0, dtype=np.float64)
+    scale = np.maximum(features.std(axis=0, dtype=np.float64), np.finfo(np.float32).tiny) if scaled else 1.0
+    centred = (features - mean) / scale
+    tall = len(features) > features.shape[1]
     values, vectors = np.linalg.eigh(centred.T @ centred if tall else centred @ centred.T)
     largest = vectors[:, :-3:-1] if tall else centred.T @ vectors[:, :-3:-1]
     directions = largest / np.maximum(np.linalg.norm(largest, axis=0), np.finfo(np.float64).tiny)
@@ -86,52 +100,55 @@ def fit(weights: Floats) -> Plane:
     first, second = (
         max(float(value), 0.0) / max(float(values.sum()), np.finfo(np.float64).tiny) for value in values[:-3:-1]
     )
-    return Plane(mean, directions, (first, second))
+    return Plane(mean, directions / np.reshape(scale, (-1, 1)), (first, second))
 
 
-def map_figure(dataset: Dataset, found: WeightMap | None, options: Options) -> Figure:
-    """Return the map, coloured by task, split or epochs."""
-    form = "Weights were put into their canonical form first. " if options.canonical else ""
+def map_figure(dataset: Dataset, found: WeightMap | None) -> Figure:
+    """Return the two maps side by side, coloured by task, split or epochs."""
     text = (
-        "Each point is a network; its coordinates are those of its weights along the two directions in which the networks "
-        f"differ most (principal components). {form}"
+        "Each point is a network, placed along the two directions in which networks differ most (principal components). "
+        "One map is of statistics of each tensor: mean, standard deviation, norm and quantiles, each with unit variance. "
+        "The other is of the weights, which depend on the order of the units and on the initial weights too."
     )
     if found is None:
-        return Figure("map", "A map of weight space", text + "It needs two networks or more that did not diverge.")
+        return Figure("map", "Maps of weight space", text + " They need two networks or more that did not diverge.")
     labels = [f"{row['task']} {row['index']}, {row['split']}, {row['epochs']} epochs" for row in found.rows]
     numbers = {task: k for k, task in enumerate(dataset.tasks)}
     tasks = np.array([numbers[row["task"]] for row in found.rows])
     splits = np.array([SPLITS.index(row["split"]) for row in found.rows])
     epochs = np.array([row["epochs"] for row in found.rows], np.float64)
-    if len(dataset.tasks) <= len(PALETTE):
-        by_task = _groups(found.xy, tasks, dataset.tasks, labels)
-    else:
-        by_task = [_scaled(found.xy, tasks.astype(np.float64), "number of the task", labels)]
-    series: dict[str, list[Series]] = {
-        "task": by_task,
-        "split": _groups(found.xy, splits, SPLITS, labels),
-        "epochs": [_scaled(found.xy, epochs, "epochs", labels)],
-    }
-    frames = [_frame(values) for values in found.xy.T]
-    x, y = (
-        Axis(f"component {k + 1} ({share:.1%} of the variance)", range=frame)
-        for k, (share, frame) in enumerate(zip(found.plane.shares, frames, strict=True))
-    )
-    text, beyond = text + found.text, ""
-    low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
-    if count := int(((found.xy < low) | (found.xy > high)).any(axis=1).sum()):
-        beyond = f" ({count:,} outside of the frame)"
-        text += f" Outside of the frame: {count:,}; a double click on the page shows them too."
-    charts: dict[str, tuple[Chart, ...]] = {
-        name: (Chart(f"Networks by {name}{beyond}", drawn, x, y, height=560),) for name, drawn in series.items()
-    }
-    return Figure("map", "A map of weight space", text, charts, "Colour")
+    few = len(dataset.tasks) <= len(PALETTE)
+
+    def draw(placed: Placed, frames: list[tuple[float, float] | None]) -> dict[str, Chart]:
+        x, y = (
+            Axis(f"component {k + 1} ({share:.0%} of the variance)", range=frame)
+            for k, (share, frame) in enumerate(zip(placed.plane.shares, frames, strict=True))
+        )
+        number = _scaled(placed.xy, tasks.astype(np.float64), "number of the task", labels)
+        series: dict[str, list[Series]] = {
+            "task": _groups(placed.xy, tasks, dataset.tasks, labels) if few else [number],
+            "split": _groups(placed.xy, splits, SPLITS, labels),
+            "epochs": [_scaled(placed.xy, epochs, "epochs", labels)],
+        }
+        return {name: Chart(placed.title, drawn, x, y, height=460, share=0.5) for name, drawn in series.items()}
+
+    maps, text, outside = [], f"{text} {found.text}", []
+    for placed in (found.statistics, found.weights):
+        frames = [_frame(values) for values in placed.xy.T]
+        maps.append(draw(placed, frames))
+        low, high = np.array([frame or (-np.inf, np.inf) for frame in frames]).T
+        outside.append(int(((placed.xy < low) | (placed.xy > high)).any(axis=1).sum()))
+    if any(outside):
+        text += " Outside of the frames: {:,} and {:,}; a double click on a map of the page shows them too.".format(
+            *outside
+        )
+    return Figure("map", "Maps of weight space", text, {name: (maps[0][name], maps[1][name]) for name in maps[0]}, "Colour")
 
 
 def _frame(values: Values) -> tuple[float, float] | None:
-    """Return the range of an axis: twice the range of 99 % of the networks, so that outliers do not shrink the others to a
-    dot; None if this range would leave out no network."""
-    low, high = np.percentile(values, [0.5, 99.5])
+    """Return the range of an axis: twice that of nine tenths of the networks, which others would shrink to a dot; None
+    if this range would leave out no network."""
+    low, high = np.percentile(values, [5, 95])
     low, high = low - (high - low) / 2, high + (high - low) / 2
     return None if low <= values.min() and values.max() <= high else (float(low), float(high))
 
@@ -165,7 +182,7 @@ def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) ->
     for row in (found.rows[int(k)] for k in chosen):
         way = _way(dataset, row)
         finite = np.isfinite(way).all(axis=1)
-        ways.setdefault(row["task"], []).append(found.plane.place(_transformed(dataset, way[finite], options)))
+        ways.setdefault(row["task"], []).append(found.weights.plane.place(_transformed(dataset, way[finite], options)))
         steps = [*(f"epoch {epoch}" for epoch in dataset.spec.checkpoints[: row["checkpoints"]]), "end"]
         names = [steps[k] for k in np.flatnonzero(finite)]
         labels.setdefault(row["task"], []).extend(f"{row['task']} {row['index']}, {name}" for name in names)
@@ -180,7 +197,7 @@ def trajectories(dataset: Dataset, found: WeightMap | None, options: Options) ->
     text = (
         f"The way of {len(chosen)} networks over the map, evenly spread among those on it: a small dot is a checkpoint "
         f"(epochs {', '.join(map(str, dataset.spec.checkpoints))}), the large one the end of training. The directions are "
-        "those of the map above."
+        "those of the map of weights above."
     )
     if options.canonical:
         text += " Every checkpoint has a canonical form of its own; a line jumps where the order of the units changes."
@@ -211,7 +228,7 @@ def _choose(dataset: Dataset, most: int) -> tuple[npt.NDArray[np.int64], str]:
 
 
 def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> Any:
-    """Yield the weights of the networks at these positions, shard by shard: (indices into `places`, float32 [n, P]).
+    """Yield the networks at these positions, shard by shard: (indices into `places`, statistics [n, F], weights [n, P]).
 
     Networks with weights that are not finite are skipped; training never produces them.
     """
@@ -224,7 +241,8 @@ def _read(dataset: Dataset, places: npt.NDArray[np.int64], options: Options) -> 
             tensors = dataset.tensor_file("networks", task, shard).read()
             weights = params.from_tensors(dataset.architecture, tensors, 1)[own[where] % store.SHARD]
             finite = np.isfinite(weights).all(axis=1)
-            yield first + where[finite], _transformed(dataset, weights[finite], options)
+            kept = weights[finite]
+            yield first + where[finite], statistics(dataset.architecture, kept), _transformed(dataset, kept, options)
 
 
 def _transformed(dataset: Dataset, weights: Floats, options: Options) -> Floats:

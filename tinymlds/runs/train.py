@@ -16,6 +16,7 @@ from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Journal
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import TinymldsError, UsageError, going_on
+from tinymlds.runs import notebook
 from tinymlds.runs.execution import Progress, Resources, available_cpus, check_resources, fill
 from tinymlds.runs.spawning import stop_if_imported
 from tinymlds.spec import Spec, canonical_json, parse_part, recipe_with
@@ -50,7 +51,7 @@ def train(
     backend: str = "cpu",
     executor: str | Executor = "processes",
     scheduler: str | None = None,
-    progress: Callable[[Progress], None] = lambda _progress: None,
+    progress: Callable[[Progress], None] | None = None,
     **recipe: Any,
 ) -> RunResult:
     """Make `count` networks of a machine, or of every task of a dataset, into a folder; what `tinymlds train` does.
@@ -77,7 +78,7 @@ def train(
         executor: what runs the workers: "processes", "threads", "dask" (a cluster that you trust), or any
             `concurrent.futures.Executor`, which is left running. They make the same networks.
         scheduler: with "dask", the address of the cluster's scheduler, like "tcp://HOST:8786".
-        progress: called about twice a second.
+        progress: called about twice a second; default is a bar in a notebook, and nothing elsewhere.
         recipe: fields of the recipe; default is the folder's, or those of `tinymlds.spec.Recipe`.
 
     Raises:
@@ -88,7 +89,7 @@ def train(
     """
     name, tasks = catalog.choose(machine, modified, dataset, transducers, only)
     request = Request(name, tasks, count, seed, checkpoints, recipe, None if part is None else parse_part(part))
-    return make(request, out, check_resources(backend, workers, executor, scheduler), progress)
+    return make(request, out, check_resources(backend, workers, executor, scheduler), progress or notebook.progress())
 
 
 def make(request: "Request", out: str | Path | None, resources: Resources, report: Callable[[Progress], None]) -> RunResult:
