@@ -33,8 +33,8 @@ _NOTE = """\
 There are five affine maps (four "linear layers" and the output); without activations between them they are one
 linear map in function, though not in weight space."""
 _LEGEND = (
-    "Rows of a {title} layer are its gates: {roles}; each has a row for each unit. Columns are what a row reads: x the inputs, "
-    "below the units of the layer below, h its own units, and two biases."
+    "Rows of a {title} layer are its gates: {roles}; each has a row for each unit. Columns are what a row reads: x the "
+    "inputs, below the units of the layer below, h its own units, and two biases."
 )
 
 
