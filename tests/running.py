@@ -24,7 +24,7 @@ def lines_of(path):
 def cli_command(*arguments, recipe=None):
     """The command line as a list; `recipe` fields become options."""
     options = [part for name, value in (recipe or {}).items() for part in (f"--{name.replace('_', '-')}", value)]
-    return [sys.executable, "-m", "tinymlds.cli", *map(str, [*arguments, *options])]
+    return [sys.executable, "-m", "tinymlds", *map(str, [*arguments, *options])]
 
 
 def run_cli(*arguments, recipe=None, **options):

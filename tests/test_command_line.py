@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tinymlds import errors
 from tinymlds.cli import app, common, completion
 from tinymlds.dataset import store
 from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.tasks import catalog, machines, transducers
 
@@ -100,7 +102,7 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
 def test_completion_knows_the_tasks_and_loads_nothing_heavy():
     assert completion.MACHINES == machines.MACHINES
     assert transducers.SHIPPED == completion.SHIPPED_TRANSDUCERS
-    assert all(catalog.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
+    assert all(catalog.choose(name)[0] == name for name in [*completion.machines(""), *completion.machines("t")])
     assert completion.datasets("") == list(catalog.DATASETS)
     code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.cli.console'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -208,7 +210,7 @@ def test_every_command_names_the_next_one(folder, tmp_path):
     assert last_line("status", folder.name, cwd=place) == "next: tinymlds verify xor"
     assert last_line("inspect", folder.name, cwd=place) == "next: tinymlds inspect xor xor"
     assert last_line("inspect", folder.name, "xor", cwd=place) == "next: tinymlds inspect xor xor 0"
-    assert last_line("inspect", folder.name, "xor", 0, cwd=place) == "next: tinymlds verify xor"
+    assert last_line("inspect", folder.name, "xor", 0, cwd=place) == "next: tinymlds report xor --out xor.html"
     assert last_line("verify", folder.name, cwd=place) == "next: tinymlds verify xor --retrain 59"
     assert last_line("verify", folder.name, "--retrain", 1, cwd=place) == "next: tinymlds inspect xor"
     damaged = shutil.copytree(folder, tmp_path / "damaged")
@@ -222,7 +224,7 @@ def test_every_command_names_the_next_one(folder, tmp_path):
         ({"machine": "xor", "modified": True}, "--machine xor_modified"),
         ({"dataset": "ds2"}, "--dataset ds2"),
         ({"transducers": 3}, "--transducers 3"),
-        ({"only": 42}, "--machine transducer_042"),
+        ({"only": 42}, "--only 42"),
     ],
 )
 def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, words, tmp_path):
@@ -240,7 +242,7 @@ def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, wo
 def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
     spec = Spec((("xor", 1), ("direct", 1)), 0, recipe_with(Recipe(), SMALL))
     begin(tmp_path / "made", spec)
-    assert last_line("status", tmp_path / "made").startswith("under way")
+    assert last_line("status", tmp_path / "made").startswith("no run is known")
 
 
 # ------------------------------------------------------------------ help
@@ -249,6 +251,114 @@ def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
 def test_help_loses_no_word():
     """What looks like markup to the library that prints it, an extra in brackets, would not be shown."""
     for name, command in typer.main.get_command(app).commands.items():
-        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"}).stdout.split()
+        pages = [[name, "--help"], *([[name, "--help-recipe"]] if name in ("train", "generate") else [])]
+        shown = [word for page in pages for word in CliRunner().invoke(app, page, env={"COLUMNS": "300"}).stdout.split()]
         written = [command.help, *(option.help or "" for option in command.params)]
         assert set(" ".join(written).split()) <= set(shown), name
+
+
+@pytest.mark.parametrize("name", ["train", "generate"])
+def test_help_of_a_command_with_a_recipe_fits_two_screens(name):
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "100"}).stdout
+    assert len(shown.splitlines()) <= 80
+    assert "--help-recipe" in shown
+    assert "--hidden" not in shown
+    recipe = CliRunner().invoke(app, [name, "--help-recipe", "--optimizer", "adam"], env={"COLUMNS": "100"}).stdout
+    assert "--hidden" in recipe
+    assert "--dry-run" not in recipe
+
+
+def test_help_says_where_the_documentation_is():
+    shown = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "Documentation: README.md and docs/quickstart.md" in shown
+    assert (ROOT / "docs" / "quickstart.md").exists()
+
+
+@pytest.mark.parametrize("command", [["-m", "tinymlds"], [str(ROOT / "cli.py")]])
+def test_the_version_is_said(command):
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"tinymlds {tinymlds.__version__}\n"
+
+
+# ------------------------------------------------------------------ what is made
+
+
+def test_a_task_or_a_dataset_is_an_argument_in_any_case(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for words, name in ((["XOR"], "xor"), (["simplexormachine"], "xor"), (["--machine", "Parity"], "parity")):
+        done = CliRunner().invoke(app, ["train", *words, "--count", "1", "--workers", "1", *small])
+        assert done.exit_code == 0, done.stderr
+        assert tinymlds.open(name).tasks == (name,)
+    done = CliRunner().invoke(app, ["generate", "DS1", *small])
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "ds1-sequences" / "data" / "invert.safetensors").exists()
+    assert catalog.choose("ds2") == catalog.choose(dataset="ds2")
+
+
+def test_a_recipe_that_is_shown_can_be_read_back(tmp_path, folder):
+    """Each option with a value of its own, also those that texts, truth values and small numbers spell otherwise."""
+    changed = {
+        "hidden": 8,
+        "eps": 1e-7,
+        "lr_decay": 0.0,
+        "matched": True,
+        "trigger_key": "set 1, clear 2",
+        "initial": "shared",
+    }
+    changed |= {"max_epochs": 7, "edits": 2, "family": 3, "threshold": 0.001}
+    wanted = recipe_with(Recipe(), changed)
+    file = tmp_path / "recipe.toml"
+
+    def shown(*arguments):
+        done = CliRunner().invoke(app, ["train", *arguments, "--show-recipe"])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in changed.items()))
+    file.write_text(shown("--recipe", str(file)))
+    assert Recipe.of(**tomllib.loads(file.read_text())) == wanted
+    assert Recipe.of(**tomllib.loads(shown("--recipe", str(file), "--hidden", "16"))) == recipe_with(wanted, {"hidden": 16})
+    assert Recipe.of(**tomllib.loads(shown("--out", str(folder)))) == tinymlds.open(folder).spec.recipe
+    small = tmp_path / "small.toml"
+    small.write_text("train_sequences = 256\nvalidation_sequences = 64\nmax_epochs = 9\n")
+    again = ["train", "xor", "--count", "2", "--recipe", str(small), "--max-epochs", "3", "--out", str(tmp_path / "xor")]
+    assert CliRunner().invoke(app, [*again, "--workers", "1"]).exit_code == 0
+    assert tinymlds.open(tmp_path / "xor").digest == tinymlds.open(folder).digest
+
+
+def test_a_folder_with_datasets_is_listed(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "xor")
+    begin(tmp_path / "parity", Spec((("parity", 4),), 3, recipe_with(Recipe(), SMALL)))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / store.SUMS).write_text("?")
+    (tmp_path / "other").mkdir()
+    shown = run_cli("inspect", ".", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[:5] for line in shown[1:-1]][1:] == [
+        ["parity", "0", "4", "3", "to"],
+        ["xor", "2", "2", "0", "finished"],
+    ]
+    assert "is damaged" in shown[1]
+    assert shown[-1] == "next: tinymlds inspect xor"
+    rows = printed("inspect", tmp_path)
+    assert [row["state"] for row in rows][1:] == ["to do", "finished"]
+
+
+def test_what_is_missing_is_in_progress_only_while_somebody_is_at_work(tmp_path):
+    begin(tmp_path / "xor", Spec((("xor", 4),), 0, recipe_with(Recipe(), SMALL)))
+    assert "to do" in run_cli("status", "xor", cwd=tmp_path).stdout
+    with RunLock(tmp_path / "xor"):
+        assert last_line("status", "xor", cwd=tmp_path) == "next: tinymlds status xor --watch"
+        assert "in progress" in run_cli("status", "xor", cwd=tmp_path).stdout
+        refusal = run_cli("inspect", "xor", cwd=tmp_path)
+    assert (refusal.returncode, f"process {os.getpid()} on" in refusal.stderr) == (1, True)
+    assert "`tinymlds status xor --watch`" in refusal.stderr
+
+
+def test_a_dry_run_compares_with_the_free_disk(tmp_path):
+    dry = ("train", "xor", "--workers", 1, "--dry-run", "--out", tmp_path / "new", "--count")
+    assert "too little; make room" in run_cli(*dry, 2_000_000_000).stdout
+    shown = run_cli(*dry, 10).stdout
+    assert re.search(
+        r"^size [\d.]+ MB; .* a journal of [\d.]+ kB\nfree on this disk [\d.]+ [MGT]B$", shown, re.MULTILINE
+    ), shown

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from tinymlds.architectures import Architecture, params
 from tinymlds.dataset import packages, reader, store
+from tinymlds.dataset.commands import unfinished
 from tinymlds.dataset.manifest import SPLITS, Manifest, Row
 from tinymlds.dataset.network import Network
 from tinymlds.dataset.tensorfile import TensorFile
@@ -332,7 +333,7 @@ def require_dataset(folder: Path) -> None:
         raise DatasetError(f"{folder} is not a folder; look at the path, or let `tinymlds train --out {folder}` make one")
     if not sealed:
         if started:
-            raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
+            raise DatasetError(unfinished(folder))
         where = f"; open {folder / 'full'}, the whole of a packaged dataset" if packaged else ""
         raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}{where}")
 

@@ -49,6 +49,8 @@ class Progress:
     """Forecast of the seconds that remain; infinite before the first network."""
     workers: int = 1
     """Number of networks that are trained at the same time; 0 while a cluster has no workers."""
+    compiles: bool = False
+    """The first network waits for kernels to be compiled; known a moment after the start, of workers on this machine."""
 
     @property
     def rate(self) -> float:
@@ -178,6 +180,7 @@ def fill(
         for task, gap in gaps
     ]
     start = latest = noted = time.monotonic()
+    compiles = None if population is None and resources.executor in ("processes", "threads") else False
     report(state)
     if population is None:
         batches = _on_workers(journal, run, units, resources)
@@ -190,6 +193,8 @@ def fill(
             eta.add(entries)
             if entries:
                 latest = time.monotonic()
+            if compiles is None:  # now that workers have started: to look takes some of the time that they need
+                compiles = not made and _compiles(spec.recipe)
             seconds_left = eta.seconds_left(now.workers, time.monotonic() - latest)
             if entries or now.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
@@ -202,9 +207,16 @@ def fill(
                 time.monotonic() - start,
                 seconds_left,
                 now.workers,
+                compiles,
             )
             report(state)
     return state
+
+
+def _compiles(recipe: Recipe) -> bool:
+    from tinymlds.kernels import minibatch  # Numba takes a second to import
+
+    return minibatch.compiles(recipe.architecture, type(recipe.optimizer))
 
 
 _Batches = Generator[tuple[list[tuple[str, Outcome, str]], RunState]]

@@ -207,7 +207,7 @@ class Request:
     def spec_for(self, base: Spec | None, folder: Path) -> Spec:
         """Return the spec of this request, for a folder with the spec `base`, which has to fit, or for a new one."""
         if self.count is None:
-            raise UsageError("say how many networks to make: count is missing")
+            raise UsageError("say how many networks to make of each task, like --count 20")
         known = base or Spec(())
         recipe = recipe_with(known.recipe, self.recipe)
         wanted = Spec(
