@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tomllib
 import numpy as np
 import pytest
 import typer
-from running import ROOT, SMALL, cli_command, command_on_path, run_cli
+from running import EASY, ROOT, SMALL, cli_command, command_on_path, run_cli
 from typer.testing import CliRunner
 
 import tinymlds
@@ -216,6 +217,29 @@ def test_every_command_names_the_next_one(folder, tmp_path):
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     (damaged / store.MANIFEST).write_bytes(b"{}\n")
     assert "make it again" in last_line("verify", damaged, code=1)
+
+
+@pytest.mark.parametrize(
+    ("library", "experiment"), [("sklearn", "which-machine"), (None, None)], ids=["an experiment fits", "none fits"]
+)
+def test_the_next_commands_lead_to_a_package_and_never_in_a_circle(library, experiment, tmp_path):
+    pytest.importorskip("plotly", reason="plotly is not installed")
+    if library:
+        pytest.importorskip(library, reason="scikit-learn is not installed")
+    what, count = ("ds1", 4) if experiment else ("xor", 2)
+    command, walked = ["train", what, "--count", str(count), "--workers", "1"], []
+    added = {"analyze": ["--rungs", "majority"], "package": ["--tolerate"]}  # which saves time, and as these know nothing
+    while command:
+        assert command not in walked
+        walked.append(command)
+        done = run_cli(*command, *added.get(command[0], []), cwd=tmp_path, recipe=EASY if command[0] == "train" else None)
+        assert done.returncode == 0, done.stderr
+        last = done.stdout.splitlines()[-1]
+        command = shlex.split(last)[2:] if last.startswith("next: tinymlds ") else []
+    analysis = ["analyze", "report"] if experiment else []
+    names = [words[0] for words in walked]
+    assert names == ["train", "inspect", "inspect", "report", *analysis, "package", "verify", "verify"]
+    assert all(experiment in words for words in walked if words[0] == "analyze")
 
 
 @pytest.mark.parametrize(

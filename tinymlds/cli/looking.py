@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tinymlds.cli import completion
-from tinymlds.cli.common import command, print_json
+from tinymlds.cli.common import AT_END, command, print_json
 from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Subset, argument, option
 
 
@@ -65,6 +65,7 @@ def verify(
     workers = execution.available_cpus() if workers is None else workers
     meter = progress.Meter("networks")
     result = checks.verify(folder, meter, retrain=retrain, workers=workers, seed=seed)
+    AT_END.close()  # a bar may stand where damage ended the count
     if as_json:
         print_json({**vars(result), "ok": result.ok})
     else:
@@ -241,6 +242,7 @@ def analyze(
         workers=execution.available_cpus() if workers is None else workers,
         progress=lambda case, rungs, done, total: meter(done, total, of=f"{case}: {rungs}"),
     )
+    AT_END.close()
     if as_json:
         print(results.to_json(), end="")
         return

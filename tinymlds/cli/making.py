@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tinymlds.cli import completion
-from tinymlds.cli.common import command, print_json
+from tinymlds.cli.common import AT_END, command, print_json
 from tinymlds.cli.options import (
     Checkers,
     Json,
@@ -170,6 +170,7 @@ def merge(
         meter(done, total, of=of)
 
     result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=count)
+    AT_END.close()
     if as_json:
         print_json({**vars(result), "problems": result.problems, "ok": result.ok})
     else:

@@ -21,7 +21,7 @@ class Meter:
 
     def __init__(self, what: str) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}"))
-        self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True))
+        self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), redirect_stdout=False)
         self._what, self._last, self._shown = what, (0, -1), time.monotonic()
 
     def __call__(self, done: int, total: int, rest: str = "", of: str = "") -> None:

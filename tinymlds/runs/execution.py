@@ -50,7 +50,7 @@ class Progress:
     workers: int = 1
     """Number of networks that are trained at the same time; 0 while a cluster has no workers."""
     compiles: bool = False
-    """The first network waits for kernels to be compiled; known a moment after the start, of workers on this machine."""
+    """The first network waits for kernels to be compiled, by workers on this machine."""
 
     @property
     def rate(self) -> float:
@@ -173,6 +173,8 @@ def fill(
     if not left:
         return state
     population = backends.load_device(resources.backend)
+    if population is None and resources.executor in ("processes", "threads"):
+        state = replace(state, compiles=_compiles(spec.recipe))
     resources = replace(resources, workers=min(resources.workers, left))
     run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
@@ -180,7 +182,6 @@ def fill(
         for task, gap in gaps
     ]
     start = latest = noted = time.monotonic()
-    compiles = None if population is None and resources.executor in ("processes", "threads") else False
     report(state)
     if population is None:
         batches = _on_workers(journal, run, units, resources)
@@ -193,8 +194,6 @@ def fill(
             eta.add(entries)
             if entries:
                 latest = time.monotonic()
-            if compiles is None:  # now that workers have started: to look takes some of the time that they need
-                compiles = not made and _compiles(spec.recipe)
             seconds_left = eta.seconds_left(now.workers, time.monotonic() - latest)
             if entries or now.deaths or time.monotonic() - noted > _SECONDS_BETWEEN_NOTES:
                 noted = time.monotonic()
@@ -207,7 +206,7 @@ def fill(
                 time.monotonic() - start,
                 seconds_left,
                 now.workers,
-                compiles,
+                state.compiles,
             )
             report(state)
     return state
