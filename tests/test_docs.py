@@ -41,7 +41,7 @@ SMALLER = {
 }
 """What is replaced, so that a page takes seconds. Each stands in it once."""
 
-VARIES = re.compile(r"in [\d.]+ s \([\d.]+ networks/s\)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d MB")
+VARIES = re.compile(r"in [\d.]+ s \([\d.]+ networks/s\)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d [kMG]B")
 
 
 def session_text(page):

@@ -17,18 +17,15 @@ from tinymlds.cli.options import (
     Seed,
     Tasks,
     Transducers,
-    What,
     argument,
-    one_of,
+    making_options,
     option,
-    recipe_options,
 )
 
 
 @command
-@recipe_options
+@making_options
 def train(
-    what: What = None,
     count: Annotated[int | None, option(help="Networks to make of each task; a larger count extends the folder.")] = None,
     machine: Machine = None,
     modified: Modified = False,
@@ -79,7 +76,7 @@ def train(
     epochs = None if checkpoints is None else parse_checkpoints(checkpoints)
     if dry_run and (executor != "processes" or scheduler is not None):
         raise UsageError("--dry-run measures processes of this machine; leave out --executor and --scheduler")
-    name, chosen = choose(one_of(what, machine), modified, tasks, transducers, only)
+    name, chosen = choose(machine, modified, tasks, transducers, only)
     request = Request(name, chosen, count, seed, epochs, recipe, None if part is None else parse_part(part))
     resources = check_resources(backend, workers, executor, scheduler)
     if dry_run:
@@ -105,9 +102,8 @@ def train(
 
 
 @command
-@recipe_options
+@making_options
 def generate(
-    what: What = None,
     machine: Machine = None,
     modified: Modified = False,
     tasks: Tasks = None,
@@ -127,14 +123,7 @@ def generate(
     from tinymlds.runs.train import generate as generate_sequences
 
     folder = generate_sequences(
-        one_of(what, machine),
-        out,
-        modified=modified,
-        dataset=tasks,
-        transducers=transducers,
-        only=only,
-        seed=seed,
-        **recipe,
+        machine, out, modified=modified, dataset=tasks, transducers=transducers, only=only, seed=seed, **recipe
     )
     sizes = {path: path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
     if as_json:

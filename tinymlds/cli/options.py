@@ -51,24 +51,22 @@ Checkers = Annotated[int | None, option(min=1, help="Processes and threads. (def
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def one_of(what: str | None, machine: str | None) -> str | None:
-    """The task that is asked for, as an argument or as an option."""
-    if what is not None and machine is not None:
-        raise UsageError(f"name the task once: {what}, or --machine {machine}")
-    return machine if what is None else what
-
-
-def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for every field of the recipe, passed on as the keyword `recipe`, and files of them."""
+def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command what it takes to say what to make: a task or a dataset as an argument, which becomes `machine`, and an
+    option for every field of the recipe, and files of them, which become `recipe`.
+    """
     from tinymlds.spec import known_options
 
     known = known_options().values()
     types: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
 
     @functools.wraps(function)
-    def with_recipe(context: typer.Context, **kwargs: Any) -> None:
+    def with_recipe(context: typer.Context, what: str | None, **kwargs: Any) -> None:
         from tinymlds.cli import recipes
 
+        if what is not None and kwargs["machine"] is not None:
+            raise UsageError(f"name the task once: {what}, or --machine {kwargs['machine']}")
+        kwargs["machine"] = what or kwargs["machine"]
         given = {each.name: kwargs.pop(each.name) for each in known}
         file, show, explain = (kwargs.pop(name) for name in ("recipe_file", "show_recipe", "help_recipe"))
         recipe = recipes.read(file) | {name: value for name, value in given.items() if value is not None}
@@ -84,6 +82,7 @@ def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
     explain = typer.Option("--help-recipe", help="Show the options of the recipe (of --architecture, --optimizer).")
     added = [
         inspect.Parameter("context", KEYWORD, annotation=typer.Context),
+        inspect.Parameter("what", KEYWORD, default=None, annotation=What),
         inspect.Parameter("recipe_file", KEYWORD, default=None, annotation=Annotated[Path | None, file]),
         inspect.Parameter("show_recipe", KEYWORD, default=False, annotation=Annotated[bool, show]),
         inspect.Parameter("help_recipe", KEYWORD, default=False, annotation=Annotated[bool, explain]),

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from importlib import metadata
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -18,19 +18,13 @@ RECIPE = "Recipe: "
 class Group(TyperGroup):
     """All commands. What cannot be parsed gets one line on stderr, as other errors do."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
         """Run a command, and end with its exit code."""
-        extra["prog_name"] = "tinymlds"
         try:
-            code = super().main(*args, **{**extra, "standalone_mode": False})
+            sys.exit(super().main(*args, **{**extra, "prog_name": "tinymlds", "standalone_mode": False}))
         except _UsageError as error:
-            if not standalone_mode:
-                raise
             print(f"tinymlds: {_what_to_do(error)}", file=sys.stderr)
-            code = error.exit_code
-        if not standalone_mode:
-            return code
-        return sys.exit(code)
+            sys.exit(error.exit_code)
 
     def format_help(self, *about: Any) -> None:
         """Print help, with the address that the metadata of the installed package gives for the documentation."""
