@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import tomllib
 
 import numpy as np
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import errors
-from tinymlds.cli import app, common, completion
+from tinymlds.cli import app, common, completion, progress
 from tinymlds.dataset import store
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
@@ -302,6 +303,53 @@ def test_help_says_where_the_documentation_is():
 def test_the_version_is_said(command):
     done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == f"tinymlds {tinymlds.__version__}\n"
+
+
+# ------------------------------------------------------------------ progress
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["verify", "xor", "--retrain", "1"], "networks .* 1/1"),
+        (["package", "xor", "--out", "package"], "networks audited .* 2/2"),
+        (["report", "xor", "--out", "new.html"], r"figures .* (\d+)/\1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_terminal_gets_a_bar_with_a_count_and_stdout_the_result_alone(words, count, folder, tmp_path):
+    import pty
+
+    if words[0] == "report":
+        pytest.importorskip("plotly", reason="plotly is not installed")
+    shutil.copytree(folder, tmp_path / "xor")
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    command = cli_command(*words, "--json")
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        drawn = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 1 << 16):
+                drawn += data
+        result = json.loads(process.stdout.read())
+    os.close(ours)
+    assert result
+    assert re.search(count, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode()))
+
+
+def test_elsewhere_a_line_now_and_then_has_the_count_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.05)
+    meter = progress.Meter("networks")
+    for done in range(4):
+        time.sleep(0.06)
+        meter(done, 4, of="xor")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "xor: 0/4 networks"
+    assert re.fullmatch(r"xor: 3/4 networks, \d+ s left", told[-1])
+    meter(0, 9)  # of something else
+    assert capsys.readouterr().err == ""
 
 
 # ------------------------------------------------------------------ what is made

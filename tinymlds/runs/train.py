@@ -58,7 +58,8 @@ def train(
     processes are spawned: call it under `if __name__ == "__main__":`.
 
     Args:
-        machine: a task: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's name of it.
+        machine: a task, in any case: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's
+            name of it; or the name of a dataset.
         count: networks 0 ... count - 1 are attempted, of each task.
         out: the folder; default is the task id or the name of the dataset, of a part like xor-2-of-8.
         modified: the machine's modified twin.
