@@ -229,7 +229,7 @@ def analyze(
     from tinymlds.cli import console, progress
     from tinymlds.runs import execution
 
-    meter = progress.Meter("fits")
+    meter = progress.Meter("fits", each=True)
     results = experiments.analyze(
         folders,
         experiment,

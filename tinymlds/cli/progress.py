@@ -19,9 +19,11 @@ _PLAIN_EVERY = 10.0
 class Meter:
     """Shows how many of something are done; a smaller number than before, or another total, begins anew."""
 
-    def __init__(self, what: str) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rest]}"))
-        self._bar = Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True), redirect_stdout=False)
+    def __init__(self, what: str, each: bool = False) -> None:
+        first, last = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[rest]}"))
+        columns = first, BarColumn(), MofNCompleteColumn(), last, TimeElapsedColumn()
+        self._bar = Progress(*columns, console=Console(stderr=True), redirect_stdout=False)
+        self._each = each  # a line for each, where there is no terminal
         self._what, self._last, self._shown = what, (0, -1), time.monotonic()
 
     def __call__(self, done: int, total: int, rest: str = "", of: str = "") -> None:
@@ -45,7 +47,7 @@ class Meter:
                 bar.start()
             if done == total:
                 bar.stop()  # before something else is printed
-        elif (rest and (begins or done == total)) or time.monotonic() - self._shown >= _PLAIN_EVERY:
+        elif self._each or (rest and (begins or done == total)) or time.monotonic() - self._shown >= _PLAIN_EVERY:
             self._shown = time.monotonic()
             print(f"{of and f'{of}: '}{done}/{total} {self._what}{text and f', {text}'}", file=sys.stderr, flush=True)
 
