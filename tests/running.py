@@ -62,3 +62,11 @@ def command_on_path(folder):
     script.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def begin(folder, spec):
+    """A folder in which work has been begun, and nothing finished."""
+    from tinymlds.dataset.journal import Journal
+
+    folder.mkdir()
+    Journal.create(folder, spec, {}, [], {}).close()

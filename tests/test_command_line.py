@@ -1,10 +1,10 @@
 """What a shell and a terminal get from the command line beside its work: completion, JSON alone, and what to do next."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,15 +14,12 @@ import tomllib
 import numpy as np
 import pytest
 import typer
-from running import EASY, ROOT, SMALL, cli_command, command_on_path, run_cli
+from running import ROOT, SMALL, begin, cli_command, command_on_path, run_cli
 from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import errors
 from tinymlds.cli import app, common, completion, progress
-from tinymlds.dataset import store
-from tinymlds.dataset.journal import Journal
-from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.tasks import catalog, machines, transducers
 
@@ -32,12 +29,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sealed") / "xor"
     tinymlds.train("xor", 2, folder, workers=1, **SMALL)
     return folder
-
-
-def begin(folder, spec):
-    """A folder in which work has been begun, and nothing finished."""
-    folder.mkdir()
-    Journal.create(folder, spec, {}, [], {}).close()
 
 
 # ------------------------------------------------------------------ completion
@@ -189,87 +180,6 @@ def test_json_has_no_numbers_that_json_lacks(capsys):
     assert json.loads(capsys.readouterr().out, parse_constant=constant) == {"a": [None, 1.5], "b": [None, None]}
 
 
-# ------------------------------------------------------------------ what to do next
-
-
-def last_line(*arguments, code=0, **options):
-    done = run_cli(*arguments, **options)
-    assert done.returncode == code, done.stderr
-    return done.stdout.splitlines()[-1]
-
-
-def test_every_command_names_the_next_one(folder, tmp_path):
-    place = folder.parent
-    train = ("train", "--machine", "xor", "--count", 2, "--out", folder.name)
-    assert last_line(*train, cwd=place) == "next: tinymlds inspect xor xor"
-    assert last_line(*train, "--quiet", cwd=place) == "all of them were there already"
-    dry = ("train", "--machine", "xor", "--count", 3, "--workers", 1, "--out", tmp_path / "new", "--dry-run")
-    assert last_line(*dry) == "next: the same command without --dry-run"
-    assert (
-        last_line("generate", "--machine", "xor", "--out", "a b", recipe=SMALL, cwd=tmp_path)
-        == "next: tinymlds verify 'a b'"
-    )
-    assert last_line("status", folder.name, cwd=place) == "next: tinymlds verify xor"
-    assert last_line("inspect", folder.name, cwd=place) == "next: tinymlds inspect xor xor"
-    assert last_line("inspect", folder.name, "xor", cwd=place) == "next: tinymlds inspect xor xor 0"
-    assert last_line("inspect", folder.name, "xor", 0, cwd=place) == "next: tinymlds report xor --out xor.html"
-    assert last_line("verify", folder.name, cwd=place) == "next: tinymlds verify xor --retrain 59"
-    assert last_line("verify", folder.name, "--retrain", 1, cwd=place) == "next: tinymlds inspect xor"
-    damaged = shutil.copytree(folder, tmp_path / "damaged")
-    (damaged / store.MANIFEST).write_bytes(b"{}\n")
-    assert "make it again" in last_line("verify", damaged, code=1)
-
-
-@pytest.mark.parametrize(
-    ("library", "experiment"), [("sklearn", "which-machine"), (None, None)], ids=["an experiment fits", "none fits"]
-)
-def test_the_next_commands_lead_to_a_package_and_never_in_a_circle(library, experiment, tmp_path):
-    pytest.importorskip("plotly", reason="plotly is not installed")
-    if library:
-        pytest.importorskip(library, reason="scikit-learn is not installed")
-    what, count = ("ds1", 4) if experiment else ("xor", 2)
-    command, walked = ["train", what, "--count", str(count), "--workers", "1"], []
-    added = {"analyze": ["--rungs", "majority"], "package": ["--tolerate"]}  # which saves time, and as these know nothing
-    while command:
-        assert command not in walked
-        walked.append(command)
-        done = run_cli(*command, *added.get(command[0], []), cwd=tmp_path, recipe=EASY if command[0] == "train" else None)
-        assert done.returncode == 0, done.stderr
-        last = done.stdout.splitlines()[-1]
-        command = shlex.split(last)[2:] if last.startswith("next: tinymlds ") else []
-    analysis = ["analyze", "report"] if experiment else []
-    names = [words[0] for words in walked]
-    assert names == ["train", "inspect", "inspect", "report", *analysis, "package", "verify", "verify"]
-    assert all(experiment in words for words in walked if words[0] == "analyze")
-
-
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"machine": "xor", "modified": True}, "--machine xor_modified"),
-        ({"dataset": "ds2"}, "--dataset ds2"),
-        ({"transducers": 3}, "--transducers 3"),
-        ({"only": 42}, "--only 42"),
-    ],
-)
-def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, words, tmp_path):
-    """And that command asks for what is in the folder."""
-    _, chosen = catalog.choose(**asked)
-    spec = Spec(tuple((task, 2) for task in chosen), 5, recipe_with(Recipe(), SMALL))
-    begin(tmp_path / "made", spec)
-    line = last_line("status", "made", cwd=tmp_path)
-    assert line == f"next: tinymlds train {words} --count 2 --out made"
-    done = run_cli(*line.split()[2:], "--workers", 1, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert tinymlds.open(tmp_path / "made").spec == spec
-
-
-def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
-    spec = Spec((("xor", 1), ("direct", 1)), 0, recipe_with(Recipe(), SMALL))
-    begin(tmp_path / "made", spec)
-    assert last_line("status", tmp_path / "made").startswith("no run is known")
-
-
 # ------------------------------------------------------------------ help
 
 
@@ -303,6 +213,13 @@ def test_help_says_where_the_documentation_is():
 def test_the_version_is_said(command):
     done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == f"tinymlds {tinymlds.__version__}\n"
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_program():
+    place = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "commands.py")
+    commands = importlib.util.module_from_spec(place)
+    place.loader.exec_module(commands)
+    assert commands.PAGE.read_text() == commands.page(), "write it again: python docs/commands.py"
 
 
 # ------------------------------------------------------------------ progress
@@ -397,34 +314,6 @@ def test_a_recipe_that_is_shown_can_be_read_back(tmp_path, folder):
     again = ["train", "xor", "--count", "2", "--recipe", str(small), "--max-epochs", "3", "--out", str(tmp_path / "xor")]
     assert CliRunner().invoke(app, [*again, "--workers", "1"]).exit_code == 0
     assert tinymlds.open(tmp_path / "xor").digest == tinymlds.open(folder).digest
-
-
-def test_a_folder_with_datasets_is_listed(folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "xor")
-    begin(tmp_path / "parity", Spec((("parity", 4),), 3, recipe_with(Recipe(), SMALL)))
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / store.SUMS).write_text("?")
-    (tmp_path / "other").mkdir()
-    shown = run_cli("inspect", ".", cwd=tmp_path).stdout.splitlines()
-    assert [line.split()[:5] for line in shown[1:-1]][1:] == [
-        ["parity", "0", "4", "3", "to"],
-        ["xor", "2", "2", "0", "finished"],
-    ]
-    assert "is damaged" in shown[1]
-    assert shown[-1] == "next: tinymlds inspect xor"
-    rows = printed("inspect", tmp_path)
-    assert [row["state"] for row in rows][1:] == ["to do", "finished"]
-
-
-def test_what_is_missing_is_in_progress_only_while_somebody_is_at_work(tmp_path):
-    begin(tmp_path / "xor", Spec((("xor", 4),), 0, recipe_with(Recipe(), SMALL)))
-    assert "to do" in run_cli("status", "xor", cwd=tmp_path).stdout
-    with RunLock(tmp_path / "xor"):
-        assert last_line("status", "xor", cwd=tmp_path) == "next: tinymlds status xor --watch"
-        assert "in progress" in run_cli("status", "xor", cwd=tmp_path).stdout
-        refusal = run_cli("inspect", "xor", cwd=tmp_path)
-    assert (refusal.returncode, f"process {os.getpid()} on" in refusal.stderr) == (1, True)
-    assert "`tinymlds status xor --watch`" in refusal.stderr
 
 
 def test_a_dry_run_compares_with_the_free_disk(tmp_path):

@@ -114,13 +114,6 @@ def test_commands_that_are_not_run_can_be_parsed(page):
             command.commands[name].make_context(name, arguments)
 
 
-def test_the_reference_of_the_command_line_is_that_of_the_program():
-    place = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "commands.py")
-    commands = importlib.util.module_from_spec(place)
-    place.loader.exec_module(commands)
-    assert commands.PAGE.read_text() == commands.page(), "write it again: python docs/commands.py"
-
-
 def test_shown_output_is_compared():
     """The comparison can fail: with another number, a line too many, one too few, and nothing at all."""
     printed = "xor: 5 networks, 2.3 MB\ndigest 1f\n5 networks made in 4.1 s (1.22 networks/s)\nnext: tinymlds\n"

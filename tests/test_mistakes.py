@@ -8,12 +8,11 @@ import subprocess
 import sys
 
 import pytest
-from running import ROOT, SMALL, contents
+from running import ROOT, SMALL, begin, contents
 from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds.cli import app
-from tinymlds.dataset.journal import Journal
 from tinymlds.spec import Recipe, Spec, recipe_with
 
 NAMES = [
@@ -101,9 +100,9 @@ FOLDERS = [
 def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("place")
     tinymlds.train("xor", 6, place / "xor", workers=1, **SMALL)
-    for name in ("begun", "thesis", "empty"):
+    for name in ("thesis", "empty"):
         (place / name).mkdir()
-    Journal.create(place / "begun", Spec((("parity", 3),), 0, recipe_with(Recipe(), SMALL)), {}, [], {}).close()
+    begin(place / "begun", Spec((("parity", 3),), 0, recipe_with(Recipe(), SMALL)))
     (place / "thesis" / "chapter.txt").write_text("mine")
     (place / "notes.txt").write_text("mine")
     (place / "typo.toml").write_text("hiden = 8\n")

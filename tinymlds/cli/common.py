@@ -1,4 +1,4 @@
-"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON."""
+"""The parts that all commands share: errors in one line and an exit code, signals, --quiet, JSON."""
 
 import contextlib
 import dataclasses
