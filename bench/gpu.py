@@ -297,7 +297,7 @@ def whole(count: int, sample: int, recipe: dict[str, Any]) -> Figures:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "made"
             parts = ["train", *arguments, "--out", out, "--backend", "cuda", "--quiet", "--json", *options]
-            command = [sys.executable, "-m", "tinymlds.cli", *map(str, parts)]
+            command = [sys.executable, "-m", "tinymlds", *map(str, parts)]
             environment = os.environ | {"PYTHONPATH": str(ROOT)}
             start = time.perf_counter()
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

@@ -1,18 +1,16 @@
 """How Sphinx builds these pages: `sphinx-build -W -n docs build/docs`, with the extra `docs`.
 
-The reference of the command line is written by Typer, and that of Python from the docstrings, at each build. The notebooks
-(pages with `file_format: mystnb`) are executed, in folders of their own; an error in one fails the build.
+The reference of Python is written from the docstrings at each build, that of the command line by docs/commands.py. The
+notebooks (pages with `file_format: mystnb`) are executed, in folders of their own; an error in one fails the build.
 """
 
 import dataclasses
 import re
 from typing import Any
 
-import typer.cli
 from sphinx.application import Sphinx
 
 import tinymlds
-from tinymlds.cli import app as command_line
 from tinymlds.kernels.options import options_of
 
 project = "tinymlds"
@@ -49,16 +47,6 @@ nitpick_ignore_regex = [  # other projects' names: nothing is fetched to build t
 ]
 
 
-def write_commands(_app: Sphinx, page: str, source: list[str]) -> None:
-    """Append to the page of the command line what Typer says of each command."""
-    if page == "cli":
-        command = typer.main.get_command(command_line)
-        context = typer.Context(command, info_name="tinymlds")
-        text = typer.cli.get_docs_for_click(obj=command, ctx=context, name="tinymlds")
-        text = re.sub("^Example: (.*)$", r"Example: `\1`", text, flags=re.MULTILINE)
-        source[0] += "\n" + text.replace("\n#", "\n##").replace("# `tinymlds`", "## `tinymlds`", 1)
-
-
 def keep_colons(_app: Sphinx, what: str, _name: str, _of: Any, _options: object, lines: list[str]) -> None:
     """Have Napoleon take the docstring of an attribute as text: without a type in front it reads "a: b" as type a."""
     if what in ("attribute", "data", "property") and lines:
@@ -84,7 +72,6 @@ def shorten_arrays(_app: Sphinx, *about: Any) -> tuple[str, str] | None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", write_commands)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # Napoleon has 500
     app.connect("autodoc-process-docstring", name_fields)
     app.connect("autodoc-process-signature", shorten_arrays)

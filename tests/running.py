@@ -24,7 +24,7 @@ def lines_of(path):
 def cli_command(*arguments, recipe=None):
     """The command line as a list; `recipe` fields become options."""
     options = [part for name, value in (recipe or {}).items() for part in (f"--{name.replace('_', '-')}", value)]
-    return [sys.executable, "-m", "tinymlds.cli", *map(str, [*arguments, *options])]
+    return [sys.executable, "-m", "tinymlds", *map(str, [*arguments, *options])]
 
 
 def run_cli(*arguments, recipe=None, **options):
@@ -62,3 +62,11 @@ def command_on_path(folder):
     script.chmod(0o755)
     path = f"{folder}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+
+
+def begin(folder, spec):
+    """A folder in which work has been begun, and nothing finished."""
+    from tinymlds.dataset.journal import Journal
+
+    folder.mkdir()
+    Journal.create(folder, spec, {}, [], {}).close()

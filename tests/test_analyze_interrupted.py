@@ -34,7 +34,7 @@ def without_times(path):
 def interrupted(data, out, stop_at="linear/raw/plain"):
     """An analysis whose rungs from this one on are not climbed."""
 
-    def stop(_case, rungs):
+    def stop(_case, rungs, *_):
         if rungs == stop_at:
             raise KeyboardInterrupt
 
@@ -55,8 +55,8 @@ def test_an_interrupted_analysis_goes_on(folders, tmp_path):
     with rows.open("ab") as file:
         file.write(b'{"case":"all","rows":{"linear/raw/pl')  # a kill in the middle of a line
     climbed = []
-    tinymlds.analyze(data, "which-machine", out=out, progress=lambda _, rungs: climbed.append(rungs), **ASKED)
-    assert climbed == ["linear/raw/plain"]
+    tinymlds.analyze(data, "which-machine", out=out, progress=lambda *fit: climbed.append(fit), **ASKED)
+    assert climbed == [("all", "linear/raw/plain", 2, 3)], "of three fits two were done before"
     assert without_times(out) == without_times(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["found.json", "whole.json"]
 
@@ -90,7 +90,7 @@ def test_two_analyses_of_one_file(folders, tmp_path):
     data, out = [folders / "xor", folders / "parity"], tmp_path / "found.json"
     refused = []
 
-    def second(_case, _rungs):
+    def second(*_fit):
         with pytest.raises(tinymlds.UsageError) as error:
             tinymlds.analyze(data, "which-machine", out=out, **ASKED)
         refused.append(str(error.value))

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
-from running import ROOT, contents
+from running import ROOT, SMALL, cli_command, contents
 
+import tinymlds
 from tinymlds.architectures.recurrent import GruLinear
 from tinymlds.kernels import minibatch
-from tinymlds.kernels.cache import source_fingerprint
+from tinymlds.kernels.cache import cache_folder, source_fingerprint
 from tinymlds.kernels.optimizers import Adam
 
 PROGRAM = """
@@ -130,11 +131,47 @@ def test_where_compiled_code_lies(tmp_path, expected):
 def test_the_folder_of_the_package_stays_as_it_was_installed(tmp_path, expected):
     """Files that pip does not know outlive an uninstallation, and hide an editable installation."""
     shutil.copytree(ROOT / "tinymlds", tmp_path / "site" / "tinymlds", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "site", *(tmp_path / "site").rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     before = contents(tmp_path / "site")
     variables = {"HOME": tmp_path / "home", "PYTHONDONTWRITEBYTECODE": "1"}
     assert answers(start("a", root=tmp_path / "site", **variables)) == expected
     assert contents(tmp_path / "site") == before
     assert len(code_in(tmp_path / "home")) == 1
+
+
+def test_a_home_that_cannot_be_written_is_told_once(tmp_path):
+    """By the first of several processes; the kernels lie in the folder for temporary files, and are used from there."""
+    name = f"tinymlds-{tinymlds.__version__}-{os.getuid()}"
+    shutil.copytree(cache_folder(), tmp_path / "temporary" / name)  # so that nothing has to be compiled
+    (tmp_path / "file").touch()
+    kept = {name: value for name, value in os.environ.items() if name not in CACHE_VARIABLES}
+    places = {"HOME": str(tmp_path / "file" / "nobody"), "TMPDIR": str(tmp_path / "temporary"), "PYTHONPATH": str(ROOT)}
+    command = cli_command("train", "xor", "--count", 4, "--workers", 2, "--out", tmp_path / "xor", recipe=SMALL)
+    done = subprocess.run(command, capture_output=True, text=True, env=kept | places, check=True)
+    told = [line for line in done.stderr.splitlines() if "cannot keep compiled kernels" in line]
+    assert len(told) == 1, done.stderr
+    assert told[0].startswith("tinymlds: ")
+    assert str(tmp_path / "temporary" / name) in told[0]
+    assert "TINYMLDS_CACHE_DIR" in told[0]
+
+
+def test_compilation_is_announced_only_where_there_is_one(tmp_path):
+    """`Progress.compiles`, of the first network ever made with these kernels and of the next one."""
+    program = (
+        "import tinymlds\nfrom running import SMALL\nstates, shape = [], {'hidden': 4, 'gru_layers': 1, 'linear_maps': 2}\n"
+        "tinymlds.train('xor', 1, 'xor', workers=1, seed=SEED, progress=states.append, **SMALL, **shape)\n"
+        "print({state.compiles for state in states})"
+    )
+    environment = os.environ | {
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+    }
+    for seed, said in ((1, "{True}"), (2, "{False}")):
+        (tmp_path / said).mkdir()
+        command = [sys.executable, "-c", program.replace("SEED", str(seed))]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path / said, check=True)
+        assert done.stdout.strip() == said
 
 
 def test_two_kinds_with_equal_sizes_have_kernels_of_their_own():

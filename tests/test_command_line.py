@@ -1,24 +1,25 @@
 """What a shell and a terminal get from the command line beside its work: completion, JSON alone, and what to do next."""
 
 import contextlib
+import importlib.util
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+import tomllib
 
 import numpy as np
 import pytest
 import typer
-from running import ROOT, SMALL, cli_command, command_on_path, run_cli
+from running import ROOT, SMALL, begin, cli_command, command_on_path, run_cli
 from typer.testing import CliRunner
 
 import tinymlds
 from tinymlds import errors
-from tinymlds.cli import app, common, completion
-from tinymlds.dataset import store
-from tinymlds.dataset.journal import Journal
+from tinymlds.cli import app, common, completion, progress
 from tinymlds.spec import Recipe, Spec, recipe_with
 from tinymlds.tasks import catalog, machines, transducers
 
@@ -28,12 +29,6 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sealed") / "xor"
     tinymlds.train("xor", 2, folder, workers=1, **SMALL)
     return folder
-
-
-def begin(folder, spec):
-    """A folder in which work has been begun, and nothing finished."""
-    folder.mkdir()
-    Journal.create(folder, spec, {}, [], {}).close()
 
 
 # ------------------------------------------------------------------ completion
@@ -100,7 +95,7 @@ def test_completion_is_installed_for_the_shell_in_use(tmp_path):
 def test_completion_knows_the_tasks_and_loads_nothing_heavy():
     assert completion.MACHINES == machines.MACHINES
     assert transducers.SHIPPED == completion.SHIPPED_TRANSDUCERS
-    assert all(catalog.task_id(name) == name for name in [*completion.machines(""), *completion.machines("t")])
+    assert all(catalog.choose(name)[0] == name for name in [*completion.machines(""), *completion.machines("t")])
     assert completion.datasets("") == list(catalog.DATASETS)
     code = "import sys, tinymlds.cli; assert not {'numba', 'numpy', 'tinymlds.cli.console'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
@@ -185,70 +180,146 @@ def test_json_has_no_numbers_that_json_lacks(capsys):
     assert json.loads(capsys.readouterr().out, parse_constant=constant) == {"a": [None, 1.5], "b": [None, None]}
 
 
-# ------------------------------------------------------------------ what to do next
-
-
-def last_line(*arguments, code=0, **options):
-    done = run_cli(*arguments, **options)
-    assert done.returncode == code, done.stderr
-    return done.stdout.splitlines()[-1]
-
-
-def test_every_command_names_the_next_one(folder, tmp_path):
-    place = folder.parent
-    train = ("train", "--machine", "xor", "--count", 2, "--out", folder.name)
-    assert last_line(*train, cwd=place) == "next: tinymlds inspect xor xor"
-    assert last_line(*train, "--quiet", cwd=place) == "all of them were there already"
-    dry = ("train", "--machine", "xor", "--count", 3, "--workers", 1, "--out", tmp_path / "new", "--dry-run")
-    assert last_line(*dry) == "next: the same command without --dry-run"
-    assert (
-        last_line("generate", "--machine", "xor", "--out", "a b", recipe=SMALL, cwd=tmp_path)
-        == "next: tinymlds verify 'a b'"
-    )
-    assert last_line("status", folder.name, cwd=place) == "next: tinymlds verify xor"
-    assert last_line("inspect", folder.name, cwd=place) == "next: tinymlds inspect xor xor"
-    assert last_line("inspect", folder.name, "xor", cwd=place) == "next: tinymlds inspect xor xor 0"
-    assert last_line("inspect", folder.name, "xor", 0, cwd=place) == "next: tinymlds verify xor"
-    assert last_line("verify", folder.name, cwd=place) == "next: tinymlds verify xor --retrain 59"
-    assert last_line("verify", folder.name, "--retrain", 1, cwd=place) == "next: tinymlds inspect xor"
-    damaged = shutil.copytree(folder, tmp_path / "damaged")
-    (damaged / store.MANIFEST).write_bytes(b"{}\n")
-    assert "make it again" in last_line("verify", damaged, code=1)
-
-
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"machine": "xor", "modified": True}, "--machine xor_modified"),
-        ({"dataset": "ds2"}, "--dataset ds2"),
-        ({"transducers": 3}, "--transducers 3"),
-        ({"only": 42}, "--machine transducer_042"),
-    ],
-)
-def test_status_of_an_unfinished_folder_names_the_command_that_goes_on(asked, words, tmp_path):
-    """And that command asks for what is in the folder."""
-    _, chosen = catalog.choose(**asked)
-    spec = Spec(tuple((task, 2) for task in chosen), 5, recipe_with(Recipe(), SMALL))
-    begin(tmp_path / "made", spec)
-    line = last_line("status", "made", cwd=tmp_path)
-    assert line == f"next: tinymlds train {words} --count 2 --out made"
-    done = run_cli(*line.split()[2:], "--workers", 1, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert tinymlds.open(tmp_path / "made").spec == spec
-
-
-def test_no_command_is_named_where_none_makes_the_tasks(tmp_path):
-    spec = Spec((("xor", 1), ("direct", 1)), 0, recipe_with(Recipe(), SMALL))
-    begin(tmp_path / "made", spec)
-    assert last_line("status", tmp_path / "made").startswith("under way")
-
-
 # ------------------------------------------------------------------ help
 
 
 def test_help_loses_no_word():
     """What looks like markup to the library that prints it, an extra in brackets, would not be shown."""
     for name, command in typer.main.get_command(app).commands.items():
-        shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "300"}).stdout.split()
+        pages = [[name, "--help"], *([[name, "--help-recipe"]] if name in ("train", "generate") else [])]
+        shown = [word for page in pages for word in CliRunner().invoke(app, page, env={"COLUMNS": "300"}).stdout.split()]
         written = [command.help, *(option.help or "" for option in command.params)]
         assert set(" ".join(written).split()) <= set(shown), name
+
+
+@pytest.mark.parametrize("name", ["train", "generate"])
+def test_help_of_a_command_with_a_recipe_fits_two_screens(name):
+    shown = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "100"}).stdout
+    assert len(shown.splitlines()) <= 80
+    assert "--help-recipe" in shown
+    assert "--hidden" not in shown
+    recipe = CliRunner().invoke(app, [name, "--help-recipe", "--optimizer", "adam"], env={"COLUMNS": "100"}).stdout
+    assert "--hidden" in recipe
+    assert "--dry-run" not in recipe
+
+
+def test_help_says_where_the_documentation_is():
+    shown = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "Documentation: README.md and docs/quickstart.md" in shown
+    assert (ROOT / "docs" / "quickstart.md").exists()
+
+
+@pytest.mark.parametrize("command", [["-m", "tinymlds"], [str(ROOT / "cli.py")]])
+def test_the_version_is_said(command):
+    done = subprocess.run([sys.executable, *command, "--version"], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == f"tinymlds {tinymlds.__version__}\n"
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_program():
+    place = importlib.util.spec_from_file_location("commands", ROOT / "docs" / "commands.py")
+    commands = importlib.util.module_from_spec(place)
+    place.loader.exec_module(commands)
+    assert commands.PAGE.read_text() == commands.page(), "write it again: python docs/commands.py"
+
+
+# ------------------------------------------------------------------ progress
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a pseudo-terminal")
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (["verify", "xor", "--retrain", "1"], "networks .* 1/1"),
+        (["package", "xor", "--out", "package"], "networks audited .* 2/2"),
+        (["report", "xor", "--out", "new.html"], r"figures .* (\d+)/\1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_terminal_gets_a_bar_with_a_count_and_stdout_the_result_alone(words, count, folder, tmp_path):
+    import pty
+
+    if words[0] == "report":
+        pytest.importorskip("plotly", reason="plotly is not installed")
+    shutil.copytree(folder, tmp_path / "xor")
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "100"}
+    command = cli_command(*words, "--json")
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        drawn = b""
+        with contextlib.suppress(OSError):  # how a terminal ends
+            while data := os.read(ours, 1 << 16):
+                drawn += data
+        result = json.loads(process.stdout.read())
+    os.close(ours)
+    assert result
+    assert re.search(count, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", drawn.decode()))
+
+
+def test_elsewhere_a_line_now_and_then_has_the_count_and_the_time_left(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_PLAIN_EVERY", 0.05)
+    meter = progress.Meter("networks")
+    for done in range(4):
+        time.sleep(0.06)
+        meter(done, 4, of="xor")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "xor: 0/4 networks"
+    assert re.fullmatch(r"xor: 3/4 networks, \d+ s left", told[-1])
+    meter(0, 9)  # of something else
+    assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------ what is made
+
+
+def test_a_task_or_a_dataset_is_an_argument_in_any_case(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    for words, name in ((["XOR"], "xor"), (["simplexormachine"], "xor"), (["--machine", "Parity"], "parity")):
+        done = CliRunner().invoke(app, ["train", *words, "--count", "1", "--workers", "1", *small])
+        assert done.exit_code == 0, done.stderr
+        assert tinymlds.open(name).tasks == (name,)
+    done = CliRunner().invoke(app, ["generate", "DS1", *small])
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "ds1-sequences" / "data" / "invert.safetensors").exists()
+    assert catalog.choose("ds2") == catalog.choose(dataset="ds2")
+
+
+def test_a_recipe_that_is_shown_can_be_read_back(tmp_path, folder):
+    """Each option with a value of its own, also those that texts, truth values and small numbers spell otherwise."""
+    changed = {
+        "hidden": 8,
+        "eps": 1e-7,
+        "lr_decay": 0.0,
+        "matched": True,
+        "trigger_key": "set 1, clear 2",
+        "initial": "shared",
+    }
+    changed |= {"max_epochs": 7, "edits": 2, "family": 3, "threshold": 0.001}
+    wanted = recipe_with(Recipe(), changed)
+    file = tmp_path / "recipe.toml"
+
+    def shown(*arguments):
+        done = CliRunner().invoke(app, ["train", *arguments, "--show-recipe"])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    file.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in changed.items()))
+    file.write_text(shown("--recipe", str(file)))
+    assert Recipe.of(**tomllib.loads(file.read_text())) == wanted
+    assert Recipe.of(**tomllib.loads(shown("--recipe", str(file), "--hidden", "16"))) == recipe_with(wanted, {"hidden": 16})
+    assert Recipe.of(**tomllib.loads(shown("--out", str(folder)))) == tinymlds.open(folder).spec.recipe
+    small = tmp_path / "small.toml"
+    small.write_text("train_sequences = 256\nvalidation_sequences = 64\nmax_epochs = 9\n")
+    again = ["train", "xor", "--count", "2", "--recipe", str(small), "--max-epochs", "3", "--out", str(tmp_path / "xor")]
+    assert CliRunner().invoke(app, [*again, "--workers", "1"]).exit_code == 0
+    assert tinymlds.open(tmp_path / "xor").digest == tinymlds.open(folder).digest
+
+
+def test_a_dry_run_compares_with_the_free_disk(tmp_path):
+    dry = ("train", "xor", "--workers", 1, "--dry-run", "--out", tmp_path / "new", "--count")
+    assert "too little; make room" in run_cli(*dry, 2_000_000_000).stdout
+    shown = run_cli(*dry, 10).stdout
+    assert re.search(
+        r"^size [\d.]+ MB; .* a journal of [\d.]+ kB\nfree on this disk [\d.]+ [MGT]B$", shown, re.MULTILINE
+    ), shown

@@ -278,11 +278,11 @@ def test_a_missing_package_is_one_clear_error(tmp_path: Path) -> None:
         "found = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *rest: None if name == 'numba_cuda' else found(name, *rest)\n"
     )
-    command = [sys.executable, "-m", "tinymlds.cli", "train", "--machine", "xor", "--count", "1", "--backend", "cuda"]
+    command = [sys.executable, "-m", "tinymlds", "train", "--machine", "xor", "--count", "1", "--backend", "cuda"]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     assert done.returncode == 2
-    assert 'install "tinymlds[cuda]"' in done.stderr
+    assert "pip install 'tinymlds[cuda]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "xor").exists()
 

@@ -58,7 +58,7 @@ assert not doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(_session, cle
 """
 """How a block with prompts becomes a part of a script."""
 
-VARIES = re.compile(r"in [\d.]+ s \([\d.]+ networks/s\)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d MB")
+VARIES = re.compile(r"in [\d.]+ s \([\d.]+ networks/s\)|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d|\d+\.\d [kMG]B")
 
 
 def session_text(page):

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import tinymlds
 from tinymlds.cli import app
 from tinymlds.dataset import overview, reader, store
+from tinymlds.dataset.commands import going_on
 from tinymlds.dataset.tensorfile import TensorFile
 from tinymlds.errors import DatasetError, UsageError
 from tinymlds.spec import Spec, parse_part
@@ -163,7 +164,7 @@ def test_a_folder_keeps_to_its_part(made, tmp_path):
         assert (made / folder / store.SUMS).read_bytes() == before
     assert tinymlds.train(transducers=3, count=COUNT, out=made / "2", part="2/4", workers=1).progress.made == 0
     status = overview.status(made / "2")
-    assert overview.train_arguments(status)[:7] == ("train", "--transducers", "3", "--count", "10", "--part", "2/4")
+    assert going_on(status.spec, status.folder)[:7] == ("train", "--transducers", "3", "--count", "10", "--part", "2/4")
 
 
 def test_the_folder_of_a_part_is_named_after_it(tmp_path, monkeypatch):

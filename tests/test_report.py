@@ -321,10 +321,10 @@ def test_a_missing_library_is_named(made, tmp_path, monkeypatch, library, module
 
 def test_the_command(made, tmp_path) -> None:
     done = run_cli("report", made, "--out", tmp_path / "page.html", "--network", "xor:1")
-    then = f"next: tinymlds report {made} --figures figures --format svg"
+    then = f"next: tinymlds analyze {made} --experiment which-machine --out made-which-machine.json"
     assert (done.returncode, done.stdout) == (0, f"{tmp_path / 'page.html'}\n{then}\n"), done.stderr
     done = run_cli("report", made, "--figures", tmp_path / "figures", "--only", "losses", "--format", "svg")
-    shown = f"{tmp_path / 'figures' / 'losses.svg'}\nnext: tinymlds inspect {made}\n"
+    shown = f"{tmp_path / 'figures' / 'losses.svg'}\n{then}\n"
     assert (done.returncode, done.stdout) == (0, shown), done.stderr
     asked = ["report", str(made), "--figures", str(tmp_path / "figures"), "--only", "losses", "--format", "svg", "--json"]
     result = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "page.html")])

@@ -1,7 +1,8 @@
 """The errors that users see. The command line prints the message and exits with `code`; nothing else is a traceback."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 _LONGEST = 2000
 
@@ -34,6 +35,13 @@ def one_line(message: str) -> str:
     if len(message) > _LONGEST:
         message = f"{message[:_LONGEST]} ... ({len(message)} characters)"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean X?" for the known word that is most like this one; "" if none is like it."""
+    by_case = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(word.lower(), by_case, 1, 0.7)
+    return f"; did you mean {by_case[found[0]]}?" if found else ""
 
 
 @contextlib.contextmanager

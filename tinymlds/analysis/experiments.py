@@ -17,7 +17,7 @@ from tinymlds.dataset import store
 from tinymlds.dataset.commands import command_line, options
 from tinymlds.dataset.dataset import Dataset, open_dataset
 from tinymlds.dataset.manifest import SPLITS
-from tinymlds.errors import UsageError
+from tinymlds.errors import UsageError, nearest
 from tinymlds.spec import canonical_json
 
 try:
@@ -27,8 +27,8 @@ try:
 except ImportError as error:
     raise UsageError("analyze needs scikit-learn: pip install 'tinymlds[analysis]'") from error
 
-Progress = Callable[[str, str], None]
-"""A function called with the case and the rung before a fit, or the rungs that share the fit."""
+Progress = Callable[[str, str, int, int], None]
+"""A function called before a fit with the case, the rung (or those that share the fit), fits that are done, all fits."""
 
 PUBLISHED = {
     "which-machine": {
@@ -70,7 +70,7 @@ def analyze(
         held_out: datasets of another seed with the same tasks: train on `folders`, test on these.
         out: file for the JSON; it must not exist, its folder must.
         workers: number of seeds computed at the same time; it does not change results.
-        progress: called with the case and the rung before a fit, or the rungs that share the fit.
+        progress: called before a fit with the case, the rung (or those that share the fit), fits that are done, all fits.
 
     Raises:
         UsageError: the experiment does not fit the datasets, `out` cannot be written, rows beside it are of another
@@ -79,7 +79,9 @@ def analyze(
         TinymldsError: the file system refused.
     """
     if experiment not in EXPERIMENTS:
-        raise UsageError(f"there is no experiment {experiment!r}; there are {', '.join(EXPERIMENTS)}")
+        raise UsageError(
+            f"there is no experiment {experiment!r}{nearest(experiment, EXPERIMENTS)}; there are {', '.join(EXPERIMENTS)}"
+        )
     metric, cases_of = EXPERIMENTS[experiment]
     _check_numbers(seeds, networks)
     chosen = ladder.choose(rungs, metric)
@@ -106,8 +108,9 @@ def analyze(
 
     header = {"kind": "rows", "format": FORMAT, "command": command(rungs, cases)}
     with writing.open_rows(target, {**header, "datasets": digests, "versions": versions}) as finished:
-        for plan in plans:
-            _climb(plan, chosen, ladder.Evaluation(metric, splits, min(workers, seeds)), finished, progress)
+        evaluation, groups = ladder.Evaluation(metric, splits, min(workers, seeds)), ladder.fitted_alike(chosen)
+        for number, plan in enumerate(plans):
+            _climb(plan, groups, evaluation, finished, progress, (number, len(plans)))
         results = Results(
             experiment,
             command(rungs, cases),
@@ -134,20 +137,23 @@ def _check_numbers(seeds: int, networks: int | None) -> None:
 
 def _climb(
     plan: questions.Plan,
-    chosen: Sequence[ladder.Rung],
+    groups: list[tuple[ladder.Rung, ...]],
     evaluation: ladder.Evaluation,
     rows: writing.Rows,
     progress: Progress | None,
+    place: tuple[int, int],
 ) -> None:
-    """Add the missing rungs of a case; networks are read only if a rung is missing."""
+    """Add the missing rungs of a case, number `place[0]` of `place[1]`; networks are read only if a rung is missing."""
     name, case = plan.asked.name, None
-    for group in ladder.fitted_alike(chosen):
+    for done, group in enumerate(groups):
         if all((name, rung.name) in rows.fields for rung in group):
             continue
         start, found = time.perf_counter(), [{"status": "skipped", "reason": plan.reason} for _ in group]
         if not plan.reason:
             if progress is not None:
-                progress(name, ", ".join(rung.name for rung in group))
+                progress(
+                    name, ", ".join(rung.name for rung in group), place[0] * len(groups) + done, place[1] * len(groups)
+                )
             case = case or plan.case()
             try:
                 found = ladder.climb(case, group, evaluation)

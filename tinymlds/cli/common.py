@@ -1,4 +1,4 @@
-"""The parts that all commands share: errors in one line and an exit code, signals, the recipe's options, JSON."""
+"""The parts that all commands share: errors in one line and an exit code, signals, --quiet, JSON."""
 
 import contextlib
 import dataclasses
@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -48,14 +49,28 @@ def _end_at_once(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
+AT_END = contextlib.ExitStack()
+"""What has to be done when a command ends, however it ends."""
+_quiet = False
+
+
+def quiet() -> bool:
+    """Whether the command that runs was asked for its result alone."""
+    return _quiet
+
+
 def command(function: Callable[..., int | None]) -> Callable[..., None]:
-    """Turn errors of a command into one line on stderr and an exit code."""
+    """Turn errors of a command into one line on stderr and an exit code, and give it the option --quiet."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
+        global _quiet
+        _quiet = kwargs.pop("quiet", False)
+        warnings.formatwarning = lambda message, *_, **__: f"tinymlds: {message}\n"
         try:
             _catch_signals()
-            code = function(*args, **kwargs) or 0
+            with AT_END:
+                code = function(*args, **kwargs) or 0
             sys.stdout.flush()  # now, so that a full disk is not left for Python to find when it ends
         except TinymldsError as error:
             _fail(str(error))
@@ -79,7 +94,19 @@ def command(function: Callable[..., int | None]) -> Callable[..., None]:
             code = 1
         raise typer.Exit(code)
 
+    option = typer.Option("--quiet", "-q", help="No progress, and no word on what to do next.")
+    take(run, function, [inspect.Parameter("quiet", KEYWORD, default=False, annotation=Annotated[bool, option])])
     return run
+
+
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def take(wrapper: Any, function: Callable[..., Any], added: list[inspect.Parameter], without: str = "") -> None:
+    """Have Typer see the parameters of a function, and some that its wrapper adds."""
+    parameters = [each for each in inspect.signature(function).parameters.values() if each.name != without]
+    wrapper.__signature__ = inspect.Signature([*parameters, *added])
+    wrapper.__annotations__ = {each.name: each.annotation for each in [*parameters, *added]}
 
 
 def _drop_output() -> None:
@@ -89,35 +116,6 @@ def _drop_output() -> None:
 
 def _fail(message: str) -> None:
     print(f"tinymlds: {message}", file=sys.stderr)
-
-
-def recipe_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command an option for every field of the recipe, passed on as the keyword `recipe`."""
-    from tinymlds.spec import known_options
-
-    known = known_options().values()
-
-    @functools.wraps(function)
-    def with_recipe(*args: Any, **kwargs: Any) -> Any:
-        recipe = {each.name: kwargs.pop(each.name) for each in known}
-        return function(*args, recipe={name: value for name, value in recipe.items() if value is not None}, **kwargs)
-
-    own = [p for p in inspect.signature(function).parameters.values() if p.name != "recipe"]
-    added = []
-    types: dict[str, Any] = {"int": int, "float": float, "str": str, "bool": bool}
-    for each in known:
-        choices = f" One of {', '.join(each.choices)}." if each.choices else ""
-        option = typer.Option(
-            help=f"{each.text}{choices} (default: the folder's, or {each.default})",
-            show_default=False,
-            rich_help_panel=f"Recipe: {each.subject}",
-        )
-        kind: Any = types[each.type] | None
-        annotation: Any = Annotated[kind, option]
-        added.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-    with_recipe.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]
-    with_recipe.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
-    return with_recipe
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 MACHINES = ("eightbit", "direct", "invert", "xor", "parity")
+DATASETS = ("ds1", "ds2", "ds3")
 SHIPPED_TRANSDUCERS = 100
 
 _READ = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
@@ -19,8 +20,8 @@ _LONGEST = 1 << 20
 
 
 def machines(incomplete: str) -> list[str]:
-    """Complete the ids of tasks: machines and their modified twins, and transducers once a `t` is typed."""
-    known = [*MACHINES, *(f"{machine}_modified" for machine in MACHINES)]
+    """Complete the ids of tasks: machines and their modified twins, transducers once a `t` is typed; and datasets."""
+    known = [*DATASETS, *MACHINES, *(f"{machine}_modified" for machine in MACHINES)]
     if incomplete.startswith("t"):
         known += [f"transducer_{number:03d}" for number in range(SHIPPED_TRANSDUCERS)]
     return [task for task in known if task.startswith(incomplete)]
@@ -31,7 +32,7 @@ def _one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-datasets = _one_of("ds1", "ds2", "ds3")
+datasets = _one_of(*DATASETS)
 backends = _one_of("cpu", "cuda")
 executors = _one_of("processes", "threads", "dask")
 

@@ -1,125 +1,94 @@
-"""Output for people: progress on stderr, reports on stdout. It prints what others computed."""
+"""Output for people: reports on stdout, and the command that makes sense next. It prints what others computed."""
 
-import contextlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bar
+from rich.filesize import decimal
 from rich.table import Table
 
 from tinymlds.analysis.results import Results, Row
-from tinymlds.dataset import overview
-from tinymlds.dataset.commands import command_line
+from tinymlds.cli import completion
+from tinymlds.cli.common import quiet
+from tinymlds.cli.progress import duration
+from tinymlds.dataset import overview, packages
+from tinymlds.dataset.commands import command_line, going_on
+from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.manifest import fill_splits
 from tinymlds.dataset.overview import FolderStatus
 from tinymlds.dataset.summary import FolderReport, NetworkReport, TaskReport
 from tinymlds.errors import one_line
 from tinymlds.publish import Packaged
+from tinymlds.publish.contents import PARQUET
 from tinymlds.runs.dry_run import Forecast
-from tinymlds.runs.execution import Progress
+from tinymlds.tasks import catalog
 from tinymlds.verification.checks import Verification
 from tinymlds.verification.merging.results import Merged
 
-_PLAIN_EVERY = 10.0
+
+def print_next(*words: object, say: str = "") -> None:
+    """Name the command that makes sense next, or `say` what does; with --quiet, nothing."""
+    if not quiet():
+        print(f"next: {say or command_line(*words)}")
 
 
-@contextlib.contextmanager
-def train_progress(quiet: bool) -> Iterator[Callable[[Progress], None]]:
-    """Provide a function to call with every `Progress`: a bar on a terminal, a line every ten seconds elsewhere."""
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn())
-    bar, last_line = Bar(*columns, console=Console(stderr=True)), -_PLAIN_EVERY
-
-    def show(state: Progress) -> None:
-        nonlocal last_line
-        if quiet:
-            return
-        if bar.console.is_terminal:
-            if not bar.tasks:
-                bar.add_task("", total=state.total, rate="")
-                bar.start()
-            bar.update(bar.task_ids[0], completed=state.done, rate=_rate(state))
-        elif time.monotonic() - last_line >= _PLAIN_EVERY or state.done == state.total:
-            last_line = time.monotonic()
-            print(f"{state.done}/{state.total} networks, {_rate(state)}", file=sys.stderr, flush=True)
-
-    try:
-        yield show
-    finally:
-        if bar.tasks:
-            bar.stop()
+def _in_package(folder: Path) -> bool:
+    """Whether a dataset folder is part of a package: there is nothing to publish."""
+    return packages.is_package(folder.resolve().parent.parent)
 
 
-def _rate(state: Progress) -> str:
-    if not state.workers:
-        return "no workers there, waiting for them"
-    if not state.made:
-        return "starting (the first run compiles the kernels, some 20 s)"
-    left = f"{_duration(state.seconds_left)} left" if state.done < state.total else f"{_duration(state.seconds)} in all"
-    return f"{state.rate:.2f} networks/s, {state.epochs} epochs, {left}"
+def print_next_to_report(dataset: Dataset, analyses: tuple[Path, ...]) -> None:
+    """Name the command after a report on a sealed dataset: ask what its weights reveal, or publish it."""
+    folder, name = dataset.folder, dataset.folder.resolve().name
+    if dataset.spec.part is not None:
+        print_next(say="tinymlds merge all parts, which are then analyzed and published together")
+    elif not analyses and (experiment := _experiment(dataset)):
+        print_next("analyze", folder, "--experiment", experiment, "--out", f"{name}-{experiment}.json")
+    elif not _in_package(folder):
+        print_next("package", folder, "--out", f"{name}-package")
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+def print_next_to_unfinished(status: FolderStatus) -> None:
+    """Name the command that waits for the run on a folder, or that goes on where nobody is at work."""
+    if status.at_work:
+        print_next("status", status.folder, "--watch")
+    elif words := going_on(status.spec, status.folder):
+        print_next(*words)
 
 
-def count_checked(quiet: bool) -> Callable[[int, int], None]:
-    """Return a function that counts the networks checked in a line on a terminal; elsewhere it prints nothing."""
-    return partial(count_merged(quiet), "")
-
-
-def count_merged(quiet: bool) -> Callable[[str, int, int], None]:
-    """Return the same function for several folders: it is called with a folder, networks checked, and all of them."""
-    shown = sys.stderr.isatty() and not quiet
-
-    def count(folder: str, done: int, total: int) -> None:
-        if shown and (done % 50 == 0 or done == total):
-            end, of = "\n" if done == total else "", f"{folder}: " if folder else ""
-            print(f"\r{of}{done}/{total} networks checked", end=end, file=sys.stderr, flush=True)
-
-    return count
-
-
-def name_rungs(quiet: bool) -> Callable[[str, str], None]:
-    """Return a function that prints a line for each rung that is about to be climbed."""
-    return lambda case, rung: None if quiet else print(f"{case}: {rung}", file=sys.stderr, flush=True)
-
-
-# ------------------------------------------------------------------ reports
-
-
-def print_next(*words: object) -> None:
-    """Name the command that makes sense next."""
-    print(f"next: {command_line(*words)}")
+def _experiment(dataset: Dataset) -> str | None:
+    """The name of an experiment that a dataset has networks enough for."""
+    if min(dataset.counts.values()) < 3:
+        return None
+    for name, kind in (("which-machine", completion.MACHINES.__contains__), ("which-transducer", catalog.is_transducer)):
+        if sum(map(kind, dataset.tasks)) > 1:
+            return name
+    enough = min(dataset.counts.values()) >= 30 and len(set(dataset.manifest.columns["epochs"].tolist())) > 2
+    return "predict-epochs" if enough else None
 
 
 def print_next_to_verify(result: Verification) -> None:
     """Name the command after a check: look for forgeries, use what is right, or replace what is not."""
     if result.package and not result.ok:
-        print("next: fetch the package again")
+        print_next(say="fetch the package again")
     elif result.package:
         print_next("verify", Path(result.folder) / next(iter(result.digests)) / "full", "--retrain", 59)
     elif not result.ok:
-        print("next: fetch the folder again, or make it again with another --out; equal digests mean equal networks")
+        print_next(say="fetch the folder again, or make it again with another --out; equal digests mean equal networks")
     elif result.networks and not result.retrained:
         print_next("verify", result.folder, "--retrain", 59)
-    elif result.networks:
+    elif result.networks and not _in_package(Path(result.folder)):
         print_next("inspect", result.folder)
 
 
 def print_folder(report: FolderReport) -> None:
     """Print the contents of a dataset folder; epochs and validation losses are those of complete networks."""
     part = "" if report.part is None else f" ({report.part} of a dataset)"
-    print(f"{report.folder}: {report.networks} networks{part}, seed {report.seed}, {report.bytes / 1e6:.1f} MB")
+    print(f"{report.folder}: {report.networks} networks{part}, seed {report.seed}, {decimal(report.bytes)}")
     rows = []
     for task in report.tasks:
         other = ", ".join(f"{number} {name}" for name, number in task.statuses.items() if name != "complete") or "-"
@@ -136,16 +105,20 @@ def print_forecast(expected: Forecast) -> None:
     """Print the forecast of a run."""
     there = f" ({expected.there} are there)" if expected.there else ""
     print(f"{expected.folder}: {expected.networks} networks to make{there}, {expected.tasks} tasks")
-    print(f"size {expected.bytes / 1e6:,.1f} MB; until it is sealed, a journal of {expected.journal_bytes / 1e6:,.1f} MB")
+    needs, short = expected.bytes + expected.journal_bytes, ""
+    if needs > expected.free:
+        short = f": {decimal(needs - expected.free)} too little; make room, or choose --out on another disk"
+    print(f"size {decimal(expected.bytes)}; until it is sealed, a journal of {decimal(expected.journal_bytes)}")
+    print(f"free on this disk {decimal(expected.free)}{short}")
     if expected.epochs_per_second is None:
         print("there is nothing to make")
         print_next("inspect", expected.folder)
         return
     low, high = expected.seconds
-    print(f"time {_duration(low)} to {_duration(high)} ({expected.epochs_per_second:.1f} epochs/s measured here)")
+    print(f"time {duration(low)} to {duration(high)} ({expected.epochs_per_second:.1f} epochs/s measured here)")
     if not expected.known:
         print("this recipe is not the default one: the time is that of the default recipe's numbers of epochs")
-    print("next: the same command without --dry-run")
+    print_next(say="the same command without --dry-run")
 
 
 def print_task(report: TaskReport) -> None:
@@ -167,6 +140,14 @@ def print_network(report: NetworkReport) -> None:
     _print_table(("step", "command", "expected", "answer", ""), rows)
 
 
+def print_below(rows: list[dict[str, Any]]) -> None:
+    """Print the datasets in a folder."""
+    cells = ([("-" if value is None else value) for value in row.values()] for row in rows)
+    _print_table(rows[0], cells)
+    finished = [row["folder"] for row in rows if row["state"] == "finished"]
+    print_next(*(("inspect", finished[0]) if finished else ("status", rows[0]["folder"])))
+
+
 def clear() -> None:
     """Wipe the terminal; elsewhere, leave a line empty."""
     print("\x1b[2J\x1b[H" if sys.stdout.isatty() else "", flush=True)
@@ -183,7 +164,7 @@ def print_status(status: FolderStatus) -> None:
             complete, waiting = status.complete(task), status.in_progress(task)
             other, updated = total - complete - waiting, _date(status.updated.get(task))
             rows.append((task, complete, other, waiting, total, size, updated))
-        _print_table(("task", "complete", "other", "in progress", "total", "parameters", "last update"), rows)
+        _print_table(("task", "complete", "other", status.waiting, "total", "parameters", "last update"), rows)
     else:
         _print_transducers(page, status)
     for task, index, reason in status.quarantined:
@@ -193,8 +174,7 @@ def print_status(status: FolderStatus) -> None:
         print_next("verify", status.folder)
     else:
         _print_run(status.run)
-        if arguments := overview.train_arguments(status):
-            print_next(*arguments)
+        print_next_to_unfinished(status)
 
 
 _MOST_WORKERS = 20
@@ -203,7 +183,7 @@ _MOST_WORKERS = 20
 def _print_run(run: overview.RunStatus | None) -> None:
     """Print the run that is under way, or the last one: who works on what."""
     if run is None:
-        print("under way; if no run is, the command that started it goes on with it")
+        print("no run is known; the command that started it goes on with it")
         return
     activity, means = run.activity, f"{run.info.get('executor', 'processes')}, {run.info.get('backend', 'cpu')}"
     for death in activity.latest_deaths:
@@ -214,7 +194,7 @@ def _print_run(run: overview.RunStatus | None) -> None:
         print(one_line(f"no run is under way; {last}, {_date(activity.latest)}"))
         return
     print(one_line(f"under way: {run.holder} ({means}); {activity.workers} at the same time"))
-    left = "" if run.seconds_left is None else f", {_duration(run.seconds_left)} left"
+    left = "" if run.seconds_left is None else f", {duration(run.seconds_left)} left"
     print(f"{activity.networks_per_second:.2f} networks/s in the last minutes{left}; workers lost: {activity.deaths}")
     at = {unit.worker: unit for unit in activity.under_way if unit.worker}
     made = {member.name: member.networks for member in activity.members}
@@ -223,7 +203,7 @@ def _print_run(run: overview.RunStatus | None) -> None:
     for name in names[:_MOST_WORKERS]:
         what, since = "-", "-"
         if unit := at.get(name):
-            what, since = f"{unit.task} {unit.start}-{unit.stop - 1}", _duration(max(0.0, time.time() - unit.since))
+            what, since = f"{unit.task} {unit.start}-{unit.stop - 1}", duration(max(0.0, time.time() - unit.since))
         rows.append((one_line(name), made.get(name, 0), one_line(what), since))
     if rows:
         _print_table(("worker", "networks", "works on", "for"), rows)
@@ -235,7 +215,8 @@ def _print_transducers(page: overview.Transducers, status: FolderStatus) -> None
     number = len(status.spec.tasks)
     waiting = sum(status.in_progress(task) for task, _ in status.spec.tasks)
     other = page.total - page.complete - waiting
-    print(f"{number} transducers: {page.complete} of {page.total} networks complete, {other} other, {waiting} in progress")
+    made = f"{page.complete} of {page.total} networks complete, {other} other"
+    print(f"{number} transducers: {made}, {waiting} {status.waiting}")
     for milestone, done in page.milestones.items():
         print(f"  {number} x {milestone:,}: {done / (number * milestone):.1%}")
     _print_table([f"at {share}" for share in page.shares], [page.shares.values()])
@@ -288,7 +269,7 @@ def print_merged(merged: Merged) -> None:
         print(f"missing: {', '.join(merged.missing)}")
     print(f"{merged.folder}: {merged.networks} of {merged.total} networks")
     if merged.digest is None:
-        print(f"next: tinymlds merge what is missing into it (--out {shlex.quote(str(merged.folder))}), or train it")
+        print_next(say=f"tinymlds merge what is missing into it (--out {shlex.quote(str(merged.folder))}), or train it")
     else:
         print(f"digest {merged.digest}")
         print_next("verify", merged.folder)
@@ -297,19 +278,19 @@ def print_merged(merged: Merged) -> None:
 def print_package(made: Packaged) -> None:
     """Print the contents of a package."""
     failed = f", {made.failed} failed the audit and are in no split" if made.failed else ""
-    print(
-        f"{made.folder}: {made.networks} networks, {made.complete} complete and audited{failed}, {made.bytes / 1e6:.1f} MB"
-    )
+    print(f"{made.folder}: {made.networks} networks, {made.complete} complete and audited{failed}, {decimal(made.bytes)}")
     for name, digest in made.digests.items():
         print(f"digest of {name} {digest}")
     for side in made.empty:
         print(f"warning: no network is in splits/by_index/{side}; a larger --count fills it")
+    if not (made.folder / PARQUET).exists():
+        print(f"without {PARQUET}, as pyarrow is not installed: pip install 'tinymlds[publish]'")
     print_next("verify", made.folder)
 
 
 def print_empty(splits: list[str], seed: int) -> None:
-    """Warn of splits without networks."""
-    for split in splits:
+    """Warn of splits without networks; with --quiet, nothing."""
+    for split in () if quiet() else splits:
         print(f"warning: no network is in the split {split}; {fill_splits(seed)}", file=sys.stderr)
 
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from tinymlds.cli import completion
-from tinymlds.cli.common import command, print_json
-from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Quiet, Subset, argument, option
+from tinymlds.cli.common import AT_END, command, print_json
+from tinymlds.cli.options import Checkers, Json, Name, Picks, Place, Subset, argument, option
 
 
 @command
@@ -53,19 +53,19 @@ def verify(
     seed: Picks = None,
     workers: Checkers = None,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> int:
     """Check every hash, and compute every network's validation loss again from the written weights, bit by bit.
 
     Example: tinymlds verify xor-1000 --retrain 59
     """
-    from tinymlds.cli import console
+    from tinymlds.cli import console, progress
     from tinymlds.runs import execution
     from tinymlds.verification import checks
 
     workers = execution.available_cpus() if workers is None else workers
-    progress = console.count_checked(quiet or as_json)
-    result = checks.verify(folder, progress, retrain=retrain, workers=workers, seed=seed)
+    meter = progress.Meter("networks")
+    result = checks.verify(folder, meter, retrain=retrain, workers=workers, seed=seed)
+    AT_END.close()  # a bar may stand where damage ended the count
     if as_json:
         print_json({**vars(result), "ok": result.ok})
     else:
@@ -83,14 +83,19 @@ def inspect(
     subset: Subset = None,
     as_json: Json = False,
 ) -> None:
-    """Look at a dataset, at a task's networks on fresh sequences, or at one network's answers.
+    """Look at a dataset, at a task's networks on fresh sequences, or at one network's answers; or list the datasets below.
 
     Example: tinymlds inspect xor-1000 xor 17
     """
     from tinymlds.cli import console
-    from tinymlds.dataset import dataset, summary
+    from tinymlds.dataset import dataset, overview, packages, store, summary
     from tinymlds.errors import UsageError
 
+    ours = (store.SUMS, store.JOURNAL, packages.MARKER)
+    listed = task is None and folder.is_dir() and not any((folder / each).exists() for each in ours)
+    if listed and (rows := overview.below(folder)):
+        print_json(rows) if as_json else console.print_below(rows)
+        return
     opened = dataset.open_dataset(folder, name, subset)
     report: Any
     show: Callable[[Any], None]
@@ -104,7 +109,7 @@ def inspect(
             then = ("inspect", opened.folder, report.task, 0)
         else:
             report, show = summary.network_report(opened, task, index), console.print_network
-            then = ("verify", opened.folder)
+            then = ("report", opened.folder, "--out", f"{opened.folder.resolve().name}.html")
     except KeyError as error:
         raise UsageError(error.args[0]) from error
     if as_json:
@@ -136,8 +141,8 @@ def report(
     Example: tinymlds report xor-1000 --out xor.html
     """
     from tinymlds import report as reporting
-    from tinymlds.cli import console
-    from tinymlds.dataset import summary
+    from tinymlds.cli import console, progress
+    from tinymlds.dataset import dataset, overview, packages, store, summary
     from tinymlds.errors import UsageError
     from tinymlds.report.options import Options, parse_network
 
@@ -146,20 +151,21 @@ def report(
     if only and figures is None:
         raise UsageError("only is for figures; give a folder for them with --figures")
     written = []
+    meter = progress.Meter("figures")
     if figures is not None:
-        written += reporting.write_figures(folder, figures, form, tuple(only or ()), options)
+        written += reporting.write_figures(folder, figures, form, tuple(only or ()), options, meter)
     if out is not None or figures is None:
-        written.append(reporting.write_page(folder, out or Path("report.html"), options))
+        written.append(reporting.write_page(folder, out or Path("report.html"), options, meter))
     if as_json:
         print_json({"folder": folder, "files": [summary.file_report(path) for path in written]})
         return
     for path in written:
         print(path)
-    if figures is None:
-        shown = [word for path in options.analyses for word in ("--analysis", path)]
-        console.print_next("report", folder, *options.of_package(), *shown, "--figures", "figures", "--format", "svg")
+    place = packages.locate(folder, name, subset)
+    if (place / store.JOURNAL).exists():
+        console.print_next_to_unfinished(overview.status(place))
     else:
-        console.print_next("inspect", folder, *options.of_package())
+        console.print_next_to_report(dataset.Dataset(place), options.analyses)
 
 
 @command
@@ -200,7 +206,7 @@ def analyze(
     folders: Annotated[list[Path], argument(help="Dataset folders.")],
     experiment: Annotated[
         str,
-        option(help="which-machine, tampered, tampered-unseen (a machine never seen), which-transducer or predict-epochs."),
+        option(help="which-machine, tampered, tampered-unseen, which-transducer, which-optimizer or predict-epochs."),
     ],
     seeds: Annotated[int, typer.Option(help="Splits, and seeds of models and of random symmetries.")] = 5,
     rungs: Annotated[str | None, option(help="Some, like majority,forest/raw/*; a model is all its rungs.")] = None,
@@ -214,16 +220,16 @@ def analyze(
     ] = None,
     workers: Annotated[int | None, option(min=1, help="Seeds worked on at the same time. (default: one a CPU)")] = None,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Ask what the weights reveal, from a guess up to a network that respects the symmetries; extra "analysis".
 
     Example: tinymlds analyze ds1 --experiment which-machine --out which-machine.json
     """
     from tinymlds.analysis import experiments
-    from tinymlds.cli import console
+    from tinymlds.cli import console, progress
     from tinymlds.runs import execution
 
+    meter = progress.Meter("fits", each=True)
     results = experiments.analyze(
         folders,
         experiment,
@@ -234,13 +240,14 @@ def analyze(
         held_out=held_out or (),
         out=out,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.name_rungs(quiet or as_json),
+        progress=lambda case, rungs, done, total: meter(done, total, of=f"{case}: {rungs}"),
     )
+    AT_END.close()
     if as_json:
         print(results.to_json(), end="")
         return
     console.print_results(results)
     if out is None:
-        print(f"next: {results.command} --out {experiment}.json")  # which keeps what comes out for the report
+        console.print_next(say=f"{results.command} --out {experiment}.json")  # which keeps what comes out for the report
     else:
         console.print_next("report", folders[0], "--analysis", out)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tinymlds.cli import completion
-from tinymlds.cli.common import command, print_json, recipe_options
+from tinymlds.cli.common import AT_END, command, print_json
 from tinymlds.cli.options import (
     Checkers,
     Json,
@@ -14,19 +14,19 @@ from tinymlds.cli.options import (
     Modified,
     Only,
     Picks,
-    Quiet,
     Seed,
     Tasks,
     Transducers,
     argument,
+    making_options,
     option,
 )
 
 
-@recipe_options
 @command
+@making_options
 def train(
-    count: Annotated[int, typer.Option(help="Networks to make of each task; a larger count extends the folder.")],
+    count: Annotated[int | None, option(help="Networks to make of each task; a larger count extends the folder.")] = None,
     machine: Machine = None,
     modified: Modified = False,
     tasks: Tasks = None,
@@ -57,15 +57,14 @@ def train(
     scheduler: Annotated[str | None, option(help="With dask: the address of its scheduler, like tcp://HOST:8786.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what it would come to, and make nothing.")] = False,
     as_json: Json = False,
-    quiet: Quiet = False,
     *,
     recipe: dict[str, Any],
 ) -> None:
     """Make networks into a dataset folder. The same command again goes on after an interruption.
 
-    Example: tinymlds train --machine xor --count 1000 --out xor-1000
+    Example: tinymlds train xor --count 1000 --out xor-1000
     """
-    from tinymlds.cli import console
+    from tinymlds.cli import console, progress
     from tinymlds.dataset import dataset, manifest, summary
     from tinymlds.errors import UsageError
     from tinymlds.runs.dry_run import forecast
@@ -84,8 +83,7 @@ def train(
         expected = forecast(request, request.folder(out), resources)
         print_json(expected) if as_json else console.print_forecast(expected)
         return
-    with console.train_progress(quiet) as progress:
-        result = make(request, out, resources, progress)
+    result = make(request, out, resources, progress.of_training())
     sealed = dataset.Dataset(result.folder)
     report = summary.folder_report(sealed)
     run = result.progress
@@ -101,13 +99,12 @@ def train(
         print("all of them were there already")
     if result.damaged:
         print(f"{result.damaged} of them had been damaged in the journal and were made again; look at the disk")
-    if not quiet:
-        console.print_empty(manifest.empty_splits(sealed.spec), sealed.spec.seed)
-        console.print_next("inspect", result.folder, report.tasks[0].task)
+    console.print_empty(manifest.empty_splits(sealed.spec), sealed.spec.seed)
+    console.print_next("inspect", result.folder, report.tasks[0].task)
 
 
-@recipe_options
 @command
+@making_options
 def generate(
     machine: Machine = None,
     modified: Modified = False,
@@ -122,7 +119,7 @@ def generate(
 ) -> None:
     """Write tables and sequences, and a manifest of them, without training.
 
-    Example: tinymlds generate --machine xor --out xor-sequences
+    Example: tinymlds generate xor --out xor-sequences
     """
     from tinymlds.cli import console
     from tinymlds.runs.train import generate as generate_sequences
@@ -150,17 +147,21 @@ def merge(
     seed: Picks = None,
     workers: Checkers = None,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> int:
     """Merge parts of a dataset, made anywhere by `train --part K/N`, into the dataset. Each is checked first.
 
     Example: tinymlds merge xor-1-of-2 xor-2-of-2 --out xor
     """
-    from tinymlds.cli import console
+    from tinymlds.cli import console, progress
     from tinymlds.verification import merging
 
-    progress = console.count_merged(quiet or as_json)
-    result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=progress)
+    meter = progress.Meter("networks checked")
+
+    def count(of: str, done: int, total: int) -> None:
+        meter(done, total, of=of)
+
+    result = merging.merge(folders, out, retrain=retrain, seed=seed, workers=workers, progress=count)
+    AT_END.close()
     if as_json:
         print_json({**vars(result), "problems": result.problems, "ok": result.ok})
     else:
@@ -190,14 +191,13 @@ def package(
     ] = False,
     workers: Annotated[int | None, option(min=1, help="Threads for the audit. (default: one a CPU)")] = None,
     as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Put sealed datasets into a package to publish: subsets, splits, an audit of every network, a card, descriptions.
 
     Example: tinymlds package ds1 ds2 --out mlds --subsets 100,500
     """
     from tinymlds import publish
-    from tinymlds.cli import console
+    from tinymlds.cli import console, progress
     from tinymlds.runs import execution
 
     made = publish.package(
@@ -208,7 +208,7 @@ def package(
         tolerate=tolerate,
         weights=weights,
         workers=execution.available_cpus() if workers is None else workers,
-        progress=console.count_checked(quiet or as_json),
+        progress=progress.Meter("networks audited"),
         title=title,
         license=license,
         authors=tuple(author or ()),

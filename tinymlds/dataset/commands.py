@@ -1,8 +1,12 @@
 """Command lines of tinymlds as text, quoted so that they can be pasted into a shell."""
 
+import contextlib
 import shlex
+from pathlib import Path
 from typing import Any
 
+from tinymlds.dataset.journal import Journal
+from tinymlds.dataset.lock import RunLock
 from tinymlds.spec import Recipe, Spec
 from tinymlds.tasks import catalog, transducers
 
@@ -34,6 +38,32 @@ def train_command(spec: Spec, out: str | None = None) -> str:
     checkpoints = ",".join(map(str, spec.checkpoints)) or None
     made_of = {"count": spec.tasks[0][1], "seed": spec.seed, **recipe, "checkpoints": checkpoints, "out": out}
     return command_line("train", *options(**_tasks(tuple(task for task, _ in spec.tasks)), **made_of))
+
+
+def going_on(spec: Spec, folder: Path) -> tuple[str, ...]:
+    """Return the words of the command that goes on with a folder, which has the recipe; () if none makes its tasks."""
+    asked = _tasks(tuple(task for task, _ in spec.tasks))
+    if len(asked.get("machine", [""])) > 1:
+        return ()
+    part = None if spec.part is None else "{}/{}".format(*spec.part)
+    return ("train", *options(**asked, count=max(count for _, count in spec.tasks), part=part, out=folder))
+
+
+def unfinished(folder: Path) -> str:
+    """Say that a folder with a journal is not finished, and what to do.
+
+    Raises:
+        DatasetError: the journal is damaged.
+    """
+    if holder := RunLock.holder(folder):
+        watch = command_line("status", folder, "--watch")
+        return f"{folder} is not finished; {holder} works on it, and `{watch}` says when it is done"
+    words: tuple[str, ...] = ()
+    if (journal := Journal.open(folder)) is not None:
+        with contextlib.closing(journal):
+            words = going_on(journal.spec, folder)
+    what = f"`{command_line(*words)}`" if words else "the command that started it"
+    return f"{folder} is not finished; {what} goes on with it"
 
 
 def _tasks(ids: tuple[str, ...]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from tinymlds.architectures import Architecture, params
 from tinymlds.architectures.permutations import PermutationSpec, permutation_spec
 from tinymlds.dataset import display, packages, reader, store
+from tinymlds.dataset.commands import unfinished
 from tinymlds.dataset.manifest import SPLITS, Manifest, Row, fill_splits
 from tinymlds.dataset.network import Network
 from tinymlds.dataset.tensorfile import TensorFile
@@ -359,7 +360,7 @@ def require_dataset(folder: Path) -> None:
         raise DatasetError(f"{folder} is not a folder; look at the path, or let `tinymlds train --out {folder}` make one")
     if not sealed:
         if started:
-            raise DatasetError(f"{folder} is not finished; the command that started it goes on with it")
+            raise DatasetError(unfinished(folder))
         where = f"; open {folder / 'full'}, the whole of a packaged dataset" if packaged else ""
         raise DatasetError(f"{folder} is not a tinymlds dataset: it has no {store.SUMS}{where}")
 

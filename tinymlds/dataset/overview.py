@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tinymlds.dataset import packages, reader, sealing
+from tinymlds.dataset import packages, reader, sealing, store
 from tinymlds.dataset.activity import RunActivity
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.journal import Journal
 from tinymlds.dataset.lock import RunLock
+from tinymlds.errors import TinymldsError
 from tinymlds.spec import Spec
 from tinymlds.tasks import catalog
 from tinymlds.training.loop import Status
@@ -35,6 +36,13 @@ class FolderStatus:
     """Unix time at which the latest network of each task was finished; tasks without networks are left out."""
     run: "RunStatus | None" = None
     """The latest run of a folder in which work is under way, if it is known."""
+    at_work: bool = False
+    """Whether a process works on the folder."""
+
+    @property
+    def waiting(self) -> str:
+        """What to call networks that are missing: in progress, or to do if nobody is at work on them."""
+        return "in progress" if self.at_work else "to do"
 
     def complete(self, task: str) -> int:
         """Count the networks of a task that reached the threshold."""
@@ -100,10 +108,10 @@ def status(folder: str | Path, name: str | None = None, subset: int | None = Non
         for row in sealing.rows_below(path, below):
             counts[row["task"]][row["status"]] += 1
         updated = _last(path, below) | journal.updated()
-        activity, run = journal.read_activity(), None
+        activity, run, holder = journal.read_activity(), None, RunLock.holder(path)
         if activity is not None:
-            run = RunStatus(RunLock.holder(path), journal.runs()[activity.run], activity)
-        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, run)
+            run = RunStatus(holder, journal.runs()[activity.run], activity)
+        return FolderStatus(path, journal.spec, counts, None, journal.quarantined(), updated, run, holder is not None)
 
 
 def describe_run(run: RunStatus | None) -> dict[str, Any] | None:
@@ -143,13 +151,22 @@ def transducers(found: FolderStatus) -> Transducers | None:
     )
 
 
-def train_arguments(found: FolderStatus) -> tuple[str, ...]:
-    """The arguments of the command that goes on with a folder (which remembers the recipe); () if none makes its tasks."""
-    names, count = tuple(task for task, _ in found.spec.tasks), max(count for _, count in found.spec.tasks)
-    ways: list[dict[str, Any]] = [{"machine": names[0]}, *({"dataset": name} for name in catalog.DATASETS)]
-    for way in [*ways, {"transducers": len(names)}]:
-        if catalog.choose(**way)[1] == names:
-            ((option, value),) = way.items()
-            part = () if found.spec.part is None else ("--part", "{}/{}".format(*found.spec.part))
-            return ("train", f"--{option}", str(value), "--count", str(count), *part, "--out", str(found.folder))
-    return ()
+def below(folder: Path) -> list[dict[str, Any]]:
+    """Return a row for each dataset folder and package in a folder: folder, networks, asked (for), seed, state."""
+    with reader.reading(folder):
+        paths = sorted(path for path in folder.iterdir() if path.is_dir())
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        row = dict.fromkeys(("networks", "asked", "seed", "state"))
+        if packages.is_package(path):
+            row["state"] = "a package"
+        elif any((path / name).exists() for name in (store.SUMS, store.JOURNAL)):
+            try:
+                found = status(path)
+                there, state = sum(map(Counter.total, found.counts.values())), "finished" if found.digest else found.waiting
+                row = {"networks": there, "asked": found.spec.networks, "seed": found.spec.seed, "state": state}
+            except TinymldsError as error:
+                row["state"] = str(error)
+        if row["state"]:
+            rows.append({"folder": path, **row})
+    return rows

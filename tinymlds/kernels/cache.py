@@ -14,12 +14,15 @@ process could share names, and a call could end in the other kernel's code. So n
 """
 
 import contextlib
+import glob
 import hashlib
 import itertools
+import multiprocessing
 import os
 import secrets
 import stat
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -63,8 +66,12 @@ def _candidates() -> Iterator[Path]:
 
 @cache
 def cache_folder() -> Path | None:
-    """The folder for compiled code: the first candidate that can be written and is nobody else's; None if there is none."""
-    for folder in _candidates():
+    """The folder for compiled code: the first candidate that can be written and is nobody else's; None if there is none.
+
+    If it is not the first of all, a warning says so, in the first of several processes.
+    """
+    candidates = list(_candidates())
+    for folder in candidates:
         if not folder.is_absolute():  # there is no home folder
             continue
         with contextlib.suppress(OSError):
@@ -72,8 +79,16 @@ def cache_folder() -> Path | None:
             found = folder.lstat()
             if os.name == "nt" or (found.st_uid == os.getuid() and not found.st_mode & stat.S_IWOTH):
                 tempfile.TemporaryFile(dir=folder).close()  # code that others may write is not run
+                if folder != candidates[0]:
+                    _warn(f"cannot keep compiled kernels in {candidates[0]}; they are kept in {folder}")
                 return folder
+    _warn(f"cannot keep compiled kernels in {candidates[0]}; every process compiles them again")
     return None
+
+
+def _warn(what: str) -> None:
+    if multiprocessing.parent_process() is None:
+        warnings.warn(f"{what}. Set TINYMLDS_CACHE_DIR to a folder of your own", RuntimeWarning, stacklevel=2)
 
 
 # ------------------------------------------------------------------ under which key
@@ -166,9 +181,19 @@ class _KernelCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> Any:
         return sig, codegen.magic_tuple(), numba.__version__, self._identity
 
+    def _stem(self, codegen: Any) -> str:
+        """How the names of the files for all signatures begin."""
+        _, *rest = self._index_key(None, codegen)
+        return f"{self._impl.filename_base}-{hashlib.sha256(repr(rest).encode()).hexdigest()[:16]}"
+
     def _file_for(self, sig: Any, codegen: Any) -> IndexDataCacheFile:
-        key = hashlib.sha256(repr(self._index_key(sig, codegen)).encode()).hexdigest()[:16]
-        return IndexDataCacheFile(self._cache_path, f"{self._impl.filename_base}-{key}", self._identity)
+        name = f"{self._stem(codegen)}-{hashlib.sha256(repr(sig).encode()).hexdigest()[:8]}"
+        return IndexDataCacheFile(self._cache_path, name, self._identity)
+
+    def holds_code(self) -> bool:
+        """Whether the function has been compiled before, for this CPU."""
+        name = glob.escape(self._stem(cpu_target.target_context.codegen()))
+        return any(Path(self._cache_path).glob(f"{name}-*.nbi"))
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         self._cache_file = self._file_for(sig, target_context.codegen())
@@ -183,6 +208,11 @@ class _KernelCache(FunctionCache):
         self._cache_file = self._file_for(sig, data.codegen)
         with contextlib.suppress(Exception):  # a full or a read-only disk, a damaged file that it would not let go:
             super()._save_overload(sig, data)  # the next process compiles again
+
+
+def is_compiled(dispatcher: Any) -> bool:
+    """Whether code of a function of `cached_njit` is on the disk, so that it need not be compiled."""
+    return isinstance(dispatcher._cache, _KernelCache) and dispatcher._cache.holds_code()
 
 
 def cached_njit(identity: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -27,7 +27,7 @@ class CudaError(RuntimeError):
 
 
 if importlib.util.find_spec("numba_cuda") is None:
-    raise CudaError('the cuda backend needs the package numba-cuda; install "tinymlds[cuda]"')
+    raise CudaError("the cuda backend needs numba-cuda: pip install 'tinymlds[cuda]'")
 
 from numba import cuda as cuda  # noqa: E402
 from numba.cuda.core import config  # noqa: E402
@@ -316,7 +316,7 @@ def compile_kernel(kernel: Any, arguments: tuple[Argument, ...]) -> None:
     """
     if SIMULATED or kernel.overloads:
         return
-    with failures('cannot start (with a driver older than CUDA 13, install "tinymlds[cuda12]")'), _without_fusing():
+    with failures('cannot start (with a driver older than CUDA 13, pip install "tinymlds[cuda12]")'), _without_fusing():
         kernel.compile(_signature(arguments))
     try:
         check_ptx(compiled_ptx(kernel))

@@ -16,7 +16,7 @@ from numba import njit
 
 from tinymlds.kernels import BLOCK, LANES
 from tinymlds.kernels.block import INNER, MATH, OPTIONS
-from tinymlds.kernels.cache import cached_njit
+from tinymlds.kernels.cache import cached_njit, is_compiled
 from tinymlds.kernels.lanes import bit_lanes, keep, load, store, tree_sum, zero
 from tinymlds.kernels.problem import Floats, Words
 
@@ -224,6 +224,11 @@ def training(architecture: Architecture, optimizer: type[Optimizer]) -> Any:
             losses[k] = total * fixed.mean[0]
 
     return train
+
+
+def compiles(architecture: Architecture, optimizer: type[Optimizer]) -> bool:
+    """Whether this loop is not in the cache on the disk, so that the first network waits for the compiler."""
+    return not is_compiled(training(architecture, optimizer))
 
 
 class Evaluation(NamedTuple):

@@ -14,6 +14,7 @@ from typing import Any
 
 import tinymlds
 from tinymlds.dataset import reader, schema, store
+from tinymlds.dataset.commands import unfinished
 from tinymlds.dataset.dataset import Dataset
 from tinymlds.dataset.lock import RunLock
 from tinymlds.errors import DatasetError, TinymldsError, UsageError, refusing
@@ -23,7 +24,7 @@ from tinymlds.publish.audit import Audit
 from tinymlds.publish.card import card, citation
 from tinymlds.publish.contents import AUDIT, PARQUET, TEXTS, Contents, derived, indented, parquet, with_weights
 from tinymlds.publish.croissant import croissant
-from tinymlds.publish.metadata import Metadata
+from tinymlds.publish.metadata import Metadata, spdx
 from tinymlds.publish.parts import Part
 
 __all__ = ["Packaged", "package", "parse_counts"]
@@ -92,6 +93,8 @@ def package(
         for count in counts:
             subset.check_count(dataset, count)
     title = about.pop("title", None) or f"tinymlds: {', '.join(sources)}"
+    if "license" in about:
+        about["license"] = spdx(about["license"])
     metadata = Metadata(tinymlds.__version__, title, **about)
     with _building(target) as folder:
         sums: dict[str, str] = {}
@@ -130,7 +133,7 @@ def _open(folders: Sequence[str | Path], target: Path) -> dict[str, Dataset]:
         if folder.resolve() in (target.resolve(), *target.resolve().parents):
             raise UsageError(f"{target} is inside {folder}; choose another --out")
         if (folder / store.JOURNAL).exists():
-            raise UsageError(f"{folder} is not finished; the command that started it goes on with it")
+            raise UsageError(unfinished(folder))
         opened[name] = Dataset(folder).require_whole()
         if opened[name].sums.keys() != schema.file_names(opened[name].spec):
             raise DatasetError(

@@ -4,11 +4,32 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from tinymlds.errors import UsageError
+from tinymlds.errors import UsageError, nearest
 from tinymlds.publish.parts import Part
 
 _LONGEST = 300
 _DEVELOPERS = "The tinymlds developers"
+
+
+_USUAL = ("CC-BY-4.0", "CC-BY-SA-4.0", "CC0-1.0", "ODbL-1.0", "Apache-2.0", "MIT")
+"""Licences that data often have."""
+
+
+def spdx(license: str) -> str:
+    """Return an SPDX expression in the spelling of SPDX; as it is given where `packaging` is not installed.
+
+    Raises:
+        UsageError: SPDX does not know the licence.
+    """
+    try:
+        from packaging import licenses
+    except ImportError:
+        return license
+    try:
+        return licenses.canonicalize_license_expression(license)
+    except licenses.InvalidLicenseExpression as error:
+        hint = nearest(license, _USUAL) or f"; usual are {', '.join(_USUAL)}"
+        raise UsageError(f"license must be an SPDX expression, and {license!r} is none{hint}") from error
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@
 draw them.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from tinymlds.analysis.writing import outside
@@ -19,8 +20,13 @@ _MARK = b"<!doctype html>\n<!-- tinymlds report -->"
 """The first bytes of every page; a file that begins otherwise is never overwritten."""
 
 
-def write_page(folder: str | Path, out: str | Path = "report.html", options: Options | None = None) -> Path:
-    """Write a page about a dataset folder, finished or not; returns its path.
+def write_page(
+    folder: str | Path,
+    out: str | Path = "report.html",
+    options: Options | None = None,
+    progress: Callable[[int, int], None] = report.silent,
+) -> Path:
+    """Write a page about a dataset folder, finished or not; returns its path. It calls `progress` with (figures made, all).
 
     Raises:
         DatasetError: the folder is damaged or no dataset.
@@ -36,7 +42,7 @@ def write_page(folder: str | Path, out: str | Path = "report.html", options: Opt
     with refusing(f"write {place}"):
         if place.exists() and not _is_page(place):
             raise UsageError(f"{place} is there and is no report; choose another --out")
-        text = page.render(report.read(Path(folder), options or Options()))
+        text = page.render(report.read(Path(folder), options or Options(), progress))
         place.write_bytes(text.encode())
     return place
 
@@ -47,6 +53,7 @@ def write_figures(
     form: str = "png",
     only: tuple[str, ...] = (),
     options: Options | None = None,
+    progress: Callable[[int, int], None] = report.silent,
 ) -> list[Path]:
     """Write the figures of a page as files; returns their paths.
 
@@ -57,6 +64,7 @@ def write_figures(
         only: names of figures; () means all.
         options: as for the page; figures of single networks show those in `options.networks`, or the first network on the
             page.
+        progress: called with (figures made, all).
 
     Raises:
         DatasetError, AnalysisError, UsageError, TinymldsError: as `write_page` does.
@@ -68,7 +76,7 @@ def write_figures(
     except ImportError as error:
         raise _missing(error) from error
     place, asked = outside(Path(out), Path(folder)), options or Options()
-    found = report.read(Path(folder), asked)
+    found = report.read(Path(folder), asked, progress)
     found.check_names(only)
     figures = found.figures(only)
     if not only or LOOKS.keys() & set(only):

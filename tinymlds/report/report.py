@@ -21,6 +21,10 @@ from tinymlds.report.scores import Experiment
 from tinymlds.report.weightmap import WeightMap
 
 
+def silent(_done: int, _total: int) -> None:
+    """No progress."""
+
+
 @dataclass
 class Report:
     """A dataset folder, finished or not. Figures are computed on demand."""
@@ -31,6 +35,8 @@ class Report:
     dataset: Dataset | None
     """The opened dataset; None until it is finished."""
     experiments: list[Experiment]
+    progress: Callable[[int, int], None] = silent
+    """Called with (figures made, all)."""
 
     @property
     def name(self) -> str:
@@ -64,7 +70,10 @@ class Report:
         if (not only or "grid" in only) and len(self.status.spec.counts) > 1 and overview.transducers(self.status):
             made.append(distributions.grid(self.status, self.columns))
         if self.dataset is not None:
-            made += [make(self, self.dataset) for name, make in _FIGURES.items() if not only or name in only]
+            wanted = [make for name, make in _FIGURES.items() if not only or name in only]
+            for number, make in enumerate(wanted, 1):
+                made.append(make(self, self.dataset))
+                self.progress(number, len(wanted))
         made += (figure for each in self.experiments for figure in each.figures(only))
         return [figure for figure in made if figure is not None]
 
@@ -76,12 +85,12 @@ class Report:
                 raise UsageError(f"there is no figure {name!r}; there are {', '.join(known)}")
 
 
-def read(folder: Path, options: Options) -> Report:
+def read(folder: Path, options: Options, progress: Callable[[int, int], None] = silent) -> Report:
     """Open a dataset folder for a report."""
     results = [read_results(path) for path in options.analyses]
     status = overview.status(folder, options.name, options.subset)
     dataset = None if status.digest is None else open_dataset(folder, options.name, options.subset)
-    return Report(folder, options, status, dataset, scores.named(results, status.digest))
+    return Report(folder, options, status, dataset, scores.named(results, status.digest), progress)
 
 
 def look_figures(report: Report, only: tuple[str, ...]) -> list[Figure]:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Forecast:
     """Size of the whole folder when it is sealed."""
     journal_bytes: int
     """Size of the journal, which is there beside the folder's files until it is sealed."""
+    free: int
+    """Bytes that are free where the folder will be."""
     epochs_per_second: float | None
     """Speed of all workers together, measured for some seconds; None if there is nothing to make."""
     seconds: tuple[float, float]
@@ -72,7 +75,9 @@ def forecast(request: Request, folder: Path, resources: Resources) -> Forecast:
         sum(round(count * (network + 8 * epochs[task][0])) for task, count in each.items()) for each in (counts, missing)
     )
     size = sum(_task_bytes(spec.setting(task)) for task, _ in spec.tasks) + networks
-    return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, speed, seconds, known)
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    return Forecast(folder, len(spec.tasks), left, spec.networks - left, size, new, free, speed, seconds, known)
 
 
 def _epochs_range(missing: dict[str, int], epochs: dict[str, tuple[float, float]]) -> tuple[float, float]:

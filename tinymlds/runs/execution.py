@@ -49,6 +49,8 @@ class Progress:
     """Forecast of the seconds that remain; infinite before the first network."""
     workers: int = 1
     """Number of networks that are trained at the same time; 0 while a cluster has no workers."""
+    compiles: bool = False
+    """The first network waits for kernels to be compiled, by workers on this machine."""
 
     @property
     def rate(self) -> float:
@@ -171,6 +173,8 @@ def fill(
     if not left:
         return state
     population = backends.load_device(resources.backend)
+    if population is None and resources.executor in ("processes", "threads"):
+        state = replace(state, compiles=_compiles(spec.recipe))
     resources = replace(resources, workers=min(resources.workers, left))
     run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
@@ -202,9 +206,16 @@ def fill(
                 time.monotonic() - start,
                 seconds_left,
                 now.workers,
+                state.compiles,
             )
             report(state)
     return state
+
+
+def _compiles(recipe: Recipe) -> bool:
+    from tinymlds.kernels import minibatch  # Numba takes a second to import
+
+    return minibatch.compiles(recipe.architecture, type(recipe.optimizer))
 
 
 _Batches = Generator[tuple[list[tuple[str, Outcome, str]], RunState]]

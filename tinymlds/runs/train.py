@@ -60,7 +60,8 @@ def train(
     processes are spawned: call it under `if __name__ == "__main__":`.
 
     Args:
-        machine: a task: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's name of it.
+        machine: a task, in any case: eightbit, direct, invert, xor, parity, xor_modified, transducer_042, or the original's
+            name of it; or the name of a dataset.
         count: networks 0 ... count - 1 are attempted, of each task.
         out: the folder; default is the task id or the name of the dataset, of a part like xor-2-of-8.
         modified: the machine's modified twin.
@@ -210,7 +211,7 @@ class Request:
     def spec_for(self, base: Spec | None, folder: Path) -> Spec:
         """Return the spec of this request, for a folder with the spec `base`, which has to fit, or for a new one."""
         if self.count is None:
-            raise UsageError("say how many networks to make: count is missing")
+            raise UsageError("say how many networks to make of each task, like --count 20")
         known = base or Spec(())
         recipe = recipe_with(known.recipe, self.recipe)
         wanted = Spec(

@@ -5,13 +5,13 @@ Ids are those of the machines (`xor`), of their modified twins (`xor_modified`) 
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tinymlds.errors import UsageError
+from tinymlds.errors import UsageError, nearest
 from tinymlds.kernels import rng
 from tinymlds.spec import Recipe, Setting
 from tinymlds.tasks import machines
@@ -76,23 +76,28 @@ class Task:
 
 
 def task_id(name: str) -> str:
-    """The task id for an id or an original name (xor, SimpleXORMachine, ParityModified, transducer_7).
+    """The task id for an id or an original name, in any case (xor, SimpleXORMachine, ParityModified, transducer_7).
 
     Raises:
         UsageError: there is no such task.
     """
-    for machine, original in machines.ALIASES.items():
-        if name in (machine, original):
-            return machine
-        if name in (machine + MODIFIED, alias(machine + MODIFIED)):
-            return machine + MODIFIED
-    if (number := _transducer(name)) is not None:
+    for known, task in _named().items():
+        if name.lower() == known.lower():
+            return task
+    if (number := _transducer(name.lower())) is not None:
         return drawn.task_id(number)
-    known = ", ".join(machines.MACHINES)
+    all_known = ", ".join((*machines.MACHINES, *DATASETS))
     raise UsageError(
-        f"there is no task {name!r}; there are the machines {known}, each with a twin like xor_modified, "
-        f"and transducer_000 to transducer_{drawn.LARGEST}"
+        f"there is no task or dataset {name!r}{nearest(name, [*_named(), *DATASETS])}; there are {all_known}, "
+        f"twins like xor_modified, and transducer_000 to transducer_{drawn.LARGEST}"
     )
+
+
+@cache
+def _named() -> dict[str, str]:
+    """Ids of machines and twins by their names, which are ids and the original's names."""
+    ids = [*machines.MACHINES, *(machine + MODIFIED for machine in machines.MACHINES)]
+    return {name: task for task in ids for name in (task, alias(task))}
 
 
 def choose(
@@ -105,7 +110,7 @@ def choose(
     """Return a name and the task ids for the options of `train` and `generate`.
 
     Args:
-        machine: a task; or
+        machine: a task, or the name of a dataset; or
         dataset: "ds1", "ds2" or "ds3".
         modified: the machine's modified twin.
         transducers: the first so many of ds3; default is 100.
@@ -114,12 +119,15 @@ def choose(
     Raises:
         UsageError: not exactly one thing is asked for, or it does not exist.
     """
+    if dataset is None and machine is not None and machine.lower() in DATASETS:
+        machine, dataset = None, machine
+    dataset = None if dataset is None else dataset.lower()
     if machine is None and dataset is None and (transducers is not None or only is not None):
         dataset = "ds3"
     if (machine is None) == (dataset is None):
-        raise UsageError(f"ask for either a machine (such as xor) or a dataset ({', '.join(DATASETS)})")
+        raise UsageError(f"name a task (such as xor) or a dataset ({', '.join(DATASETS)}), and not both")
     if (transducers is not None or only is not None) and dataset != "ds3":
-        raise UsageError("transducers and only are for the dataset ds3")
+        raise UsageError("transducers and only are for the dataset ds3; leave out the others")
     if machine is not None:
         task = task_id(machine)
         if modified and task in machines.MACHINES:
@@ -130,7 +138,9 @@ def choose(
     if modified:
         raise UsageError("modified goes with a machine; the dataset ds2 holds the modified twins")
     if dataset not in DATASETS:
-        raise UsageError(f"there is no dataset {dataset!r}; there are {', '.join(DATASETS)}")
+        raise UsageError(
+            f"there is no dataset {dataset!r}{nearest(str(dataset), DATASETS)}; there are {', '.join(DATASETS)}"
+        )
     if transducers is not None and only is not None:
         raise UsageError("ask either for transducers (the first so many) or for only one")
     if only is not None:

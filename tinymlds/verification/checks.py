@@ -79,7 +79,7 @@ def verify(
 
     Args:
         folder: a sealed dataset folder, or a package.
-        progress: called with (networks checked, networks) along the way.
+        progress: called with (networks checked, networks) along the way, and then with (trained again, picked).
         retrain: so many networks are picked at random and trained again; what comes out has to be the same bit by bit.
         workers: processes that train them, and threads that compute losses and figures.
         seed: picks them; default is a new one, which the result names.
@@ -122,7 +122,7 @@ def verify(
             result.retrain_seed = secrets.randbits(63) if seed is None else seed
             picked = pick(len(dataset), min(retrain, len(dataset)), result.retrain_seed)
             # The files have been compared with the manifest, so its hashes stand for them
-            compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result)
+            compare_with_training(dataset.spec, [dataset.manifest[number] for number in picked], workers, result, progress)
             result.retrained, result.forgeries = len(picked), least_caught(len(dataset), len(picked))
         result.problems = list(dict.fromkeys(result.problems))
     return result
@@ -323,10 +323,16 @@ def least_caught(networks: int, retrained: int, probability: float = 0.95) -> in
     return forged
 
 
-def compare_with_training(spec: Spec, rows: Iterable[Row], workers: int, result: Verification) -> None:
+def compare_with_training(
+    spec: Spec,
+    rows: Iterable[Row],
+    workers: int,
+    result: Verification,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> None:
     """Train networks again and note those that come out otherwise; `rows` have a task and the columns of `columns_of`."""
     wanted = {(row["task"], row["index"]): row for row in rows}
-    made, failed = train_again(spec, wanted, workers)
+    made, failed = train_again(spec, wanted, workers, progress)
     for (task, index), columns in made.items():
         if any(wanted[task, index][column] != value for column, value in columns.items()):
             name = f"{result.folder}: {task} {index}"

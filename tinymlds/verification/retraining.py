@@ -1,6 +1,6 @@
 """Makes networks again to compare them: losses from weights, the end of training from losses, or all by training."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -70,16 +70,25 @@ def _can_end_so(outcome: Outcome, recipe: Recipe) -> bool:
 
 
 def train_again(
-    spec: Spec, networks: Iterable[tuple[str, int]], workers: int
+    spec: Spec,
+    networks: Iterable[tuple[str, int]],
+    workers: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> tuple[dict[tuple[str, int], Row], list[tuple[str, int, str]]]:
-    """Train networks; returns their columns (`columns_of`), and (task, index, reason) of those that cannot be trained."""
+    """Train networks, calling `progress` with (trained, networks).
+
+    Returns:
+        Their columns (`columns_of`), and (task, index, reason) of those that cannot be trained.
+    """
     units = [Unit(spec.setting(task), "cpu", index, index + 1, spec.checkpoints) for task, index in networks]
     pool = make_pool(min(workers, len(units)), "cpu", spec.recipe)
     supervisor, made = Supervisor(units, pool), dict[tuple[str, int], Row]()
     try:
+        progress(0, len(units))
         for batch in supervisor.run():
             for unit, outcomes, _ in batch:
                 made |= {(unit.task, outcome.index): columns_of(outcome) for outcome in outcomes}
+            progress(len(made), len(units))
     finally:
         pool.end()
     return made, [(unit.task, unit.start, unit.reason) for unit in supervisor.quarantined]

@@ -1,4 +1,4 @@
-"""`python -m tinymlds.cli` is `tinymlds`."""
+"""`python -m tinymlds` is `tinymlds`."""
 
 from tinymlds.cli import main
 
