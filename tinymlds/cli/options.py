@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from tinymlds.cli import completion
 from tinymlds.cli.common import KEYWORD, take
 from tinymlds.cli.usage import RECIPE
 from tinymlds.errors import UsageError
+
+if TYPE_CHECKING:
+    from tinymlds.kernels.options import Option
 
 option, argument = (partial(kind, show_default=False) for kind in (typer.Option, typer.Argument))
 """Options and arguments whose help says what their default is, or that have none."""
@@ -49,6 +52,13 @@ Seed = Annotated[int | None, option(help="Seed of the dataset. (default: the fol
 Picks = Annotated[int | None, option(min=0, help="Picks them. (default: a new one, which is said)")]
 Checkers = Annotated[int | None, option(min=1, help="Processes and threads. (default: one a CPU)")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def explained(option: "Option", default: Any) -> tuple[str, str]:
+    """The help of an option of the recipe, and the panel that it stands in."""
+    choices = f" One of {', '.join(option.choices)}." if option.choices else ""
+    shown = "that of its kind" if default is None else default
+    return f"{option.text}{choices} (default: the folder's, or {shown})", RECIPE + option.subject
 
 
 def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,12 +98,8 @@ def making_options(function: Callable[..., Any]) -> Callable[..., Any]:
         inspect.Parameter("help_recipe", KEYWORD, default=False, annotation=Annotated[bool, explain]),
     ]
     for each in known:
-        choices = f" One of {', '.join(each.choices)}." if each.choices else ""
-        option = typer.Option(
-            help=f"{each.text}{choices} (default: the folder's, or {each.default})",
-            show_default=False,
-            rich_help_panel=RECIPE + each.subject,
-        )
+        text, panel = explained(each, each.default)
+        option = typer.Option(help=text, show_default=False, rich_help_panel=panel)
         kind = types[each.type] | None
         added.append(inspect.Parameter(each.name, KEYWORD, default=None, annotation=Annotated[kind, option]))
     take(with_recipe, function, added, without="recipe")

@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from tinymlds.cli.options import explained
 from tinymlds.dataset import overview
 from tinymlds.errors import UsageError, nearest, refusing
 from tinymlds.spec import Recipe, known_options, recipe_with
@@ -46,6 +47,10 @@ def show(recipe: dict[str, Any], folder: Path | None) -> None:
 def explain(context: typer.Context, recipe: dict[str, Any]) -> None:
     """Print help on the options of every recipe, or of those with the architecture and optimizer that are named."""
     kinds = {name: value for name, value in recipe.items() if name in ("architecture", "optimizer")}
-    names = set(Recipe.of(**kinds).options() if kinds else known_options())
+    known = known_options()
+    shown = {name: explained(each, each.default) for name, each in known.items()}
+    if kinds:
+        options = Recipe.of(**kinds).options()
+        shown = {name: explained(known[name]._replace(text=each.text), value) for name, (each, value) in options.items()}
     command: Any = context.command
-    command.format_help(context, context.make_formatter(), only=names)
+    command.format_help(context, context.make_formatter(), only=shown)

@@ -1,6 +1,7 @@
 """What Typer leaves open: usage errors in one line, a link to the documentation, and help without the recipe."""
 
 import contextlib
+import copy
 import sys
 from importlib import metadata
 from typing import Any, NoReturn
@@ -39,14 +40,16 @@ class Group(TyperGroup):
 class RecipeCommand(TyperCommand):
     """A command with the options of the recipe, which its --help leaves out and its --help-recipe shows."""
 
-    def format_help(self, *about: Any, only: set[str] | None = None) -> None:
-        """Print help on the options that are not of the recipe, or on those of the recipe that are named in `only`."""
+    def format_help(self, *about: Any, only: dict[str, tuple[str, str]] | None = None) -> None:
+        """Print help on the options that are not of the recipe, or on those of it that `only` has: name -> text, panel."""
         every = self.params
         of_recipe = [each for each in every if (getattr(each, "rich_help_panel", "") or "").startswith(RECIPE)]
         if only is None:
             self.params = [each for each in every if each not in of_recipe]
         else:
-            self.params = [each for each in of_recipe if each.name in only]
+            self.params = [copy.copy(each) for each in of_recipe if each.name in only]
+            for each in self.params:
+                each.help, each.rich_help_panel = only[str(each.name)]  # type: ignore[attr-defined]
         try:
             super().format_help(*about)
         finally:

@@ -175,14 +175,25 @@ _CHOICES = (
 
 
 def known_options() -> dict[str, Option]:
-    """Every option that some recipe has, by name; its subject says whose it is if not all recipes have it."""
+    """Every option that some recipe has, by name; its subject says whose it is if not all recipes have it.
+
+    What differs between those that have it is told together: the text, and a default of None.
+    """
     found: dict[str, Option] = {}
     registries: tuple[dict[str, Any], ...] = (ARCHITECTURES, OPTIMIZERS)
     for choice, kinds in zip(_CHOICES, registries, strict=True):
         found[choice.name] = choice._replace(choices=tuple(kinds))
+        owners: dict[str, dict[str, Option]] = {}
         for name, kind in kinds.items():
             for each in options_of(kind):
-                found.setdefault(each.name, each._replace(subject=f"{choice.subject} {name}"))
+                owners.setdefault(each.name, {})[name] = each
+        for option_name, owned in owners.items():
+            first, *others = owned.values()
+            found[option_name] = first._replace(
+                subject=f"{choice.subject} {', '.join(owned)}",
+                text=" ".join(dict.fromkeys(each.text for each in owned.values())),
+                default=first.default if all(each.default == first.default for each in others) else None,
+            )
     return found | {each.name: each for each in options_of(Recipe)}
 
 
