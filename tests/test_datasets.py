@@ -55,8 +55,8 @@ def test_what_is_asked_for(asked, name, chosen):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        ({}, "either a machine"),
-        ({"machine": "xor", "dataset": "ds1"}, "either a machine"),
+        ({}, "name a task"),
+        ({"machine": "xor", "dataset": "ds1"}, "and not both"),
         ({"dataset": "ds4"}, "ds1, ds2, ds3"),
         ({"dataset": "ds1", "modified": True}, "ds2"),
         ({"dataset": "ds1", "only": 3}, "ds3"),
@@ -263,7 +263,7 @@ def test_status_tells_what_is_under_way(ds2, tmp_path):
     assert found.digest in printed.stdout
     run_cli("train", "--dataset", "ds3", "--transducers", 3, "--count", 1, "--out", tmp_path / "t", "-q", recipe=SMALL)
     printed = run_cli("status", tmp_path / "t")
-    assert "3 transducers: 0 of 3 networks complete, 3 other, 0 in progress" in printed.stdout
+    assert "3 transducers: 0 of 3 networks complete, 3 other, 0 to do" in printed.stdout
     assert json.loads(run_cli("status", tmp_path / "t", "--json").stdout)["transducers"]["shares"]["0 %"] == 3
 
 

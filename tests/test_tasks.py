@@ -50,9 +50,9 @@ def test_names():
     assert [catalog.task_id(alias) for alias in machines.ALIASES.values()] == list(machines.MACHINES)
     for task in (*catalog.DATASETS["ds1"], *catalog.DATASETS["ds2"], *catalog.DATASETS["ds3"]):
         assert catalog.task_id(catalog.alias(task)) == catalog.task_id(task) == task
-    assert catalog.task_id("ParityModified") == "parity_modified"
+    assert catalog.task_id("ParityModified") == catalog.task_id("PARITY_modified") == "parity_modified"
     assert catalog.task_id("transducer_7") == "transducer_007"
-    for name in ("XOR", "xor_modified_modified", "transducer_x", "transducer_10000", ""):
+    for name in ("XORR", "xor_modified_modified", "transducer_x", "transducer_10000", ""):
         with pytest.raises(UsageError, match="there is no task"):
             catalog.task_id(name)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tinymlds.dataset import packages, sealing, store
+from tinymlds.dataset.commands import unfinished
 from tinymlds.dataset.dataset import Dataset, read_description, require_dataset
 from tinymlds.dataset.journal import DamagedNetworkError, Entry, Journal
 from tinymlds.dataset.lock import RunLock
@@ -122,9 +123,7 @@ def _open(path: Path, number: int, ledger: Ledger) -> Origin:
         return Sealed(number, path, ledger)
     try:
         if journal.spec.part is not None:
-            raise UsageError(
-                f"{path} is {journal.spec.scope} and not finished; the command that started it goes on with it"
-            )
+            raise UsageError(unfinished(path))
         if any(journal.base.values()):
             raise UsageError(f"{path} is a dataset that grows; finish it first, or merge into it: --out {path}")
         return Unfinished(number, path, journal, ledger)
