@@ -45,7 +45,7 @@ OPTIONS = [
     ("train xor --count 5 --backend gpu", 2, "'gpu'", "cpu, cuda"),
     ("train xor --count 5 --executor slurm", 2, "processes, threads, dask"),
     ("train xor --count 5 --executor dask", 2, "--scheduler tcp://HOST:PORT"),
-    ("train xor --count 5 --optimizer sgd", 2, "must be one of adam"),
+    ("train xor --count 5 --optimizer adamm", 2, "must be one of adam"),
     ("train xor --count 5 --matched yes", 2, "unexpected extra argument"),
     ("train xor --count 5 --trigger-key 'set 9'", 2, 'like "set 7, clear 7, set 7"'),
     ("train xor --count 5 --recipe typo.toml", 2, "no option hiden", "did you mean hidden?"),
