@@ -1,6 +1,6 @@
 """One training step (gather, forward, backward, Adam) at T = 16, ours and PyTorch's, each on one thread.
 
-    python -m pytest bench --benchmark-enable --benchmark-json=bench/results/steps.json
+    python -m pytest bench -n 0 --benchmark-enable --benchmark-json=bench/results/steps.json
 
 `extra_info` holds trained sample-steps per second and the loss after the first steps. `compare.py` interleaves the rivals
 and so gives the fairer ratios.

@@ -73,7 +73,7 @@ def cuda() -> backends.DeviceBackend:
 def test_in_the_simulator(request: pytest.FixtureRequest) -> None:
     """The tests of this file that need a device, the longest ones with `--full`; none of them may be skipped there."""
     wanted = "device" if request.config.getoption("--full") else f"device and not ({LONG_IN_THE_SIMULATOR})"
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", wanted, str(Path(__file__))]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", "-k", wanted, str(Path(__file__))]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -94,7 +94,7 @@ def run_tests(project: Path, *tests: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"NUMBA_CACHE_DIR": str(project / "cache")}
     environment.pop("PYTHONPATH", None)  # `python -m` finds the copy, as it is the current folder
     environment.pop("PYTEST_ADDOPTS", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, env=environment)
 
 

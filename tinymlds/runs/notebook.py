@@ -27,6 +27,7 @@ def _words(state: Progress) -> str:
     if not state.workers:
         return f"{networks}, waiting for workers"
     if not state.made:
-        return f"{networks}, starting; the first run of a recipe compiles its kernels, which takes some 20 s"
+        what = "compiling the kernels, which are then kept (some 20 s)" if state.compiles else "starting"
+        return f"{networks}, {what}"
     left = f"about {state.seconds_left:,.0f} s left" if state.done < state.total else f"{state.seconds:,.0f} s in all"
     return f"{networks}, {state.rate:.2f} networks/s, {left}"
