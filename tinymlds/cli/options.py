@@ -5,17 +5,14 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tinymlds.cli import completion
 from tinymlds.cli.common import KEYWORD, take
-from tinymlds.cli.usage import RECIPE
+from tinymlds.cli.usage import explained
 from tinymlds.errors import UsageError
-
-if TYPE_CHECKING:
-    from tinymlds.kernels.options import Option
 
 option, argument = (partial(kind, show_default=False) for kind in (typer.Option, typer.Argument))
 """Options and arguments whose help says what their default is, or that have none."""
@@ -52,13 +49,6 @@ Seed = Annotated[int | None, option(help="Seed of the dataset. (default: the fol
 Picks = Annotated[int | None, option(min=0, help="Picks them. (default: a new one, which is said)")]
 Checkers = Annotated[int | None, option(min=1, help="Processes and threads. (default: one a CPU)")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def explained(option: "Option", default: Any) -> tuple[str, str]:
-    """The help of an option of the recipe, and the panel that it stands in."""
-    choices = f" One of {', '.join(option.choices)}." if option.choices else ""
-    shown = "that of its kind" if default is None else default
-    return f"{option.text}{choices} (default: the folder's, or {shown})", RECIPE + option.subject
 
 
 def making_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from tinymlds.cli.options import explained
+from tinymlds.cli.usage import explained
 from tinymlds.dataset import overview
 from tinymlds.errors import UsageError, nearest, refusing
 from tinymlds.spec import Recipe, known_options, recipe_with

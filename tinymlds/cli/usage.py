@@ -4,16 +4,26 @@ import contextlib
 import copy
 import sys
 from importlib import metadata
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from tinymlds.errors import nearest, one_line
 
+if TYPE_CHECKING:
+    from tinymlds.kernels.options import Option
+
 _UsageError: Any = typer.BadParameter.__base__  # Typer has a copy of Click since 0.26, and imported it before
 RECIPE = "Recipe: "
 """Begins the titles of the panels of help that hold options of the recipe."""
+
+
+def explained(option: "Option", default: Any) -> tuple[str, str]:
+    """The help of an option of the recipe, and the panel that it stands in."""
+    choices = f" One of {', '.join(option.choices)}." if option.choices else ""
+    shown = "that of its kind" if default is None else default
+    return f"{option.text}{choices} (default: the folder's, or {shown})", RECIPE + option.subject
 
 
 class Group(TyperGroup):
