@@ -214,4 +214,6 @@ def test_sums_of_products_stay_in_registers(tmp_path: Path) -> None:
         loop for body in code.values() for loop in loops(body) if loop.count("vfmadd") >= 12 and "vbroadcastss" in loop
     ]
     assert len(products) >= 8, "forwards and backwards, of the first layer and of the others"
-    assert [loop for loop in products if "(%rsp)" in loop or "(%rbp)" in loop] == []
+    # %rbp is a pointer like any other where the loop moves it on, and else may be that of the frame.
+    spilled = [loop for loop in products if "(%rsp)" in loop or ("(%rbp)" in loop and ", %rbp\n" not in loop)]
+    assert spilled == []

@@ -148,7 +148,7 @@ def test_a_part_without_networks_of_a_task(tmp_path):
     if find_spec("plotly") is not None:
         from tinymlds import report
 
-        assert "2: part 4/4" in report.write_page(folder, tmp_path / "page.html").read_text()
+        assert "part 4/4" in report.write_page(folder, tmp_path / "page.html").read_text()
 
 
 def test_a_folder_keeps_to_its_part(made, tmp_path):

@@ -278,7 +278,7 @@ def test_a_link_into_a_fresh_page_ends_where_it_says(browser, page) -> None:
     browser.open(page, 1280, "#network")
     before = browser.script(height)
     browser.wait("return !!document.querySelector('#chart-weights-0 .main-svg')")
-    assert browser.script(there, "#network")
+    browser.wait(there, "#network")
     browser.open(page, 1280)
     browser.driver.find_element("css selector", "nav a[href='#space']").click()
     browser.wait("return !!document.querySelector('#chart-map-0 .main-svg')")

@@ -43,22 +43,22 @@ GOLDEN = {
         "rnn: weights": "06d5c9ff3f22262cac0092351626499b08637301fbec093d611a80cccf5bdd58",
         "rnn: losses": "03e0e540a9591b5b31d52aa9dc8fabe521ece539957e6fafb9300d8fa092aea9",
         "rnn: outputs": "2948de6b6f6049b160432ee7cf3082516b5d30d35335cf453d4a8c11ffc4518f",
-        "adamw: weights": "6df78b4afb0e7f0df49608a1e99a9e70ca1749833d016ff915ffcddab92063c9",
-        "adamw: losses": "46d5ea3e7d461089417d7fdb86962381996970726a5c84d98b48c2d41b635bc6",
-        "lion: weights": "3cd3cfdce60ef4b79a9cf3388e528dfecce994b05fcfafd0e9b973dd4ca5b6ff",
-        "lion: losses": "3ce016547ef35a300d77e88832e3b64e5d757fa328a09f85b993807e29451d68",
-        "muon: weights": "1885456699092cda7ce80ff82fd1df3f209cdc859ba23311262517d0c62b4572",
-        "muon: losses": "26ba2986267f56eb1c7824f1e2acba23e3c31c6dd9d71f79f99b412478b3a5e5",
-        "sgd: weights": "86e74021071af03fb50fb7179c4ef580fcf06c90a467b21f2bb011394da5c0a5",
-        "sgd: losses": "968c154af47ea0742d362f6ca5f74ce5423b364a0829378592b7648749b721e5",
-        "momentum: weights": "16ff65963fb23a7822703c69a7bcaa26dfb944f67750f42c5b22f554f6c06e17",
-        "momentum: losses": "ca8018aa476210d71efaf70dfcf2395edb0ecb13d2624f0e75b7bd447af9773e",
-        "nesterov: weights": "a4a0fff087c6f48566c2ad37b76804afd3fc009a447de664f6df48e0d1c4aedf",
-        "nesterov: losses": "4bd56f68a72bb952f8ac0b3b7460c2190cc73abccd7ece4d392bf780280bf4c2",
-        "rmsprop: weights": "48b921f669265b1cff591f45ed13e26819ba8d81efafeb3a0dc8d3dfe296a96c",
-        "rmsprop: losses": "2d7e02e821bb0b4cb6d68fcc7ce0fdc7dae949a6c03c5612ced844f1ef86fa2d",
-        "adagrad: weights": "78875fa00d55dc91ffda56f5698d210238c8f967bbac6c4b7ca0c1e037f8f795",
-        "adagrad: losses": "2a6c4d1260d7849a40bd34f64d7ba823150066cdfde746bb7edab704a91a02cb",
+        "adamw: weights": "b800224438fcb6e724bbb541252c6d0685ad8b4bdb620a9ad80f8c7ca4536bc3",
+        "adamw: losses": "8cca48d4c2950dd9e3dc6158b181a37c2979e782b5752c67a681f41de54552df",
+        "lion: weights": "dff705c327712367335ea45086f1033190e6174845eb311401e3cdd849000759",
+        "lion: losses": "329640794c7fa061743f4126ea97a3467cbfa951809202dc41e7d6865cedad5d",
+        "muon: weights": "3ca7394733594e17346087fc43ab3ae94f07db663ed54c6c82e91eb4338f1f86",
+        "muon: losses": "469d0ab43772d18b7b7ac18f572681d7e4414e8df6139400fa90247b245d0c0c",
+        "sgd: weights": "699f84a8985b441c14370169a571a9c83fb8115c1038ce03a87b16a34855be0e",
+        "sgd: losses": "fca5ba67347f445efc456dfad285cf3392ebe884b2f9989519d5aea4ed5828e9",
+        "momentum: weights": "bc295640eaf13724ec2ef6e8f4a00831a62f7ac7340b2dd2fac347a9ef3f0ee9",
+        "momentum: losses": "a2c0dd2cb81fea85d47eb2fb34d0bebab982cc561934dec1db5b0b40e43dc523",
+        "nesterov: weights": "bf92c15a45177eb71fba90c9efa10b8ad3d4492d7e311c5c80b8c80b855e06db",
+        "nesterov: losses": "90c93b5ebc9d7f94015ba5582ba600e2bfa3728ce1c939ca0ffbf1b5f629eb95",
+        "rmsprop: weights": "9d1de383d3465cd6212badcee8215b7bbce66a628c29983cd022c8197b63d59e",
+        "rmsprop: losses": "aed57d30403591974142de9d1d88c803bcc2fa3c4cd5aa6ebf8fe54131c5446d",
+        "adagrad: weights": "0ea0ddac5c059161ee3ea7d58eb3bcaac4586425507e7097d7227658142052cb",
+        "adagrad: losses": "03dcb3f45d26f4622b55d3de07307e9532d853db2bfaab783a23782c385d2731",
     }
 }
 """Numerics version -> sha256 of what `TRAIN` computes. Frozen: other bits are another version, so raise NUMERICS, add a
@@ -81,7 +81,7 @@ recipes = {
     "lstm": Recipe.of(**sizes, architecture="lstm-linear", lr=0.003, lr_decay=0),
     "rnn": Recipe.of(**sizes, architecture="rnn-linear", lr=0.003, lr_decay=0),
 } | {
-    name: Recipe.of(**sizes, optimizer=name, lr_decay=0, **options)
+    name: Recipe.of(**sizes, optimizer=name, lr_decay=0, hidden=12, gru_layers=1, linear_maps=2, **options)
     for name, options in {
         "adamw": {"lr": 0.003, "weight_decay": 0.01},
         "lion": {"lr": 0.001},

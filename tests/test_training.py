@@ -121,7 +121,7 @@ def test_a_spec_survives_json_and_every_difference_is_named():
     larger = dataclasses.replace(spec, tasks=(("xor", 4),))
     assert spec.extend(larger, "there") == larger
     other = {"head_activation": "tanh", "train_sequences": 256, "trigger_key": "set 0", "matched": True}
-    other |= {"initial": "shared", "sequences": "own"}
+    other |= {"initial": "shared", "sequences": "own", "lr_schedule": "linear", "warmup": 9, "stop": "max_epochs"}
     with pytest.raises(UsageError, match="checkpoints"):
         spec.extend(dataclasses.replace(spec, checkpoints=(0, 1)), "there")
     for name, (_, present) in spec.recipe.options().items():

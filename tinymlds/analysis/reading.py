@@ -29,7 +29,7 @@ _LONG, _LONGEST = 4096, 1 << 16
 _NAME = "[a-z0-9_]{1,64}"
 """The name of a case or a class: a task, or a word."""
 _EXPERIMENT = "[a-z][a-z0-9-]{0,63}"
-_RUNG = "[a-z]{1,32}/[a-z]{1,32}/[a-z]{1,32}"
+_RUNG = "[a-z]{1,32}/[a-z]{1,32}/[a-z-]{1,32}"
 _DIGEST = "[0-9a-f]{64}"
 _WIDEST = 10.0
 """The largest half-width in units of the range of a score; two scores at its ends give 6.4."""

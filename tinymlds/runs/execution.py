@@ -173,6 +173,8 @@ def fill(
     if not left:
         return state
     population = backends.load_device(resources.backend)
+    if population is None and resources.executor in ("processes", "threads"):
+        state = replace(state, compiles=_compiles(spec.recipe))
     resources = replace(resources, workers=min(resources.workers, left))
     run = journal.start_run(_run_info(resources, population.device if population else None))
     units = [
@@ -185,11 +187,8 @@ def fill(
         batches = _on_workers(journal, run, units, resources)
     else:
         batches = _side_by_side(population, run, units, resources.workers)
-    compiles: bool | None = None if population is None and resources.executor in ("processes", "threads") else False
     with closing(batches):
         for made, now in batches:
-            if compiles is None:
-                compiles = _compiles(spec.recipe)  # meanwhile workers start
             finished = time.time()
             entries = [Entry(task, run, outcome, finished, worker) for task, outcome, worker in made]
             eta.add(entries)
@@ -207,7 +206,7 @@ def fill(
                 time.monotonic() - start,
                 seconds_left,
                 now.workers,
-                compiles,
+                state.compiles,
             )
             report(state)
     return state
