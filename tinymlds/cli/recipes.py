@@ -48,7 +48,7 @@ def explain(context: typer.Context, recipe: dict[str, Any]) -> None:
     """Print help on the options of every recipe, or of those with the architecture and optimizer that are named."""
     kinds = {name: value for name, value in recipe.items() if name in ("architecture", "optimizer")}
     known = known_options()
-    shown = {name: explained(each, each.default) for name, each in known.items()}
+    shown: dict[str, tuple[str, str] | None] = dict.fromkeys(known)
     if kinds:
         options = Recipe.of(**kinds).options()
         shown = {name: explained(known[name]._replace(text=each.text), value) for name, (each, value) in options.items()}

@@ -50,8 +50,11 @@ class Group(TyperGroup):
 class RecipeCommand(TyperCommand):
     """A command with the options of the recipe, which its --help leaves out and its --help-recipe shows."""
 
-    def format_help(self, *about: Any, only: dict[str, tuple[str, str]] | None = None) -> None:
-        """Print help on the options that are not of the recipe, or on those of it that `only` has: name -> text, panel."""
+    def format_help(self, *about: Any, only: dict[str, tuple[str, str] | None] | None = None) -> None:
+        """Print help on the options that are not of the recipe, or on those of it that `only` has.
+
+        It gives another text and panel for each, or None.
+        """
         every = self.params
         of_recipe = [each for each in every if (getattr(each, "rich_help_panel", "") or "").startswith(RECIPE)]
         if only is None:
@@ -59,7 +62,8 @@ class RecipeCommand(TyperCommand):
         else:
             self.params = [copy.copy(each) for each in of_recipe if each.name in only]
             for each in self.params:
-                each.help, each.rich_help_panel = only[str(each.name)]  # type: ignore[attr-defined]
+                if about_option := only[str(each.name)]:
+                    each.help, each.rich_help_panel = about_option  # type: ignore[attr-defined]
         try:
             super().format_help(*about)
         finally:
