@@ -42,7 +42,7 @@ nitpick_ignore_regex = [  # other projects' names: nothing is fetched to build t
     ("py:.*", r"(numpy|np|npt|torch|nn|pathlib|collections|concurrent|typing)\..*"),
     (
         "py:.*",
-        r"(Any|ArrayLike|Floats|Tensors|Generator|Math|Carried|ABC|NDArray|Path|Counter|Callable|Iterator|ndarray|dtype|u?int[0-9]+|float[0-9]+|optional)",
+        r"(Any|ArrayLike|Floats|Tensors|Generator|Math|Carried|Rate|ABC|NDArray|Path|Counter|Callable|Iterator|ndarray|dtype|u?int[0-9]+|float[0-9]+|optional)",
     ),
 ]
 
