@@ -164,7 +164,7 @@ def test_compilation_is_announced_only_where_there_is_one(tmp_path):
         "print({state.compiles for state in states})"
     )
     environment = os.environ | {
-        "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        "TINYMLDS_CACHE_DIR": str(tmp_path / "cache"),
         "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
     }
     for seed, said in ((1, "{True}"), (2, "{False}")):

@@ -83,7 +83,7 @@ def belongs(name: str, part: str) -> bool:
 
 
 def compiled(program: str, part: str, cache: Path, **target: str) -> dict[str, Code]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)} | target
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TINYMLDS_CACHE_DIR": str(cache)} | target
     command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr

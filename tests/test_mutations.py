@@ -91,7 +91,7 @@ def copy_of_the_project(folder: Path) -> Path:
 
 
 def run_tests(project: Path, *tests: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(project / "cache")}
+    environment = os.environ | {"TINYMLDS_CACHE_DIR": str(project / "cache")}
     environment.pop("PYTHONPATH", None)  # `python -m` finds the copy, as it is the current folder
     environment.pop("PYTEST_ADDOPTS", None)
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *tests]
