@@ -109,9 +109,15 @@ def place(tmp_path_factory):
     return place
 
 
+EXTRAS = {"analyze": ("sklearn",), "report": ("plotly", "jinja2", "matplotlib")}
+"""Modules without which a command says so first."""
+
+
 @pytest.mark.parametrize("row", [*NAMES, *OPTIONS, *UNITS, *FOLDERS], ids=lambda row: row[0])
 def test_a_mistake_gets_one_line_that_says_what_to_do(row, place, monkeypatch):
     line, code, *words = row
+    for module in EXTRAS.get(line.split()[0], ()):
+        pytest.importorskip(module)
     monkeypatch.chdir(place)
     before = contents(place)
     done = CliRunner().invoke(app, line)
