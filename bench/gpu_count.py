@@ -85,7 +85,7 @@ def count(recipe: Recipe) -> dict[str, dict[str, float]]:
 
 
 def _short(name: str) -> str:
-    """`gru_layer forward` from Numba's mangled name."""
+    """`layer forward` from Numba's mangled name."""
     match = re.search(r"3gpu\d+[a-z]+\d+_?([a-z_]+?)(?:12_3clocals_3e\d*)([a-z_]+?)B", name)
     assert match, name
     return match[2] if match[1] in {"train", "minibatch"} else f"{match[1]} {match[2]}"

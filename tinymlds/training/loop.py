@@ -80,6 +80,7 @@ class StopRule:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._patience = recipe.patience if recipe.stop == "threshold" else 0
         self._best = np.inf
         self._best_epoch = 0
 
@@ -92,15 +93,14 @@ class StopRule:
             self._best, self._best_epoch = validation_loss, epoch
         if epoch >= recipe.max_epochs:
             return Status.EPOCH_CAP, f"not below the threshold after {epoch} epochs"
-        if recipe.patience and recipe.stop == "threshold" and epoch - self._best_epoch >= recipe.patience:
+        if self._patience and epoch - self._best_epoch >= self._patience:
             return Status.STALLED, f"no better validation loss since epoch {self._best_epoch}"
         return None
 
     def last_epoch(self) -> int:
         """The epoch at which training ends if no validation loss is better than those seen so far."""
-        recipe = self._recipe
-        patient = recipe.patience and recipe.stop == "threshold"
-        return min(recipe.max_epochs, self._best_epoch + recipe.patience) if patient else recipe.max_epochs
+        last = self._recipe.max_epochs
+        return min(last, self._best_epoch + self._patience) if self._patience else last
 
 
 class _Trainee:

@@ -30,6 +30,8 @@ SUMS = {
     "rnn": (Sum(0, True, True),),
 }
 """The sums of each cell, in the order in which they lie in memory."""
+STATES = {"gru": 1, "lstm": 2, "rnn": 1}
+"""The numbers that a unit of each cell hands on to the next step: h, and c of an LSTM."""
 
 
 class GruCell(NamedTuple):

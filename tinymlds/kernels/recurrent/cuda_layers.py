@@ -21,7 +21,7 @@ from tinymlds.kernels.gpu import layout
 from tinymlds.kernels.gpu.layout import FLOAT, ZERO
 from tinymlds.kernels.gpu.sums import add_to, outer_gradient, row_sum
 from tinymlds.kernels.recurrent import LayerPlaces
-from tinymlds.kernels.recurrent.cells import SUMS, gru_cell, lstm_cell, rnn_cell
+from tinymlds.kernels.recurrent.cells import STATES, SUMS, gru_cell, lstm_cell, rnn_cell
 
 
 class Layer(NamedTuple):
@@ -105,7 +105,7 @@ def layer(cell: str, inputs: int, hidden: int, first: bool, places: LayerPlaces)
 
     The first layer has nothing below it, so its backward pass leaves dx alone.
     """
-    I, H, ROW, FIRST, COUNT, CELLS = inputs, hidden, hidden * BLOCK, first, len(SUMS[cell]), cell == "lstm"
+    I, H, ROW, FIRST, COUNT, CELLS = inputs, hidden, hidden * BLOCK, first, len(SUMS[cell]), STATES[cell] > 1
     GATE, OF_INPUT, OF_STATE = zip(*SUMS[cell], strict=True)
     W_HIDDEN, B_INPUT, B_HIDDEN = places
     GATES = 1 + max(GATE)

@@ -15,7 +15,7 @@ from tinymlds.kernels.cuda import CudaError, inlined
 from tinymlds.kernels.gpu.kernel import Passes
 from tinymlds.kernels.gpu.layout import MAXIMAL_THREADS, SHARED_FLOATS
 from tinymlds.kernels.recurrent import head_start, layer_places, layer_starts
-from tinymlds.kernels.recurrent.cells import SUMS
+from tinymlds.kernels.recurrent.cells import STATES, SUMS
 from tinymlds.kernels.recurrent.cuda_head import head, head_layout
 from tinymlds.kernels.recurrent.cuda_layers import layer as recurrent_layer
 
@@ -43,14 +43,9 @@ def shared_floats(shape: Recurrent) -> int:
 def own_floats(shape: Recurrent, steps: int) -> int:
     """Floats of all buffers for sequences of this many steps."""
     row, chain = shape.hidden * BLOCK, shape.activation != "none"
-    states = shape.layers * (_state_rows(shape, steps) + len(SUMS[shape.cell.name]) * steps) * row
+    states = shape.layers * (STATES[shape.cell.name] * (steps + 1) + len(SUMS[shape.cell.name]) * steps) * row
     maps = (shape.maps - 1) * steps * row if chain else 0
     return states + maps + 2 * steps * row + (0 if chain else head_layout(shape).size)
-
-
-def _state_rows(shape: Recurrent, steps: int) -> int:
-    """Rows of a layer's states: h, and c of an LSTM."""
-    return (2 if shape.cell.name == "lstm" else 1) * (steps + 1)
 
 
 def passes(shape: Recurrent) -> Passes:
@@ -58,7 +53,7 @@ def passes(shape: Recurrent) -> Passes:
     I, H, LAYERS, ROW = shape.inputs, shape.hidden, shape.layers, shape.hidden * BLOCK
     MAPS = shape.maps - 1 if shape.activation != "none" else 0
     HEAD, (SECOND, STRIDE) = head_start(shape), layer_starts(shape)
-    CELL, SUM_COUNT, STATES = shape.cell.name, len(SUMS[shape.cell.name]), _state_rows(shape, 0)
+    CELL, SUM_COUNT, STATE_COUNT = shape.cell.name, len(SUMS[shape.cell.name]), STATES[shape.cell.name]
     first_forward, first_backward, first_gradient = recurrent_layer(CELL, I, H, True, layer_places(shape, 0))
     other = recurrent_layer(CELL, H, H, False, layer_places(shape, 1 if LAYERS > 1 else 0))
     other_forward, other_backward, other_gradient = other
@@ -68,7 +63,7 @@ def passes(shape: Recurrent) -> Passes:
     def places(T, own):  # type: ignore[no-untyped-def]
         """Offsets of cells, gates, maps, even, odd and the scratch of the head."""
         cells = own + LAYERS * (T + 1) * ROW
-        gates = own + STATES * LAYERS * (T + 1) * ROW
+        gates = own + STATE_COUNT * LAYERS * (T + 1) * ROW
         maps = gates + LAYERS * T * SUM_COUNT * ROW
         even = maps + MAPS * T * ROW
         return cells, gates, maps, even, even + T * ROW, even + 2 * T * ROW

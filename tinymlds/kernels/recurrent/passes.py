@@ -14,7 +14,7 @@ from tinymlds.kernels import BLOCK
 from tinymlds.kernels.block import INNER
 from tinymlds.kernels.minibatch import Passes
 from tinymlds.kernels.recurrent import head_start, layer_places, layer_starts
-from tinymlds.kernels.recurrent.cells import SUMS
+from tinymlds.kernels.recurrent.cells import STATES, SUMS
 from tinymlds.kernels.recurrent.head import head, sizes
 from tinymlds.kernels.recurrent.layers import layer
 
@@ -47,16 +47,15 @@ class Buffers(NamedTuple):
 
 def buffers(shape: Recurrent, steps: int) -> Buffers:
     """How many floats each buffer has for sequences of this many steps."""
-    row, head_sizes, sums = shape.hidden * BLOCK, sizes(shape), len(SUMS[shape.cell.name])
-    has_cells = shape.cell.name == "lstm"
+    row, head_sizes, sums, states = shape.hidden * BLOCK, sizes(shape), len(SUMS[shape.cell.name]), STATES[shape.cell.name]
     return Buffers(
         hidden=shape.layers * (steps + 1) * row,
-        cells=shape.layers * (steps + 1) * row if has_cells else 0,
+        cells=(states - 1) * shape.layers * (steps + 1) * row,
         gates=shape.layers * steps * sums * row,
         maps=steps * head_sizes.maps,
         even=steps * row,
         odd=steps * row,
-        carry=2 * row if has_cells else row,
+        carry=states * row,
         biases=shape.layers * sums * shape.hidden,
         head=head_sizes.head,
     )
